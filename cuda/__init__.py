@@ -1,0 +1,1 @@
+"""Native kernels with a plain C ABI, built on first use: CPU now, CUDA later."""

@@ -1,0 +1,1 @@
+"""What goes in: scene layouts, sample scenes made on the spot."""

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Makes `.venv` with the pinned packages; does nothing when it is already as wanted. Called by `make setup`.
+
+Only the standard library is used, since nothing is installed yet. Run it with the Python that the environment should have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / ".lpm-setup"
+WANTED = ["pyproject.toml", "constraints.txt", "tools/setup.py", "tools/lpm_torchvision_hook.py"]
+# nerfstudio asks for these two, they come as C++ sources only, and nothing that lpm-splat runs imports them.
+SOURCE_ONLY = {"fpsample": "1.0.2", "pyliblzfse": "0.4.1"}
+
+
+def say(text: str) -> None:
+    print(f"[setup] {text}", flush=True)
+
+
+def fail(text: str) -> None:
+    sys.exit(f"[setup] error: {text}")
+
+
+def fingerprint() -> str:
+    digest = hashlib.sha256(str(ROOT).encode() + sys.version.encode())
+    for name in WANTED:
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def pip(*arguments: str) -> None:
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        print("\n".join(result.stdout.splitlines()[-25:]), file=sys.stderr)
+        fail(f"pip {' '.join(arguments[:3])} ... ended with code {result.returncode}; its last lines stand above")
+
+
+def pinned(name: str) -> str:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line.startswith(name + "=="):
+            return line.strip()
+    return name
+
+
+def install_stand_ins() -> None:
+    """Installs empty stand-ins for SOURCE_ONLY where no compiler could build them; using one says what is missing."""
+    for name, version in SOURCE_ONLY.items():
+        folder = VENV / "stand-ins" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        module = {"pyliblzfse": "liblzfse"}.get(name, name)
+        (folder / f"{module}.py").write_text(
+            "def __getattr__(name):\n"
+            "    if name.startswith('__'):\n        raise AttributeError(name)\n"
+            f'    raise ImportError("{name} was left out: no C++ compiler was found when the environment was made")\n'
+        )
+        (folder / "pyproject.toml").write_text(
+            '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+            f'[project]\nname = "{name}"\nversion = "{version}"\n[tool.setuptools]\npy-modules = ["{module}"]\n'
+        )
+        pip("install", "--no-build-isolation", str(folder))
+
+
+def install_hook() -> None:
+    found = subprocess.run(
+        [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    site = Path(found.stdout.strip())
+    shutil.copy(ROOT / "tools" / "lpm_torchvision_hook.py", site / "lpm_torchvision_hook.py")
+    (site / "lpm_torchvision_hook.pth").write_text("import lpm_torchvision_hook\n")
+
+
+def main() -> None:
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        fail(f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}; try `make setup PYTHON=python3.11`")
+    os.chdir(ROOT)
+    wanted = fingerprint()
+    if STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    start = time.time()
+    if not PYTHON.exists():
+        say("making .venv")
+        if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
+            fail("python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv")
+    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    say("installing torch (1 of 3)")
+    pip("install", "--upgrade", "pip", "setuptools<81", "wheel")
+    pip("install", pinned("torch"))
+    if not compiler:
+        say("no C++ compiler: the slow torch rasterizer will serve; apt-get install g++ makes it 20 times faster")
+        install_stand_ins()
+    say("installing nerfstudio, gsplat and what they need (2 of 3, a few minutes)")
+    pip("install", "-c", "constraints.txt", pinned("nerfstudio"), pinned("gsplat"), pinned("torchvision"))
+    say("installing lpm-splat itself, editable (3 of 3)")
+    pip("install", "-c", "constraints.txt", "-e", ".[dev]")
+    install_hook()
+    pip("check")
+    STAMP.write_text(wanted)
+    say(f"done in {time.time() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What people look at: panels in the viewer, stand-alone viewer, replay."""
