@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes `.venv` with the pinned packages; does nothing when it is already as wanted. Called by `make setup`.
 
-Only the standard library is used, since nothing is installed yet. Run it with the Python that the environment should have.
+Only the standard library is used, since nothing is installed yet. Run it with the Python the environment is for.
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+"""Checkpoints that survive a kill at any moment, load under `weights_only=True`, and resume exactly."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lpm.checks import LpmError, fail
+
+
+def atomic_save(state: dict[str, Any], path: Path, scratch: Path) -> None:
+    """Writes `state` to `path`; whatever happens, `path` holds the old file or the whole new one.
+
+    Args:
+        scratch: folder on the same file system for the unfinished file. Not the folder of `path`: nerfstudio's tools
+            take every name in a checkpoint folder for a checkpoint.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = scratch / f".{path.name}.unfinished"
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(plain(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the name can be lost with the power, though the bytes are there
+    finally:
+        os.close(folder)
+
+
+def plain(value: Any) -> Any:
+    """`value` with numpy scalars and arrays made Python numbers and tensors: torch >= 2.6 refuses to load them."""
+    if isinstance(value, dict):
+        return type(value)({key: plain(item) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU, without running any code that might be in it.
+
+    Raises:
+        LpmError: the file is missing, cut off, or not a checkpoint of lpm-splat.
+    """
+    if not path.is_file():
+        fail(path, "no such file", "a checkpoint", "look in the run's nerfstudio_models folder")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LpmError(f"{path}: cannot be read ({text[:120]}); wanted a checkpoint written by lpm-splat") from error
+    if not isinstance(state, dict) or "pipeline" not in state or "step" not in state:
+        fail(path, "no `pipeline` and `step` in it", "a checkpoint written by lpm-splat")
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random number generator that training draws from."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts back what random_state() gave. CUDA generators are set where their number is the same."""
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count() > 0:
+        torch.cuda.set_rng_state_all(state["cuda"])

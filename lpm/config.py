@@ -1,0 +1,77 @@
+"""What nerfstudio's commands find: the method `lpm-splat` and the dataparser `lpm-data`.
+
+An error while this module is imported would end every `ns-*` command of the environment, so it only assembles.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from nerfstudio.plugins.types import MethodSpecification
+
+from lpm.checks import LpmError
+from lpm.datamanager import LpmDatamanagerConfig
+from lpm.model import LpmModelConfig
+from lpm.pipeline import LpmPipelineConfig
+from lpm.scenes.parser import LpmDataParserConfig
+from lpm.trainer import FusedAdamConfig, LpmTrainerConfig
+
+
+def _optimizer(lr: float, lr_final: float | None = None) -> dict:
+    scheduler = ExponentialDecaySchedulerConfig(lr_final=lr_final) if lr_final is not None else None
+    return {"optimizer": FusedAdamConfig(lr=lr, eps=1e-15), "scheduler": scheduler}
+
+
+lpm_splat = MethodSpecification(
+    description="3D Gaussian Splatting that puts points where the error is; runs on a GPU and without one.",
+    config=LpmTrainerConfig(
+        method_name="lpm-splat",
+        steps_per_eval_image=500,
+        steps_per_eval_batch=0,
+        steps_per_eval_all_images=0,
+        steps_per_save=500,
+        mixed_precision=False,
+        machine=MachineConfig(),  # `cuda`, and the trainer takes the CPU where there is none
+        pipeline=LpmPipelineConfig(datamanager=LpmDatamanagerConfig(), model=LpmModelConfig()),
+        # Rates as in 3DGS (Kerbl 2023); the trainer multiplies that of the means by the scene's extent.
+        optimizers={
+            "means": _optimizer(1.6e-4, lr_final=1.6e-6),
+            "features_dc": _optimizer(2.5e-3),
+            "features_rest": _optimizer(2.5e-3 / 20),
+            "opacities": _optimizer(5e-2),
+            "scales": _optimizer(5e-3),
+            "quats": _optimizer(1e-3),
+            "camera_opt": {
+                "optimizer": AdamOptimizerConfig(lr=1e-4, eps=1e-15),
+                "scheduler": ExponentialDecaySchedulerConfig(lr_final=5e-7),
+            },
+            "bilateral_grid": {
+                "optimizer": AdamOptimizerConfig(lr=2e-3, eps=1e-15),
+                "scheduler": ExponentialDecaySchedulerConfig(lr_final=1e-4),
+            },
+        },
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
+        vis="viewer",
+    ),
+)
+
+lpm_data = DataParserSpecification(
+    config=LpmDataParserConfig(), description="transforms.json, COLMAP or Blender, recognised by what is in the folder"
+)
+
+
+def _one_line_for_bad_input(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, LpmError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        _before(kind, error, trace)
+
+
+# The host's commands show a traceback for whatever goes wrong; for bad input one line is all that helps.
+_before = sys.excepthook
+sys.excepthook = _one_line_for_bad_input

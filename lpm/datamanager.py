@@ -1,0 +1,112 @@
+"""Hands out full training images: nerfstudio's manager with sizes that suit the device, and an exact resume."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
+from nerfstudio.data.datasets.base_dataset import InputDataset
+
+from lpm.checks import fail
+from lpm.scenes.images import load_image
+from lpm.scenes.parser import LpmDataParserConfig
+
+# Longest side of a training image in pixels: what two cores train on in minutes; 3DGS's limit on a GPU.
+LONGEST_SIDE = {"cpu": 480, "cuda": 1600}
+
+
+def fitting_scale(longest: int, device_type: str) -> float:
+    """1, or 1/2, 1/3, ... such that the `longest` side (pixels) is at most what suits the device."""
+    return 1.0 / max(1, math.ceil(longest / LONGEST_SIDE.get(device_type, LONGEST_SIDE["cuda"])))
+
+
+class LpmDataset(InputDataset):
+    """nerfstudio's dataset; an image that cannot be decoded, or has another size than its camera, is named."""
+
+    def get_numpy_image(self, image_idx: int) -> np.ndarray:
+        """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
+        path = self._dataparser_outputs.image_filenames[image_idx]
+        image = load_image(path)
+        full = self._dataparser_outputs.cameras[image_idx]
+        if self.scale_factor != 1.0:
+            height, width = image.shape[:2]
+            size = (int(width * self.scale_factor), int(height * self.scale_factor))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        wanted = (int(self.cameras.height[image_idx]), int(self.cameras.width[image_idx]))
+        if image.shape[:2] != wanted:
+            got = load_image(path).shape
+            fail(
+                path,
+                f"{got[1]}x{got[0]} pixels",
+                f"{int(full.width)}x{int(full.height)} as its camera says",
+                "resize the image or correct w and h of the camera",
+            )
+        return image
+
+
+@dataclass
+class LpmDatamanagerConfig(FullImageDatamanagerConfig):
+    """nerfstudio's options, with automatic image size."""
+
+    _target: type = field(default_factory=lambda: LpmDatamanager)
+    dataparser: AnnotatedDataParserUnion = field(default_factory=LpmDataParserConfig)
+    camera_res_scale_factor: float | None = None  # type: ignore[assignment]
+    """Scale of the images. None: 1/2, 1/3, ... so that the longest side is <= 480 pixels on a CPU, 1600 on a GPU."""
+    cache_images_type: Literal["uint8", "float32"] = "uint8"
+    """How images are kept in memory."""
+
+
+class LpmDatamanager(FullImageDatamanager[LpmDataset]):
+    """Images and cameras for training and evaluation."""
+
+    config: LpmDatamanagerConfig
+
+    def __init__(
+        self, config: LpmDatamanagerConfig, device: Any = "cpu", test_mode: str = "val", **kwargs: Any
+    ) -> None:
+        super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
+        if test_mode == "val":  # training: a broken image is found now, not after the run's folder is made
+            _ = self.cached_train, self.cached_eval
+
+    @property
+    def dataset_type(self) -> type[LpmDataset]:  # type: ignore[override]
+        """The dataset class; nerfstudio would look for it among the type arguments."""
+        return LpmDataset
+
+    def create_train_dataset(self) -> LpmDataset:
+        """Decides on the image size, then makes the dataset."""
+        if self.config.camera_res_scale_factor is None:
+            cameras = self.train_dataparser_outputs.cameras
+            longest = int(max(cameras.width.max(), cameras.height.max()))
+            self.config.camera_res_scale_factor = fitting_scale(longest, str(self.device).split(":")[0])
+        return super().create_train_dataset()
+
+    def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
+        # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
+        on_cpu = str(self.device) == "cpu"
+        return super()._load_images(split, "gpu" if on_cpu else cache_images_device)
+
+    def get_datapath(self) -> Path:
+        """The scene's folder."""
+        return Path(self.config.dataparser.data)
+
+    def sampling_state(self) -> dict[str, Any]:
+        """Which views come next; resume puts it back."""
+        return {
+            "train_unseen_cameras": [int(i) for i in self.train_unseen_cameras],
+            "eval_unseen_cameras": [int(i) for i in self.eval_unseen_cameras],
+            "random_generator": self.random_generator.getstate() if hasattr(self, "random_generator") else None,
+        }
+
+    def set_sampling_state(self, state: dict[str, Any]) -> None:
+        """Puts back what sampling_state() gave."""
+        self.train_unseen_cameras = list(state["train_unseen_cameras"])
+        self.eval_unseen_cameras = list(state["eval_unseen_cameras"])
+        if state["random_generator"] is not None:
+            self.random_generator.setstate(state["random_generator"])

@@ -1,0 +1,46 @@
+"""Image metrics that need more than a formula."""
+
+from __future__ import annotations
+
+import math
+import socket
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class Lpips:
+    """LPIPS (Zhang 2018, AlexNet) if its weights are at hand or can be fetched; else NaN, with one line said once.
+
+    Not a Module, so that its weights enter neither the checkpoints nor the parameters.
+    """
+
+    def __init__(self, seconds_to_connect: float = 3.0) -> None:
+        self.seconds_to_connect = seconds_to_connect
+        self._metric: torch.nn.Module | None = None
+        self._asked = False
+
+    def __call__(self, render: Tensor, truth: Tensor) -> float:
+        """LPIPS of two images [1, 3, H, W] in 0..1; NaN where it cannot be computed."""
+        if not self._asked:
+            self._asked = True
+            self._metric = self._load()
+        if self._metric is None:
+            return math.nan
+        with torch.no_grad():
+            return float(self._metric.to(render.device)(render.clamp(0, 1), truth.clamp(0, 1)))
+
+    def _load(self) -> torch.nn.Module | None:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(self.seconds_to_connect)
+        try:
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+            return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
+        except Exception as error:  # a network, a certificate, a cache folder, a package: anything may be missing here
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            print(f"LPIPS is left out: no AlexNet weights in {folder}, nor a download ({type(error).__name__}).")
+            return None
+        finally:
+            socket.setdefaulttimeout(before)

@@ -1,0 +1,302 @@
+"""The nerfstudio model: wiring between the host, the rasterizer, the loss and the strategy.
+
+It stays a SplatfactoModel, so that what the ecosystem does with one (ns-export, ns-render, the viewer's crop) works. What splatfacto ties to CUDA, to the network or to torch.compile is replaced here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import TrainingCallback
+from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct, total_variation_loss
+from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig, resize_image
+from nerfstudio.utils.colors import get_color
+from torch import Tensor
+from torch.nn import Parameter
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from lpm import gaussians
+from lpm.losses import l1_dssim
+from lpm.metrics import Lpips
+from lpm.rasterize import rasterize
+from lpm.strategy import Schedule, make_strategy
+from lpm.strategy.build import StrategyName
+
+# What viser shows behind a scene; random backgrounds are for training only.
+VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
+
+
+@dataclass
+class LpmModelConfig(SplatfactoModelConfig):
+    """Options of `lpm-splat`. Lengths and scales are relative to the extent of the cameras; None means "automatic"."""
+
+    _target: type = field(default_factory=lambda: LpmModel)
+    strategy: StrategyName = "absgrad"
+    """How points are managed: adc (3DGS), absgrad (AbsGS), mcmc (3DGS-MCMC)."""
+    max_points: int | None = None
+    """Cap on the number of points. None: 60,000 on a CPU, 1,000,000 on a GPU. 0: no cap."""
+    max_steps: int | None = None
+    """Steps of the whole run, which the schedules follow. None: the trainer's number."""
+    warmup_length: int | None = None  # type: ignore[assignment]
+    """First step that may add or remove points. None: 500, less in short runs."""
+    stop_split_at: int | None = None  # type: ignore[assignment]
+    """Step at which editing of points ends. None: half of the run (mcmc: 5/6)."""
+    reset_alpha_every: int = 30
+    """Every this many refinements all opacities are reset (adc, absgrad)."""
+    densify_grad_thresh: float | None = None  # type: ignore[assignment]
+    """Gradient above which a point is cloned or split. None: the published one (adc .0002, absgrad .0008)."""
+    cull_alpha_thresh: float = 0.005
+    """Points of lower opacity are removed."""
+    cull_scale_thresh: float = 0.1
+    """Points larger than this are removed after the first reset of opacities."""
+    densify_size_thresh: float = 0.01
+    """Smaller points are cloned, larger ones split."""
+    revised_opacity: bool = False
+    """Split points share the opacity of their parent (arXiv 2404.06109)."""
+    sh_degree_interval: int | None = None  # type: ignore[assignment]
+    """Steps between turning on SH degrees. None: 1,000, less in short runs."""
+    num_downscales: int = 0
+    """Training starts at 1/2^this of the resolution."""
+    resolution_schedule: int | None = None  # type: ignore[assignment]
+    """Steps until the resolution doubles. None: a tenth of the run."""
+    background_color: str = "random"  # type: ignore[assignment]
+    """random (in training), black or white."""
+    opacity_reg: float = 0.01
+    """Weight of the mean opacity in the loss (mcmc only)."""
+    scale_reg: float = 0.01
+    """Weight of the mean scale in the loss (mcmc only)."""
+    with_lpips: bool = True
+    """Report LPIPS where its weights are at hand or can be downloaded."""
+
+
+def world_to_camera(camera_to_world: Tensor) -> Tensor:
+    """nerfstudio's camera_to_world [C, 3, 4] (OpenGL axes) -> viewmats [C, 4, 4] (OpenCV axes)."""
+    rotation = camera_to_world[:, :3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
+    inverse = rotation.transpose(1, 2)
+    translation = -inverse @ camera_to_world[:, :3, 3:4]
+    last = camera_to_world.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    return torch.cat([torch.cat([inverse, translation], 2), last], 1)
+
+
+class LpmModel(SplatfactoModel):
+    """3D Gaussian Splatting with a chosen point management."""
+
+    config: LpmModelConfig
+
+    def populate_modules(self) -> None:
+        """Makes the parameters from the scene's points, and the strategy. Replaces splatfacto's, which needs CUDA."""
+        config = self.config
+        self.scene_extent = float(self.kwargs.get("metadata", {}).get("scene_extent", 1.0))
+        self.schedule = self._schedule()
+        opacity, scale_factor = (0.5, 0.1) if config.strategy == "mcmc" else (0.1, 1.0)
+        xyz, rgb = self._start_points()
+        self.gauss_params = gaussians.from_points(xyz, rgb, config.sh_degree, opacity, scale_factor)
+        self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
+        if config.use_bilateral_grid:
+            x, y, w = config.grid_shape
+            self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
+        self.lpips_metric = Lpips() if config.with_lpips else None
+        self.step = 0
+        self.crop_box: OrientedBox | None = None
+        random_background = config.background_color == "random"
+        self.background_color = torch.tensor(
+            VIEWER_BACKGROUND if random_background else get_color(config.background_color).tolist()
+        )
+        self.strategy = make_strategy(
+            config.strategy,
+            self.schedule,
+            grad_threshold=config.densify_grad_thresh,
+            prune_opacity=config.cull_alpha_thresh,
+            split_scale=config.densify_size_thresh,
+            prune_scale=config.cull_scale_thresh,
+            revised_opacity=config.revised_opacity,
+        )
+        self.reset_strategy_state()
+
+    def reset_strategy_state(self) -> None:
+        """Forgets what the strategy has gathered."""
+        if self.config.strategy == "mcmc":
+            self.strategy_state = self.strategy.initialize_state()
+        else:
+            self.strategy_state = self.strategy.initialize_state(scene_scale=self.scene_extent)
+
+    def _schedule(self) -> Schedule:
+        c = self.config
+        steps = c.max_steps or 30_000
+        stop = steps * 5 // 6 if c.strategy == "mcmc" else steps // 2
+        return Schedule(
+            steps=steps,
+            start=min(500, steps // 12) if c.warmup_length is None else c.warmup_length,
+            stop=stop if c.stop_split_at is None else c.stop_split_at,
+            every=c.refine_every,
+            reset_every=c.reset_alpha_every * c.refine_every,
+            pause_after_reset=self.num_train_data + c.refine_every,
+            max_points=c.max_points or None,
+        )
+
+    def _start_points(self) -> tuple[Tensor, Tensor | None]:
+        """Points [N, 3] (world) and colours [N, 3] in 0..255, thinned to half of the cap: room to grow."""
+        if self.seed_points is None or self.config.random_init:
+            spread = self.config.random_scale * self.scene_extent
+            return (torch.rand(self.config.num_random, 3) - 0.5) * spread, None
+        xyz, rgb = self.seed_points
+        if self.schedule.max_points:
+            kept = gaussians.thin(xyz, max(self.schedule.max_points // 2, 1))
+            xyz, rgb = xyz[kept], rgb[kept] if len(rgb) else rgb
+        return xyz, rgb if len(rgb) else None
+
+    @property
+    def steps_per_sh_degree(self) -> int:
+        """Steps between turning on SH degrees."""
+        return self.config.sh_degree_interval or max(1, min(1000, self.schedule.steps // 12))
+
+    def load_state_dict(self, state_dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """Loads parameters of any number of points: the ones here are resized first."""
+        for name in gaussians.NAMES:
+            saved = state_dict[f"gauss_params.{name}"]
+            self.gauss_params[name] = Parameter(torch.zeros(saved.shape, device=self.device))
+        # Not splatfacto's own: that sets the step to 30,000, which is not the step of this run.
+        self.step = self.schedule.steps
+        return super(SplatfactoModel, self).load_state_dict(state_dict, **kwargs)
+
+    def get_training_callbacks(self, training_callback_attributes: Any) -> list[TrainingCallback]:
+        """splatfacto's: note the step before it, edit points after it."""
+        return super().get_training_callbacks(training_callback_attributes)
+
+    def _gaussian_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {name: self.optimizers[name] for name in gaussians.NAMES}
+
+    def step_post_backward(self, step: int) -> None:
+        """Hands the step's gradients to the strategy, which may add and remove points."""
+        self.strategy.step_post_backward(
+            self.gauss_params, self._gaussian_optimizers(), self.strategy_state, step, self.info
+        )
+
+    def _get_downscale_factor(self) -> int:
+        if not self.training:
+            return 1
+        every = self.config.resolution_schedule or max(1, self.schedule.steps // 10)
+        return 2 ** max(self.config.num_downscales - self.step // every, 0)
+
+    def _downscale_if_required(self, image: Tensor) -> Tensor:
+        factor = self._get_downscale_factor()
+        return resize_image(image, factor) if factor > 1 else image
+
+    def _visible_part(self) -> dict[str, Tensor]:
+        """The parameters, without what the viewer's crop box cuts off."""
+        params = dict(self.gauss_params.items())
+        if self.crop_box is None or self.training:
+            return params
+        inside = self.crop_box.within(self.means).flatten()
+        return {name: value[inside] for name, value in params.items()}
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:
+        """Renders one camera: rgb [H, W, 3], depth [H, W, 1] (world; None in training), accumulation [H, W, 1]."""
+        if not isinstance(camera, Cameras) or camera.shape[0] != 1:
+            raise ValueError(f"camera: got {type(camera).__name__}; wanted Cameras of shape [1]")
+        to_world = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
+        factor = self._get_downscale_factor()
+        camera.rescale_output_resolution(1 / factor)
+        width, height = int(camera.width.item()), int(camera.height.item())
+        Ks = camera.get_intrinsics_matrices().to(self.device)
+        camera.rescale_output_resolution(factor)
+        self.last_size = (height, width)
+
+        background = self._get_background_color()
+        part = self._visible_part()
+        if len(part["means"]) == 0:
+            return self.get_empty_outputs(width, height, background)
+        with_depth = not self.training or self.config.output_depth_during_training
+        if self.config.sh_degree > 0:
+            colors: Any = (part["features_dc"][:, None], part["features_rest"])
+            degree = min(self.step // self.steps_per_sh_degree, self.config.sh_degree)
+        else:
+            colors, degree = torch.sigmoid(part["features_dc"]), None
+        image, alpha, self.info = rasterize(
+            part["means"],
+            part["quats"],
+            part["scales"].exp(),
+            torch.sigmoid(part["opacities"]).squeeze(-1),
+            colors,
+            world_to_camera(to_world).to(self.device),
+            Ks,
+            width,
+            height,
+            sh_degree=degree,
+            backgrounds=background[None],
+            render_mode="RGB+ED" if with_depth else "RGB",
+            rasterize_mode=self.config.rasterize_mode,
+            absgrad=self.strategy.absgrad and self.training,
+        )
+        if self.training:
+            self.strategy.step_pre_backward(
+                self.gauss_params, self._gaussian_optimizers(), self.strategy_state, self.step, self.info
+            )
+        image, alpha = image[0], alpha[0]
+        rgb = image[..., :3]
+        if not self.training:  # while training, a clamp would hide the error of too bright pixels from the gradient
+            rgb = rgb.clamp(0.0, 1.0)
+        if self.config.use_bilateral_grid and self.training and "cam_idx" in (camera.metadata or {}):
+            rgb = self._apply_bilateral_grid(rgb[None], camera.metadata["cam_idx"], height, width)[0]
+        depth = None
+        if with_depth:
+            depth = torch.where(alpha > 0, image[..., 3:4], image[..., 3:4].detach().max())
+        if not self.training:  # ns-render writes every output as an image
+            background = background.expand(height, width, 3)
+        return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}  # type: ignore[dict-item]
+
+    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Any]:
+        """PSNR of the training view (dB) and the number of points; cheap, since it is called at every step."""
+        truth = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        error = (outputs["rgb"].detach() - truth).square().mean()
+        metrics = {"psnr": -10 * torch.log10(error.clamp_min(1e-10)), "gaussian_count": self.num_points}
+        self.camera_optimizer.get_metrics_dict(metrics)
+        return metrics
+
+    def get_loss_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: Any = None) -> dict:
+        """The photometric loss, and the regularizers that are on."""
+        config = self.config
+        truth = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        render = outputs["rgb"]
+        if "mask" in batch:
+            mask = self._downscale_if_required(batch["mask"]).to(self.device)
+            truth, render = truth * mask, render * mask
+        loss = {"main_loss": l1_dssim(render, truth, config.ssim_lambda)}
+        if config.strategy == "mcmc":
+            loss["opacity_reg"] = config.opacity_reg * torch.sigmoid(self.opacities).mean()
+            loss["scale_reg"] = config.scale_reg * self.scales.exp().mean()
+        elif config.use_scale_regularization and self.step % 10 == 0:
+            scales = self.scales.exp()
+            ratio = scales.amax(-1) / scales.amin(-1)
+            loss["scale_reg"] = 0.1 * (ratio.clamp_min(config.max_gauss_ratio) - config.max_gauss_ratio).mean()
+        if self.training:
+            self.camera_optimizer.get_loss_dict(loss)
+            if config.use_bilateral_grid:
+                loss["tv_loss"] = 10 * total_variation_loss(self.bil_grids.grids)
+        return loss
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR (dB), SSIM and, where its weights are at hand, LPIPS of one held-out image; the pair side by side."""
+        truth = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        render = outputs["rgb"]
+        metrics = self._image_metrics(render, truth)
+        if self.config.color_corrected_metrics:
+            corrected = color_correct(render, truth)
+            metrics |= {f"cc_{name}": value for name, value in self._image_metrics(corrected, truth).items()}
+        return metrics, {"img": torch.cat([truth, render], 1)}
+
+    def _image_metrics(self, render: Tensor, truth: Tensor) -> dict[str, float]:
+        a, b = (image.permute(2, 0, 1)[None] for image in (render, truth))
+        metrics = {
+            "psnr": float(peak_signal_noise_ratio(a, b, data_range=1.0)),
+            "ssim": float(structural_similarity_index_measure(a, b, data_range=1.0)),  # type: ignore[arg-type]
+        }
+        lpips = self.lpips_metric(a, b) if self.lpips_metric is not None else math.nan
+        return metrics if math.isnan(lpips) else metrics | {"lpips": lpips}

@@ -1,0 +1,43 @@
+"""Finding and reading what a training run left behind, without nerfstudio."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import Tensor
+
+from lpm import checkpoint
+from lpm.checks import fail
+from lpm.gaussians import NAMES
+
+CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt$")
+
+
+def latest_checkpoint(folder: Path) -> Path:
+    """The checkpoint with the highest step in `folder`; raises LpmError if there is none."""
+    found = {int(m[1]): p for p in folder.glob("step-*.ckpt") if (m := CHECKPOINT_NAME.search(p.name))}
+    if not found:
+        fail(folder, "no checkpoint in it", "step-*.ckpt files", "give a run's folder, or train on until one is saved")
+    return found[max(found)]
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of `run`: its folder, its config.yml, its nerfstudio_models folder, or a .ckpt file."""
+    if run.suffix == ".ckpt":
+        return run
+    folder = run.parent if run.name == "config.yml" else run
+    if not folder.is_dir():
+        fail(run, "no such folder", "a run's folder, its config.yml or a .ckpt file")
+    inner = folder / "nerfstudio_models"
+    return latest_checkpoint(inner if inner.is_dir() else folder)
+
+
+def load_gaussians(path: Path) -> dict[str, Tensor]:
+    """Parameters (see lpm.gaussians) in a checkpoint; reads tensors only and runs no code from the file."""
+    saved = checkpoint.load(path)["pipeline"]
+    prefix = "_model.gauss_params."
+    missing = [name for name in NAMES if prefix + name not in saved]
+    if missing:
+        fail(path, f"no {missing[0]} in it", "a checkpoint of lpm-splat or splatfacto")
+    return {name: saved[prefix + name] for name in NAMES}

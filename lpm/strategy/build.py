@@ -1,0 +1,66 @@
+"""Names of the strategies, and what each is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gsplat.strategy.base import Strategy
+
+from lpm.strategy.adc import AdcStrategy
+from lpm.strategy.mcmc import McmcStrategy
+
+StrategyName = Literal["adc", "absgrad", "mcmc"]
+STRATEGIES: tuple[str, ...] = ("adc", "absgrad", "mcmc")
+
+# Published thresholds on the mean gradient of means2d (in units of half the image): 3DGS and AbsGS.
+GRADIENT_THRESHOLD = {"adc": 0.0002, "absgrad": 0.0008}
+
+
+@dataclass
+class Schedule:
+    """When points are edited, in training steps, and how many there may be."""
+
+    steps: int
+    """Steps of the whole run."""
+    start: int
+    """First step that may edit."""
+    stop: int
+    """From this step on nothing is edited."""
+    every: int
+    """Steps between edits."""
+    reset_every: int
+    """Steps between resets of all opacities; more than `steps` for none (adc and absgrad)."""
+    pause_after_reset: int
+    """Steps without edits after a reset."""
+    max_points: int | None
+    """Cap on the number of points; None for no cap."""
+
+
+def make_strategy(
+    name: str, schedule: Schedule, *, grad_threshold: float | None, prune_opacity: float, split_scale: float,
+    prune_scale: float, revised_opacity: bool,
+) -> Strategy:  # fmt: skip
+    """The strategy `name`. Scales are relative to the scene's extent; `grad_threshold` None takes the published one."""
+    if name == "mcmc":
+        return McmcStrategy(
+            cap_max=schedule.max_points or 1_000_000,
+            refine_start_iter=schedule.start,
+            refine_stop_iter=schedule.stop,
+            refine_every=schedule.every,
+            min_opacity=prune_opacity,
+        )
+    return AdcStrategy(
+        prune_opa=prune_opacity,
+        grow_grad2d=GRADIENT_THRESHOLD[name] if grad_threshold is None else grad_threshold,
+        grow_scale3d=split_scale,
+        prune_scale3d=prune_scale,
+        refine_start_iter=schedule.start,
+        refine_stop_iter=schedule.stop,
+        refine_every=schedule.every,
+        reset_every=schedule.reset_every,
+        pause_refine_after_reset=schedule.pause_after_reset,
+        absgrad=name == "absgrad",
+        revised_opacity=revised_opacity,
+        max_points=schedule.max_points,
+    )

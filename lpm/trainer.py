@@ -1,0 +1,207 @@
+"""nerfstudio's trainer with defaults that follow the device, atomic checkpoints and an exact resume."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from lpm import checkpoint
+from lpm.checks import LpmError, fail
+from lpm.runs import latest_checkpoint
+
+STEPS = {"cpu": 3_000, "cuda": 30_000}
+MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
+
+
+@dataclass
+class FusedAdamConfig(AdamOptimizerConfig):
+    """Adam in one pass over the memory (torch's own fused kernel, on CPU and CUDA)."""
+
+    fused: bool = True
+
+
+@dataclass
+class LpmTrainerConfig(TrainerConfig):
+    """nerfstudio's options, with a number of steps that follows the device."""
+
+    _target: type = field(default_factory=lambda: LpmTrainer)
+    max_num_iterations: int | None = None  # type: ignore[assignment]
+    """Steps of the whole run; a resumed run goes on to this number. None: 3,000 on a CPU, 30,000 on a GPU."""
+
+
+class LpmTrainer(Trainer):
+    """Trains lpm-splat."""
+
+    config: LpmTrainerConfig
+
+    def __init__(self, config: LpmTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        device_type = config.machine.device_type
+        if device_type == "cuda" and not torch.cuda.is_available():
+            config.machine.device_type = device_type = "cpu"
+            CONSOLE.print("No CUDA device here: training on the CPU.")
+        if config.max_num_iterations is None:
+            config.max_num_iterations = STEPS.get(device_type, STEPS["cuda"])
+        model = config.pipeline.model
+        if model.max_points is None:
+            model.max_points = MAX_POINTS.get(device_type, MAX_POINTS["cuda"])
+        if model.max_steps is None:
+            model.max_steps = config.max_num_iterations
+        super().__init__(config, local_rank, world_size)
+
+    def setup(self, test_mode: Any = "val") -> None:
+        """Builds everything; on bad input the run's folder does not stay behind."""
+        try:
+            super().setup(test_mode)
+        except LpmError:
+            self._remove_empty_run()
+            raise
+        self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
+
+    def _remove_empty_run(self) -> None:
+        if any(self.base_dir.rglob("*.ckpt")):
+            return
+        for name in ("config.yml", "viewer_log_filename.txt"):
+            (self.base_dir / name).unlink(missing_ok=True)
+        folder = self.base_dir
+        while folder != self.config.output_dir.parent and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+
+    def setup_optimizers(self) -> Optimizers:
+        """nerfstudio's, with the means' rate times the scene's extent as in 3DGS, and schedules as long as the run."""
+        config = copy.deepcopy(self.config.optimizers)
+        extent = self.pipeline.model.scene_extent
+        for name, group in config.items():
+            scheduler = group["scheduler"]
+            if isinstance(scheduler, ExponentialDecaySchedulerConfig):
+                scheduler.max_steps = self.pipeline.model.schedule.steps
+            if name == "means":
+                group["optimizer"].lr *= extent
+                if scheduler is not None and scheduler.lr_final is not None:
+                    scheduler.lr_final *= extent
+        return Optimizers(config, self.pipeline.get_param_groups())
+
+    def train(self) -> None:
+        """Trains up to `max_num_iterations`, counted from the very first step of the run."""
+        total = self.config.max_num_iterations
+        remaining = total - self._start_step
+        if remaining <= 0:
+            fail(
+                "--max-num-iterations",
+                f"{total}, and the checkpoint is at step {self._start_step}",
+                "more steps than are done",
+                f"pass for example --max-num-iterations {self._start_step + 1000}",
+            )
+        self._announce(remaining)
+        self.config.max_num_iterations = remaining  # the host counts from the resumed step
+        try:
+            super().train()
+        finally:
+            self.config.max_num_iterations = total
+
+    def _announce(self, remaining: int) -> None:
+        data, model = self.pipeline.datamanager, self.pipeline.model
+        height, width = data.cached_train[0]["image"].shape[:2]
+        cap = model.schedule.max_points
+        chosen = "CPU defaults; each can be overridden" if self.device == "cpu" else self.device
+        CONSOLE.print(
+            f"[bold]lpm-splat[/bold] ({chosen}): strategy {model.config.strategy}, {remaining:,} steps, "
+            f"{len(data.train_dataset)} training and {len(data.eval_dataset)} held-out images of {width}x{height}, "
+            f"{model.num_points:,} points to start with, at most {f'{cap:,}' if cap else 'as many as it takes'}. "
+            f"About {_spoken(remaining * self._seconds_per_step())}."
+        )
+
+    def _seconds_per_step(self) -> float:
+        """Time of one render and its gradient now, with allowance for growth, loss and optimizer."""
+        model, data = self.pipeline.model, self.pipeline.datamanager
+        state, cached = checkpoint.random_state(), data.cached_train[0]["image"]
+        camera = data.train_dataset.cameras[0:1].to(self.device)
+        model.eval()
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            model.get_outputs(camera)["rgb"].mean().backward()
+            if self.device != "cpu":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        for parameter in model.parameters():
+            parameter.grad = None
+        checkpoint.set_random_state(state)
+        pixels = cached.shape[0] * cached.shape[1]
+        growth = max(1.0, 0.7 * (model.schedule.max_points or 2 * model.num_points) / model.num_points)
+        loss = 1.2e-7 * pixels if self.device == "cpu" else 1e-3
+        return min(seconds) * growth**0.6 + loss
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones."""
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        pipeline = getattr(self.pipeline, "module", self.pipeline)
+        state = {
+            "step": step,
+            "pipeline": pipeline.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
+            "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+            "lpm": {
+                "strategy": self.pipeline.model.config.strategy,
+                "strategy_state": self.pipeline.model.strategy_state,
+                "sampling": self.pipeline.datamanager.sampling_state(),
+                "random": checkpoint.random_state(),
+            },
+        }
+        checkpoint.atomic_save(state, path, scratch=self.base_dir)
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("*.ckpt"):
+                if other != path:
+                    other.unlink()
+
+    def _load_checkpoint(self) -> None:
+        """Resumes from --load-dir or --load-checkpoint; without either, starts from scratch."""
+        path = self.config.load_checkpoint
+        if path is None and self.config.load_dir is not None:
+            folder, step = self.config.load_dir, self.config.load_step
+            path = latest_checkpoint(folder) if step is None else folder / f"step-{step:09d}.ckpt"
+        if path is None:
+            return
+        state = checkpoint.load(path)
+        self._start_step = state["step"] + 1
+        self.pipeline.load_pipeline(state["pipeline"], state["step"])
+        # load_pipeline made new Parameters of the saved size; optimizers of the old ones would move nothing.
+        self.optimizers = self.setup_optimizers()
+        self.optimizers.load_optimizers(state["optimizers"])
+        if self.config.load_scheduler:
+            self.optimizers.load_schedulers(state["schedulers"])
+        self.grad_scaler.load_state_dict(state["scalers"])
+        self._load_own_state(path, state.get("lpm"))
+        CONSOLE.print(f"Resumed from {path}: step {self._start_step}.")
+
+    def _load_own_state(self, path: Path, own: dict[str, Any] | None) -> None:
+        model = self.pipeline.model
+        if own is None or own["strategy"] != model.config.strategy:
+            CONSOLE.print(f"{path} was made with another strategy: its parameters are used, its statistics are not.")
+            return
+        for key, value in own["strategy_state"].items():
+            model.strategy_state[key] = value.to(self.device) if isinstance(value, torch.Tensor) else value
+        self.pipeline.datamanager.set_sampling_state(own["sampling"])
+        checkpoint.set_random_state(own["random"])
+
+
+def _spoken(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
