@@ -1,6 +1,7 @@
 """The nerfstudio model: wiring between the host, the rasterizer, the loss and the strategy.
 
-It stays a SplatfactoModel, so that what the ecosystem does with one (ns-export, ns-render, the viewer's crop) works. What splatfacto ties to CUDA, to the network or to torch.compile is replaced here.
+It stays a SplatfactoModel, so that what the ecosystem does with one (ns-export, ns-render, the viewer's crop)
+works. What splatfacto ties to CUDA, to the network or to torch.compile is replaced here.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,10 +199,5 @@ class LpmTrainer(Trainer):
 
 
 def _spoken(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    units = ((90, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
+    return next(f"{seconds / unit:.0f} {name}" for limit, unit, name in units if seconds < limit)

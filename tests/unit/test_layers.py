@@ -1,0 +1,98 @@
+"""The way of the data is the way of the imports (CONTRIBUTING.md); importing stays light."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A module may import from its own level and from lower ones. Leaves are 0; assembly comes last.
+LEVEL = {
+    "lpm": 0,
+    "lpm.checks": 0,
+    "lpm.checkpoint": 1,
+    "lpm.scenes": 1,
+    "lpm.cuda": 1,
+    "lpm.gaussians": 1,
+    "lpm.rasterize": 2,
+    "lpm.rasterize_torch": 2,
+    "lpm.rasterize_native": 2,
+    "lpm.rasterize_gsplat": 2,
+    "lpm.losses": 3,
+    "lpm.metrics": 3,
+    "lpm.strategy": 6,
+    "lpm.runs": 7,
+    "lpm.export": 8,
+    "lpm.viewer": 8,
+    "lpm.cli": 9,
+    "lpm.model": 10,
+    "lpm.datamanager": 10,
+    "lpm.pipeline": 11,
+    "lpm.trainer": 11,
+    "lpm.config": 12,
+}
+# The plugin: only these may import the host.
+HOST = {"lpm.scenes.parser", "lpm.model", "lpm.datamanager", "lpm.pipeline", "lpm.trainer", "lpm.config"}
+
+
+def modules():
+    for package in ("lpm", "cuda", "scenes", "viewer"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts if package == "lpm" else ("lpm", *parts))
+            yield name.removesuffix(".__init__"), path
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "lpm":
+                yield from (f"lpm.{alias.name}" for alias in node.names)
+
+
+def level(module: str) -> int:
+    """The level of `module`: its own entry, or that of the package it is in."""
+    while module not in LEVEL:
+        assert "." in module, f"{module} has no level: add it to LEVEL in {__file__}"
+        parent = module.rsplit(".", 1)[0]
+        assert parent != "lpm", f"{module} has no level: add it to LEVEL in {__file__}"
+        module = parent
+    return LEVEL[module]
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda v: v if isinstance(v, str) else "")
+def test_imports_run_one_way(name, path):
+    for imported in imports(path):
+        if imported.startswith("lpm.") and imported != name:
+            assert level(imported) <= level(name), f"{name} imports {imported}, which comes after it"
+        if imported.split(".")[0] == "nerfstudio":
+            assert name in HOST, f"{name} imports nerfstudio; only the plugin modules may"
+
+
+def test_import_is_light(tmp_path):
+    """`import lpm` and its kernels' package: no host, no CUDA, no compiler, no file written, no port."""
+    code = """
+import sys, subprocess
+subprocess.Popen = None  # whoever tries to compile falls here
+import lpm, lpm.cuda, lpm.scenes, lpm.viewer, lpm.export, lpm.rasterize, lpm.gaussians
+import torch
+assert not any(m.split('.')[0] in ('nerfstudio', 'gsplat', 'viser') for m in sys.modules), 'imports the host'
+assert not torch.cuda.is_initialized()
+"""
+    environment = {**os.environ, "LPM_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_top_level_names_are_not_taken():
+    """`cuda` is NVIDIA's namespace; `scenes` and `viewer` are anybody's."""
+    code = "import importlib.util as u, lpm; print([n for n in ('scenes', 'viewer') if u.find_spec(n)])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,140 @@
+"""The baselines: relocation keeps the picture, caps hold exactly, controls do what they say."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import Parameter, ParameterDict
+
+from lpm.strategy import STRATEGIES, Schedule, make_strategy
+from lpm.strategy.adc import AdcStrategy, gsplat_info
+from lpm.strategy.mcmc import position_noise, relocated
+
+
+def params_of(n=20, opacity=0.5, scale=0.1):
+    values = {
+        "means": torch.randn(n, 3),
+        "scales": torch.full((n, 3), math.log(scale)),
+        "quats": torch.nn.functional.normalize(torch.randn(n, 4), dim=-1),
+        "features_dc": torch.randn(n, 3),
+        "features_rest": torch.randn(n, 3, 3),
+        "opacities": torch.full((n, 1), opacity).logit(),
+    }
+    params = ParameterDict({k: Parameter(v) for k, v in values.items()})
+    optimizers = {k: torch.optim.Adam([p], lr=1e-3) for k, p in params.items()}
+    for p in params.values():
+        p.grad = torch.ones_like(p)
+    for o in optimizers.values():
+        o.step()
+    return params, optimizers
+
+
+def strategy_of(name, cap=None, **schedule):
+    defaults = dict(steps=1000, start=10, stop=500, every=10, reset_every=100, pause_after_reset=0, max_points=cap)
+    return make_strategy(
+        name, Schedule(**{**defaults, **schedule}), grad_threshold=None, prune_opacity=0.005, split_scale=0.01,
+        prune_scale=0.1, revised_opacity=False,
+    )  # fmt: skip
+
+
+def info_with_gradients(n, gradient):
+    """What a render hands over: every point seen, with this gradient of means2d [1, n, 2] (per pixel)."""
+    means2d = torch.zeros(1, n, 2, requires_grad=True)
+    means2d.grad = gradient.reshape(1, n, 1).expand(1, n, 2).clone()
+    means2d.absgrad = means2d.grad
+    radii = torch.ones(1, n, 2, dtype=torch.int32)
+    return dict(means2d=means2d, radii=radii, width=2, height=2, n_cameras=1, gaussian_ids=None)
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3, 10, 51])
+@pytest.mark.parametrize("opacity", [0.01, 0.3, 0.9, 0.99])
+def test_relocated_copies_render_as_one(copies, opacity):
+    """Eq. 9 preserves the centre's opacity exactly, and the integral along a line through the centre."""
+    new, scale = relocated(torch.tensor([opacity]), torch.ones(1, 3), torch.tensor([copies]))
+    assert 1 - (1 - new.item()) ** copies == pytest.approx(opacity, rel=1e-4)
+    x = torch.linspace(-8, 8, 20001, dtype=torch.float64)
+    one = opacity * torch.exp(-(x**2) / 2)
+    many = 1 - (1 - new.double() * torch.exp(-((x / scale[0, 0].double()) ** 2) / 2)) ** copies
+    assert torch.trapezoid(many, x) == pytest.approx(torch.trapezoid(one, x).item(), rel=2e-3)
+
+
+def test_noise_has_the_points_covariance():
+    n = 100_000
+    quats = torch.tensor([[0.8, 0.2, -0.4, 0.4]]).expand(n, 4)
+    scales = torch.tensor([[0.5, 0.1, 0.02]]).expand(n, 3)
+    noise = position_noise(quats, scales, torch.full((n,), 0.0), 1.0)
+    from gsplat.utils import normalized_quat_to_rotmat
+
+    rotation = normalized_quat_to_rotmat(torch.nn.functional.normalize(quats[:1], dim=-1))[0]
+    covariance = rotation @ torch.diag(scales[0] ** 2) @ rotation.T
+    weight = torch.sigmoid(torch.tensor(0.5)).item()
+    torch.testing.assert_close(noise.T @ noise / n / weight**2, covariance @ covariance.T, atol=1e-3, rtol=0.05)
+    assert position_noise(quats[:10], scales[:10], torch.full((10,), 0.9), 1.0).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["adc", "absgrad"])
+@pytest.mark.parametrize("cap", [20, 23, 40, None])
+def test_adc_keeps_the_cap_exactly(name, cap):
+    params, optimizers = params_of(20, scale=0.001)
+    strategy = strategy_of(name, cap)
+    state = strategy.initialize_state(scene_scale=1.0)
+    strategy.step_post_backward(params, optimizers, state, 20, info_with_gradients(20, torch.arange(20) * 1.0 + 1))
+    assert len(params["means"]) == (40 if cap is None else min(cap, 40))
+    if cap == 23:  # the three with the highest gradient were cloned
+        assert torch.equal(params["features_dc"][20:], params["features_dc"][17:20])
+    for name_, optimizer in optimizers.items():
+        assert optimizer.param_groups[0]["params"][0] is params[name_]
+        assert len(optimizer.state[params[name_]]["exp_avg"]) == len(params["means"])
+
+
+def test_adc_splits_large_prunes_faint_and_resets():
+    params, optimizers = params_of(10, scale=0.05)
+    params["opacities"].data[3] = -9.0
+    strategy = strategy_of("adc")
+    state = strategy.initialize_state(scene_scale=1.0)
+    gradient = torch.zeros(10)
+    gradient[[0, 1]] = 1.0
+    strategy.step_post_backward(params, optimizers, state, 20, info_with_gradients(10, gradient))
+    assert len(params["means"]) == 10 + 2 - 1
+    torch.testing.assert_close(params["scales"][-4:].exp(), torch.full((4, 3), 0.05 / 1.6), rtol=0.05, atol=0)
+    strategy.step_post_backward(params, optimizers, state, 200, info_with_gradients(11, torch.zeros(11)))
+    assert torch.sigmoid(params["opacities"]).max() <= 0.01 + 1e-6
+
+
+def test_step_0_resets_nothing():
+    params, optimizers = params_of(4)
+    before = params["opacities"].detach().clone()
+    strategy = strategy_of("adc")
+    state = strategy.initialize_state(scene_scale=1.0)
+    strategy.step_post_backward(params, optimizers, state, 0, info_with_gradients(4, torch.zeros(4)))
+    assert torch.equal(params["opacities"], before)
+
+
+def test_mcmc_moves_the_dead_and_grows_to_the_cap():
+    params, optimizers = params_of(100)
+    params["opacities"].data[:30] = -9.0
+    strategy = strategy_of("mcmc", cap=103)
+    state = strategy.initialize_state()
+    strategy.step_post_backward(params, optimizers, state, 20, {}, lr=0.0)
+    assert len(params["means"]) == 103
+    assert (torch.sigmoid(params["opacities"]) > 0.005).all()
+    same = (params["means"][:30, None] == params["means"][None, 30:100]).all(-1)
+    assert same.any(1).all()  # each dead point now sits on a living one
+    for name, optimizer in optimizers.items():
+        assert len(optimizer.state[params[name]]["exp_avg"]) == 103
+
+
+def test_every_name_builds():
+    for name in STRATEGIES:
+        assert strategy_of(name, cap=10).refine_stop_iter == 500
+
+
+def test_radii_fit_the_installed_gsplat(monkeypatch):
+    import lpm.strategy.adc as adc
+
+    info = {"radii": torch.tensor([[[1, 5], [0, 0]]])}
+    monkeypatch.setattr(adc, "_TWO_RADII", True)
+    assert gsplat_info(info)["radii"].shape == (1, 2, 2)
+    monkeypatch.setattr(adc, "_TWO_RADII", False)
+    assert gsplat_info(info)["radii"].tolist() == [[5, 0]]
+    assert AdcStrategy().max_points is None
