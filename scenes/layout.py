@@ -1,0 +1,69 @@
+"""Which of the supported folder layouts a scene has, told from its files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lpm.checks import fail
+
+COLMAP_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse")
+COLMAP_TABLES = ("cameras", "images")
+REMEDY = (
+    "name a folder with transforms.json (nerfstudio), sparse/0/cameras.bin and images.bin (COLMAP; .txt too), "
+    "or transforms_train.json (Blender)"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A recognised layout."""
+
+    kind: Literal["transforms", "colmap", "blender"]
+    """Who reads it."""
+    root: Path
+    """The scene's folder; image paths are relative to it."""
+    source: Path
+    """The file (transforms, blender) or folder (colmap) that holds the cameras."""
+    passed_over: tuple[str, ...] = ()
+    """Other layouts that are there as well, in words; the first one found in the order above wins."""
+
+
+def colmap_model(root: Path) -> Path | None:
+    """The folder of COLMAP's model below `root`, or None."""
+    for name in COLMAP_FOLDERS:
+        folder = root / name
+        if any(all((folder / f"{table}.{end}").is_file() for table in COLMAP_TABLES) for end in ("bin", "txt")):
+            return folder
+    return None
+
+
+def detect(data: Path) -> Layout:
+    """Recognises the layout of the folder `data` (or of the folder around it, if `data` is a .json file).
+
+    Precedence: transforms.json, then COLMAP, then Blender, because transforms.json is what tools write *after* COLMAP.
+
+    Raises:
+        LpmError: there is no such folder, or none of the layouts is in it; the text says what was looked for.
+    """
+    data = Path(data).expanduser()
+    if data.is_file() and data.suffix == ".json":
+        return Layout("transforms", data.parent, data)
+    if not data.is_dir():
+        fail(data, "no such folder" if not data.exists() else "not a folder", "a scene's folder", "check the path")
+    found: list[tuple[str, Layout]] = []
+    if (data / "transforms.json").is_file():
+        found.append(("transforms.json", Layout("transforms", data, data / "transforms.json")))
+    model = colmap_model(data)
+    if model is not None:
+        found.append((f"COLMAP's {model.relative_to(data)}", Layout("colmap", data, model)))
+    if (data / "transforms_train.json").is_file():
+        found.append(("transforms_train.json", Layout("blender", data, data / "transforms_train.json")))
+    if not found:
+        inside = sorted(path.name + "/" * path.is_dir() for path in data.iterdir())
+        got = "neither cameras nor poses in it (it holds " + (", ".join(inside[:6]) or "nothing") + ")"
+        looked = ", ".join(["transforms.json", *(f"{name}/" for name in COLMAP_FOLDERS), "transforms_train.json"])
+        fail(data, got, f"one of {looked}", REMEDY)
+    first = found[0][1]
+    return Layout(first.kind, first.root, first.source, tuple(name for name, _ in found[1:]))

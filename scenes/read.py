@@ -1,0 +1,47 @@
+"""Any supported folder -> Scene, checked as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lpm.checks import fail
+from lpm.scenes.colmap import read_colmap
+from lpm.scenes.images import image_size
+from lpm.scenes.layout import detect
+from lpm.scenes.scene import Scene
+from lpm.scenes.transforms import read_blender, read_transforms
+
+READERS = {"transforms": read_transforms, "colmap": read_colmap, "blender": read_blender}
+
+
+def read_scene(data: Path) -> Scene:
+    """Reads the scene in the folder `data`; writes nothing, decodes no image.
+
+    Raises:
+        LpmError: on anything in it that cannot be used, naming the file, what was wanted, and a remedy.
+    """
+    layout = detect(data)
+    scene = READERS[layout.kind](layout)
+    if layout.passed_over:
+        scene.notes.insert(
+            0, f"{layout.root}: {layout.source.name} is read; also there: {', '.join(layout.passed_over)}"
+        )
+    for mask, size in zip(scene.masks or [], scene.sizes.tolist(), strict=False):
+        if image_size(mask) != tuple(size):
+            got = "x".join(map(str, image_size(mask)))
+            fail(mask, f"mask of {got}", f"{size[0]}x{size[1]} as its image has", "make the mask as large as its image")
+    if scene.points is None:
+        scene.notes.append(f"{layout.root}: no file of points; training starts from random ones")
+    elif len(scene.points.xyz) == 0:
+        fail(
+            scene.points.source,
+            "zero points",
+            "at least one starting point",
+            "run the reconstruction again, or remove the file to start from random points",
+        )
+    elif not np.isfinite(scene.points.xyz).all():
+        bad = int((~np.isfinite(scene.points.xyz)).any(1).argmax())
+        fail(scene.points.source, f"non-finite position in point {bad}", "finite numbers", "export the points again")
+    return scene

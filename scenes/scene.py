@@ -1,0 +1,113 @@
+"""What every layout is read into: cameras, image files and points, in the frame of the scene's own files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpm.checks import fail
+from lpm.scenes.layout import Layout
+
+Floats = NDArray[np.float64]
+IDENTITY: Floats = np.eye(4)[:3]
+
+
+@dataclass
+class Points:
+    """Starting points, as SfM found them."""
+
+    xyz: Floats
+    """[N, 3], the scene's frame and unit."""
+    rgb: NDArray[np.uint8]
+    """[N, 3], 0..255."""
+    source: Path
+    """The file they came from, for messages."""
+
+    def moved(self, transform: Floats) -> Points:
+        """The same points after `transform` [3, 4]."""
+        return Points(self.xyz @ transform[:, :3].T + transform[:, 3], self.rgb, self.source)
+
+
+@dataclass
+class Scene:
+    """A static scene of V images, sorted by name. Nothing is decoded: images are only known by size."""
+
+    layout: Layout
+    names: list[str]
+    """V image paths as the files call them, relative to the layout's image folder."""
+    images: list[Path]
+    c2w: Floats
+    """[V, 4, 4] camera to world, OpenGL axes (x right, y up, z back)."""
+    intrinsics: Floats
+    """[V, 4] fx, fy, cx, cy in pixels; the centre of the first pixel is at (0.5, 0.5)."""
+    distortion: Floats
+    """[V, 6] k1, k2, k3, k4, p1, p2 (OpenCV's formula; nerfstudio's order)."""
+    sizes: NDArray[np.int64]
+    """[V, 2] width, height in pixels."""
+    points: Points | None = None
+    masks: list[Path] | None = None
+    applied_transform: Floats = field(default_factory=IDENTITY.copy)
+    """[3, 4] what a tool already did to the original frame: here = applied_scale * applied_transform @ original."""
+    applied_scale: float = 1.0
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """Explicit splits by name, where the scene has them: "train", "val", "test" -> image names."""
+    orientation_override: str | None = None
+    alpha_color: str | None = None
+    """The background that images with an alpha channel are meant to stand on, if the layout says so."""
+    notes: list[str] = field(default_factory=list)
+    """One-line remarks about choices that were made while reading."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def rotation(qvec: Floats) -> Floats:
+    """[..., 3, 3] rotation matrices of wxyz quaternions [..., 4] of any length but zero."""
+    w, x, y, z = np.moveaxis(qvec / np.linalg.norm(qvec, axis=-1, keepdims=True), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+
+
+def check_pose(name: str | Path, matrix: object) -> Floats:
+    """`matrix` as [4, 4] float64 (a 3x4 gets its last row).
+
+    Raises:
+        LpmError: not 3x4 or 4x4, not finite, or singular; `name` says whose pose it is.
+    """
+    wanted, remedy = "a finite 4x4 camera-to-world matrix", "remove this frame or run the pose estimation again"
+    try:
+        pose = np.array(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        fail(name, "a transform_matrix that is not numbers in rows", wanted, remedy)
+    if pose.shape == (3, 4):
+        pose = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])
+    if pose.shape != (4, 4):
+        fail(name, f"a transform_matrix of shape {list(pose.shape)}", wanted, remedy)
+    if not np.isfinite(pose).all():
+        fail(name, "a non-finite pose (NaN or infinity in transform_matrix)", wanted, remedy)
+    if abs(np.linalg.det(pose[:3, :3])) < 1e-8:
+        fail(name, "a pose without orientation (singular rotation)", wanted, remedy)
+    return pose
+
+
+def check_intrinsics(name: str | Path, intrinsics: Floats, size: tuple[int, int]) -> None:
+    """Raises LpmError naming `name` unless `intrinsics` [4] are finite, focal lengths and `size` positive."""
+    remedy = "correct the camera's entry or run the pose estimation again"
+    if min(size) <= 0:
+        fail(name, f"size {size[0]}x{size[1]}", "a width and height of at least one pixel", remedy)
+    if not np.isfinite(intrinsics).all():
+        fail(name, f"intrinsics {intrinsics.tolist()}", "finite fx, fy, cx, cy", remedy)
+    if intrinsics[:2].min() <= 0:
+        fail(name, f"focal length {intrinsics[0]:g}, {intrinsics[1]:g} px", "positive focal lengths", remedy)
+
+
+def camera_extent(centres: Floats) -> float:
+    """1.1 x the largest distance of camera `centres` [V, 3] from their mean (3DGS's `cameras_extent`), their unit."""
+    return 1.1 * float(np.linalg.norm(centres - centres.mean(0), axis=1).max())

@@ -1,0 +1,55 @@
+"""Which images are trained on and which are held out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpm.checks import fail
+from lpm.scenes.scene import Scene
+
+Indices = NDArray[np.int64]
+
+
+def listed(scene: Scene, split: str) -> Indices:
+    """Indices of the images that the scene's own list for `split` names."""
+    place = {name: i for i, name in enumerate(scene.names)}
+    place |= {str(path): i for i, path in enumerate(scene.images)}
+    indices = []
+    for name in scene.lists[split]:
+        index = place.get(name, place.get(str(scene.layout.root / name)))
+        if index is None:
+            fail(scene.layout.source, f"the {split} list names {name}", "images that have a pose", "correct the list")
+        indices.append(index)
+    return np.array(sorted(set(indices)), dtype=np.int64)
+
+
+def hold_out(scene: Scene, eval_interval: int) -> tuple[Indices, Indices]:
+    """(train, test) indices into the scene's images, each ascending.
+
+    The scene's own lists win. Else, of the images sorted by name, every `eval_interval`-th from the first on is held
+    out; 0 holds out nothing: then every image is in both.
+
+    Raises:
+        LpmError: either side would be empty.
+    """
+    everything = np.arange(len(scene))
+    if scene.lists:
+        held = next((name for name in ("test", "val") if name in scene.lists), None)
+        test = listed(scene, held) if held else np.setdiff1d(everything, listed(scene, "train"))
+        train = listed(scene, "train") if "train" in scene.lists else np.setdiff1d(everything, test)
+        rule = "the scene's own lists"
+    elif eval_interval == 0:
+        return everything, everything
+    else:
+        if eval_interval < 0:
+            fail("eval_interval", str(eval_interval), "0 (hold out nothing) or more than 1", "leave it at 8")
+        test = everything[::eval_interval]
+        train = np.setdiff1d(everything, test)
+        rule = f"every {eval_interval}th of {len(scene)} images"
+    remedy = "add images, or set --eval-interval (0 holds out nothing and tests on the training images)"
+    if len(train) == 0:
+        fail(scene.layout.root, f"nothing left to train on ({rule} held out)", "at least two training images", remedy)
+    if len(test) == 0:
+        fail(scene.layout.root, f"empty hold-out ({rule})", "at least one image to test on", remedy)
+    return train, test
