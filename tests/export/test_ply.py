@@ -80,7 +80,7 @@ def test_errors_name_the_file(tmp_path):
     with pytest.raises(LpmError, match=r"no\.ply: no such file"):
         read_ply(tmp_path / "no.ply")
     (tmp_path / "junk.ply").write_bytes(b"not a ply at all")
-    with pytest.raises(LpmError, match="junk.ply: not a readable PLY"):
+    with pytest.raises(LpmError, match=r"junk\.ply: not a readable PLY"):
         read_ply(tmp_path / "junk.ply")
     cloud = np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4")])
     PlyData([PlyElement.describe(cloud, "vertex")]).write(str(tmp_path / "cloud.ply"))
