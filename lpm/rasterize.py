@@ -1,4 +1,4 @@
-"""Rasterize: one signature for all devices. The CPU path lives here; CUDA tensors go to gsplat."""
+"""Rasterize: one signature; the native CPU kernels, their torch twin, or gsplat on CUDA do the work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lpm.checks import check_finite, check_shape, fail
-from lpm.cuda.native import NativeLibrary, native
+from lpm.checks import check_shape, fail
+from lpm.cuda.native import native
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 RasterizeMode = Literal["classic", "antialiased"]
@@ -71,7 +71,6 @@ def rasterize(
 
     Source: Kerbl 2023 (3DGS), Zwicker 2001 (EWA splatting).
     """
-    pair = isinstance(colors, tuple)
     arguments = (means, quats, scales, opacities, colors, viewmats, Ks, width, height)
     options: dict[str, Any] = dict(
         sh_degree=sh_degree, near_plane=near_plane, far_plane=far_plane, eps2d=eps2d, radius_clip=radius_clip,
@@ -90,30 +89,9 @@ def rasterize(
 
         return rasterize_torch(*arguments, **options)
 
-    n, cameras = len(means), len(viewmats)
-    antialiased = rasterize_mode == "antialiased"
-    draws_color = render_mode not in ("D", "ED")
-    sh0, shN = (colors if pair else (colors, None)) if sh_degree is not None and draws_color else (None, None)
-    tensors = (means, quats, scales, opacities, sh0, shN, viewmats, Ks, backgrounds, None if pair else colors)
-    keeps = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    radii, means2d, depths, conics, splat_opacities, sh_colors = _Project.apply(
-        means, quats, scales, opacities, sh0, shN, viewmats, Ks.detach(), width, height,
-        (near_plane, far_plane, eps2d, radius_clip), antialiased, sh_degree, library,
-    )  # fmt: skip
-    if not antialiased:
-        splat_opacities = opacities.expand(cameras, n)
-    values = None
-    if draws_color:
-        values = sh_colors if sh_degree is not None else colors
-    out, alphas = _Raster.apply(
-        means2d, conics, values, splat_opacities, depths, radii, backgrounds if draws_color else None, width, height,
-        render_mode, absgrad, keeps, library,
-    )  # fmt: skip
-    meta = dict(
-        radii=radii, means2d=means2d, depths=depths, conics=conics, opacities=splat_opacities, width=width,
-        height=height, n_cameras=cameras, gaussian_ids=None,
-    )  # fmt: skip
-    return out, alphas, meta
+    from lpm.cuda.raster import rasterize_native
+
+    return rasterize_native(library, *arguments, **options)
 
 
 def _check(
@@ -179,157 +157,3 @@ def _check(
         fail("colors", f"{channels} channels, depth included", f"1 to {MAX_CHANNELS}", "blend them in several calls")
     if backgrounds is not None:
         check_shape("backgrounds", backgrounds, [cameras, 3 if sh_degree is not None else colors.shape[-1]])
-
-
-def _ready(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().contiguous()
-
-
-def _sh_arguments(sh0: Tensor | None, shN: Tensor | None, degree: int | None) -> list:
-    """Degree, pointers, and strides of one array [N, K, 3] or of the two that it can be given in."""
-    if sh0 is None:
-        return [-1, None, 0, None, 0, 0]
-    if shN is not None:
-        rest = shN.shape[1]
-        return [degree, sh0, 3, shN, 3 * rest, rest]
-    rest = sh0.shape[1] - 1
-    return [degree, sh0, 3 * (rest + 1), sh0.data_ptr() + 3 * sh0.element_size(), 3 * (rest + 1), rest]
-
-
-class _Project(torch.autograd.Function):
-    """Projection and harmonics, fused."""
-
-    @staticmethod
-    def forward(
-        ctx, means, quats, scales, opacities, sh0, shN, viewmats, Ks, width, height, cull, antialiased, degree, library
-    ):
-        inputs = tuple(map(_ready, (means, quats, scales, opacities, viewmats, Ks)))
-        sh0, shN = _ready(sh0), _ready(shN)
-        n, cameras = len(means), len(viewmats)
-        radii = means.new_empty(cameras, n, 2, dtype=torch.int32)
-        means2d, depths, conics = (means.new_empty(cameras, n, *k) for k in ([2], [], [3]))
-        splat_opacities = means.new_empty(cameras, n) if antialiased else None
-        colors = None if sh0 is None else means.new_empty(cameras, n, 3)
-        bad = library.call(
-            "project_forward", means.dtype, n, cameras, *inputs, width, height, *cull, int(antialiased),
-            *_sh_arguments(sh0, shN, degree), radii, means2d, depths, conics, splat_opacities, colors,
-        )  # fmt: skip
-        if bad:
-            _name_bad_row(means, quats, scales, opacities, sh0, shN)
-        ctx.save_for_backward(*inputs, sh0, shN, radii, colors)
-        ctx.options = (width, height, cull, antialiased, degree, library)
-        ctx.mark_non_differentiable(radii)
-        ctx.set_materialize_grads(False)
-        return radii, means2d, depths, conics, splat_opacities, colors
-
-    @staticmethod
-    def backward(ctx, _, grad_means2d, grad_depths, grad_conics, grad_splat_opacities, grad_colors):
-        means, quats, scales, opacities, viewmats, Ks, sh0, shN, radii, colors = ctx.saved_tensors
-        width, height, cull, antialiased, degree, library = ctx.options
-        n, cameras = len(means), len(viewmats)
-        if grad_means2d is None:
-            grad_means2d = means.new_zeros(cameras, n, 2)
-        if grad_conics is None:
-            grad_conics = means.new_zeros(cameras, n, 3)
-        if colors is not None and grad_colors is None:
-            grad_colors = means.new_zeros(cameras, n, 3)
-        given = map(_ready, (grad_means2d, grad_depths, grad_conics, grad_splat_opacities, grad_colors))
-        out = [torch.empty_like(t) for t in (means, quats, scales)]
-        out_opacities = torch.empty_like(opacities) if antialiased else None
-        out_sh0, out_shN = (None if t is None else torch.empty_like(t) for t in (sh0, shN))
-        out_viewmats = torch.empty_like(viewmats) if ctx.needs_input_grad[6] else None
-        grad_sh = _sh_arguments(out_sh0, out_shN, degree)
-        kept = list(given)
-        library.call(
-            "project_backward", means.dtype, n, cameras, means, quats, scales, opacities, viewmats, Ks, width, height,
-            cull[2], int(antialiased), *_sh_arguments(sh0, shN, degree), radii, colors, *kept, *out, out_opacities,
-            grad_sh[1], grad_sh[3], out_viewmats,
-        )  # fmt: skip
-        return (*out, out_opacities, out_sh0, out_shN, out_viewmats, *[None] * 7)
-
-
-def _name_bad_row(means, quats, scales, opacities, sh0, shN) -> None:
-    """Raises LpmError for the first tensor with a NaN or infinity. Called only when the kernel met one."""
-    names = dict(means=means, quats=quats, scales=scales, opacities=opacities)
-    names.update({"colors": sh0} if shN is None else {"colors[0]": sh0, "colors[1]": shN})
-    for name, tensor in names.items():
-        if tensor is not None:
-            check_finite(name, tensor.detach())
-    fail("colors", "harmonics whose sum is not finite", "finite colours")
-
-
-class _Raster(torch.autograd.Function):
-    """Binning and blending, fused. `colors` [N, D], [C, N, D] or None (depth only)."""
-
-    @staticmethod
-    def forward(
-        ctx, means2d, conics, colors, opacities, depths, radii, backgrounds, width, height, mode, absgrad, keeps, library
-    ):
-        cameras, n = depths.shape
-        dtype = means2d.dtype
-        packed_inputs = tuple(map(_ready, (means2d, conics, opacities)))
-        depth_values = _ready(depths)
-        values = means2d.new_empty(n, 0) if colors is None else _ready(colors)
-        channels = values.shape[-1]
-        camera_stride = values[0].numel() if values.dim() == 3 else 0
-        background = _ready(backgrounds)
-        drawn_depths = depth_values if mode != "RGB" else None
-        tiles = cameras * -(-width // 16) * -(-height // 16)
-
-        packed = means2d.new_empty(cameras * n, 8)
-        splat_begin = torch.empty(cameras * n + 1, dtype=torch.int64)
-        tile_begin = torch.empty(tiles + 1, dtype=torch.int64)
-        pairs = library.call(
-            "bin_count", dtype, n, cameras, *packed_inputs, radii, values, camera_stride, channels, width, height,
-            packed, splat_begin, tile_begin,
-        )  # fmt: skip
-        if pairs < 0:
-            check_finite("colors", values if values.dim() == 2 else values.flatten(0, 1))
-        if pairs >= 2**31:
-            fail("means", f"{pairs} pairs of splat and tile", "fewer than 2^31", "draw fewer cameras or smaller splats")
-        pair_splat = torch.empty(pairs, dtype=torch.int32)
-        pair_slot = torch.empty(pairs, dtype=torch.int32) if keeps else None
-        library.call(
-            "bin_fill", dtype, n, cameras, depth_values, packed, splat_begin, tile_begin, width, height, pair_splat,
-            pair_slot,
-        )  # fmt: skip
-        out = means2d.new_empty(cameras, height, width, channels + (drawn_depths is not None))
-        alphas = means2d.new_empty(cameras, height, width, 1)
-        visited = torch.empty(tiles, dtype=torch.int32) if keeps else None
-        library.call(
-            "raster_forward", dtype, n, cameras, width, height, packed, values, camera_stride, channels, drawn_depths,
-            int(mode.endswith("ED")), tile_begin, pair_splat, background, out, alphas, visited,
-        )  # fmt: skip
-        if keeps:
-            ctx.save_for_backward(
-                means2d, values, packed, depth_values, splat_begin, tile_begin, pair_splat, pair_slot, visited, out, alphas
-            )
-        ctx.options = (width, height, mode, absgrad, camera_stride, library)
-        return out, alphas
-
-    @staticmethod
-    def backward(ctx, grad_out, grad_alphas):
-        saved = ctx.saved_tensors
-        means2d, values, packed, depths, splat_begin, tile_begin, pair_splat, pair_slot, visited, out, alphas = saved
-        width, height, mode, absgrad, camera_stride, library = ctx.options
-        cameras, n = depths.shape
-        dtype, channels = means2d.dtype, values.shape[-1]
-        grad_out, grad_alphas = grad_out.contiguous(), grad_alphas.contiguous()
-        drawn_depths = depths if mode != "RGB" else None
-        slots = means2d.new_empty(len(pair_splat), library.slot_size(out.shape[-1], absgrad, dtype))
-        grad_means2d, grad_conics, grad_opacities = (means2d.new_empty(cameras, n, *k) for k in ([2], [3], []))
-        grad_depths = torch.empty_like(depths) if drawn_depths is not None else None
-        grad_values = torch.empty_like(values)
-        absolute = torch.empty_like(grad_means2d) if absgrad else None
-        library.call(
-            "raster_backward", dtype, n, cameras, width, height, packed, values, camera_stride, channels, drawn_depths,
-            int(mode.endswith("ED")), tile_begin, pair_splat, splat_begin, pair_slot, out, alphas, visited, grad_out,
-            grad_alphas, slots, grad_means2d, grad_conics, grad_opacities, grad_depths, absolute, grad_values,
-        )  # fmt: skip
-        if absgrad:
-            means2d.absgrad = absolute
-        grad_backgrounds = None
-        if ctx.needs_input_grad[6]:
-            grad_backgrounds = ((1 - alphas) * grad_out[..., :channels]).sum((1, 2))
-        grad_colors = grad_values if channels else None
-        return (grad_means2d, grad_conics, grad_colors, grad_opacities, grad_depths, None, grad_backgrounds, *[None] * 6)

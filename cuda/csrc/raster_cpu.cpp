@@ -1,0 +1,381 @@
+// Alpha blending of sorted splats, forward and backward, one tile per task; a vector holds one row of the tile.
+// Source: Kerbl 2023, eq. 3 for the blending. The backward pass walks front to back too and recomputes the transmittance
+// with the forward's own arithmetic, so that both passes agree on which splats a pixel saw.
+#include <algorithm>
+#include <cstring>
+
+#include "tiles.h"
+#include "vectors.h"
+
+using namespace lpm;
+
+namespace {
+
+template <typename S>
+struct Scene {
+    int64_t n;  // points; splat = camera * n + point
+    int cameras, width, height;
+    const Packed<S>* packed;
+    const S* colors;  // [n, color_channels], or one such array per camera
+    int64_t color_camera_stride;
+    int color_channels;
+    const S* depths;  // [cameras, n]
+    int depth_mode;   // 0: not drawn, 1: summed up in a channel after the colours, 2: also divided by alpha
+    const int64_t* tile_begin;
+    const int32_t* pair_splat;
+
+    int channels() const { return color_channels + (depth_mode ? 1 : 0); }
+};
+
+// A splat as the inner loop wants it: conic scaled for `falloff`, colour beside it, rows of this tile.
+// Gathered in batches, as a GPU would into shared memory: this hides the cache misses.
+constexpr int BATCH = 64;
+template <typename S, int CH>
+struct Record {
+    S x, y, half_a, b, half_c, opacity;
+    S color[CH];
+    Span rows;
+};
+
+template <typename S, int CH>
+void gather(const Scene<S>& scene, int camera, const int32_t* splats, int count, int y0, Record<S, CH>* records) {
+    const int64_t base = int64_t(camera) * scene.n;
+    for (int k = 0; k < count; k++) {
+        const int64_t splat = splats[k];
+        const Packed<S>& p = scene.packed[splat];
+        Record<S, CH>& r = records[k];
+        constexpr S scale = falloff_scale<S>;
+        r.x = p.x;
+        r.y = p.y;
+        r.half_a = p.a * (scale / 2);
+        r.b = p.b * scale;
+        r.half_c = p.c * (scale / 2);
+        r.opacity = p.opacity;
+        r.rows = pixel_rows(p, y0);
+        const S* color = scene.colors + camera * scene.color_camera_stride + (splat - base) * scene.color_channels;
+        for (int c = 0; c < CH; c++) r.color[c] = c < scene.color_channels ? color[c] : S(0);
+        if (scene.depth_mode) r.color[scene.color_channels] = scene.depths[splat];
+    }
+}
+
+// The part of the image that one task draws. `column[h]` are the pixel centres of vector h of a row.
+template <typename S>
+struct Tile {
+    static constexpr int PER_ROW = TILE / lanes<S>, VECTORS = TILE * PER_ROW;
+    int camera, x0, y0, columns, rows;
+    int64_t begin, end, first_pixel;
+    VecF<S> column[PER_ROW];
+
+    Tile(const Scene<S>& scene, const TileGrid& grid, int64_t index) {
+        const int64_t tiles = int64_t(grid.columns) * grid.rows;
+        camera = int(index / tiles);
+        x0 = int(index % tiles % grid.columns) * TILE;
+        y0 = int(index % tiles / grid.columns) * TILE;
+        columns = std::min(TILE, grid.width - x0);
+        rows = std::min(TILE, grid.height - y0);
+        begin = scene.tile_begin[index];
+        end = scene.tile_begin[index + 1];
+        first_pixel = (int64_t(camera) * grid.height + y0) * grid.width + x0;
+        for (int k = 0; k < TILE; k++) column[k / lanes<S>][k % lanes<S>] = x0 + k + S(0.5);
+    }
+    // Transmittance 1 inside of the image and 0 outside: a finished pixel is one of transmittance 0.
+    void start(VecF<S>* transmittance) const {
+        for (int k = 0; k < TILE * TILE; k++)
+            transmittance[k / lanes<S>][k % lanes<S>] = k / TILE < rows && k % TILE < columns ? S(1) : S(0);
+    }
+    uint32_t unfinished_rows(const VecF<S>* transmittance, uint32_t rows_before) const {
+        for (int row = 0; row < rows; row++) {
+            if (!(rows_before >> row & 1)) continue;
+            bool any = false;
+            for (int h = 0; h < PER_ROW; h++) any |= any_lane(transmittance[row * PER_ROW + h]);
+            if (!any) rows_before &= ~(1u << row);
+        }
+        return rows_before;
+    }
+    uint32_t all_rows() const { return (1u << rows) - 1; }
+};
+constexpr int CHECK_EVERY = 16;  // splats between two looks at which rows are finished; divides BATCH
+
+// One splat at one vector of pixels. Selects have a single compare each, which become masked moves.
+template <typename S>
+struct Blend {
+    VecF<S> raw_alpha, alpha, after, weight;
+};
+template <typename S>
+inline __attribute__((always_inline)) Blend<S> blend(VecF<S> square_x, VecF<S> b_x, S half_c, S opacity, S dy, VecF<S> before) {
+    typedef VecF<S> F;
+    const F sigma = square_x + dy * (b_x + half_c * dy);
+    Blend<S> out;
+    out.raw_alpha = falloff(sigma) * opacity;
+    F alpha = out.raw_alpha > Limits<S>::max_alpha ? (F{} + Limits<S>::max_alpha) : out.raw_alpha;
+    alpha = alpha < Limits<S>::min_alpha ? F{} : alpha;
+    alpha = sigma < S(0) ? F{} : alpha;
+    out.alpha = alpha;
+    out.after = before * (S(1) - alpha);
+    out.weight = out.after > Limits<S>::min_transmittance ? alpha * before : F{};
+    return out;
+}
+
+template <typename S, int CH>
+void forward_tile(const Scene<S>& scene, const Tile<S>& tile, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) {
+    typedef VecF<S> F;
+    constexpr int PER_ROW = Tile<S>::PER_ROW, VECTORS = Tile<S>::VECTORS;
+    F transmittance[VECTORS], final_transmittance[VECTORS], sum[CH][VECTORS];
+    tile.start(transmittance);
+    memcpy(final_transmittance, transmittance, sizeof transmittance);
+    memset(sum, 0, sizeof sum);
+    Record<S, CH> records[BATCH];
+    uint32_t live = tile.all_rows();
+    int64_t k = tile.begin;
+    for (; k < tile.end; k++) {
+        const int at = int((k - tile.begin) % BATCH);
+        if (at == 0) gather(scene, tile.camera, scene.pair_splat + k, int(std::min<int64_t>(BATCH, tile.end - k)), tile.y0, records);
+        if (at % CHECK_EVERY == CHECK_EVERY - 1 && !(live = tile.unfinished_rows(transmittance, live))) break;
+        const Record<S, CH>& r = records[at];
+        F square_x[PER_ROW], b_x[PER_ROW];
+        for (int h = 0; h < PER_ROW; h++) {
+            const F dx = r.x - tile.column[h];
+            square_x[h] = dx * dx * r.half_a;
+            b_x[h] = dx * r.b;
+        }
+        for (int row = r.rows.begin; row < r.rows.end; row++) {
+            if (!(live >> row & 1)) continue;
+            const S dy = r.y - (tile.y0 + row + S(0.5));
+            for (int h = 0; h < PER_ROW; h++) {
+                const int v = row * PER_ROW + h;
+                const Blend<S> b = blend<S>(square_x[h], b_x[h], r.half_c, r.opacity, dy, transmittance[v]);
+                for (int c = 0; c < CH; c++) sum[c][v] += b.weight * r.color[c];
+                final_transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : final_transmittance[v];
+                transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : F{};
+            }
+        }
+    }
+    if (visited) *visited = int32_t(k - tile.begin);
+
+    const int channels = scene.channels();
+    const S* background = backgrounds ? backgrounds + tile.camera * scene.color_channels : nullptr;
+    for (int row = 0; row < tile.rows; row++) {
+        for (int column = 0; column < tile.columns; column++) {
+            const int v = row * PER_ROW + column / lanes<S>, lane = column % lanes<S>;
+            const int64_t pixel = tile.first_pixel + int64_t(row) * scene.width + column;
+            const S rest = final_transmittance[v][lane], alpha = 1 - rest;
+            S* color = out + pixel * channels;
+            for (int c = 0; c < CH && c < channels; c++) color[c] = sum[c][v][lane];
+            if (background)
+                for (int c = 0; c < scene.color_channels; c++) color[c] += rest * background[c];
+            if (scene.depth_mode == 2) color[channels - 1] /= max_of(alpha, S(1e-10));
+            out_alpha[pixel] = alpha;
+        }
+    }
+}
+
+// Gradient slot of one (splat, tile) pair: mean 2, conic 3, opacity 1, colour CH, and |mean| 2 where it is asked for.
+template <int CH, bool ABS>
+constexpr int slot_size = 6 + CH + (ABS ? 2 : 0);
+
+template <typename S, int CH, bool ABS>
+void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pair_slot, const S* out, const S* out_alpha,
+                   int32_t visited, const S* grad_out, const S* grad_alpha, S* slots) {
+    typedef VecF<S> F;
+    constexpr int PER_ROW = Tile<S>::PER_ROW, VECTORS = Tile<S>::VECTORS, SLOT = slot_size<CH, ABS>;
+    // `behind` is the cotangent times all that lies behind the splats done so far, the background included.
+    F transmittance[VECTORS], behind[VECTORS], grad_color[CH][VECTORS];
+    tile.start(transmittance);
+    memset(behind, 0, sizeof behind);
+    memset(grad_color, 0, sizeof grad_color);
+    const int channels = scene.channels();
+    for (int row = 0; row < tile.rows; row++) {
+        for (int column = 0; column < tile.columns; column++) {
+            const int v = row * PER_ROW + column / lanes<S>, lane = column % lanes<S>;
+            const int64_t pixel = tile.first_pixel + int64_t(row) * scene.width + column;
+            const S alpha = out_alpha[pixel];
+            S grad_of_alpha = grad_alpha[pixel], total = 0;
+            for (int c = 0; c < CH && c < channels; c++) {
+                const S value = out[pixel * channels + c];
+                S grad = grad_out[pixel * channels + c];
+                total += grad * value;
+                if (scene.depth_mode == 2 && c == channels - 1) {  // value = sum / max(alpha, 1e-10)
+                    if (alpha > S(1e-10)) grad_of_alpha -= grad * value / alpha;
+                    grad /= max_of(alpha, S(1e-10));
+                }
+                grad_color[c][v][lane] = grad;
+            }
+            behind[v][lane] = total - (1 - alpha) * grad_of_alpha;
+        }
+    }
+    Record<S, CH> records[BATCH];
+    uint32_t live = tile.all_rows();
+    const int64_t stop = tile.begin + visited;
+    for (int64_t k = tile.begin; k < stop; k++) {
+        const int at = int((k - tile.begin) % BATCH);
+        if (at == 0) gather(scene, tile.camera, scene.pair_splat + k, int(std::min<int64_t>(BATCH, stop - k)), tile.y0, records);
+        if (k + 6 < stop) __builtin_prefetch(slots + size_t(SLOT) * pair_slot[k + 6], 1);
+        if (at % CHECK_EVERY == CHECK_EVERY - 1) live = tile.unfinished_rows(transmittance, live);
+        const Record<S, CH>& r = records[at];
+        F dx[PER_ROW], square_x[PER_ROW], b_x[PER_ROW];
+        for (int h = 0; h < PER_ROW; h++) {
+            dx[h] = r.x - tile.column[h];
+            square_x[h] = dx[h] * dx[h] * r.half_a;
+            b_x[h] = dx[h] * r.b;
+        }
+        // s = d loss / d sigma per pixel. dx is the same in all rows, so that its moments follow from these three sums.
+        F s_sum[PER_ROW] = {}, sy_sum[PER_ROW] = {}, syy_sum[PER_ROW] = {}, abs_x{}, abs_y{}, color_sum[CH];
+        for (int c = 0; c < CH; c++) color_sum[c] = F{};
+        for (int row = r.rows.begin; row < r.rows.end; row++) {
+            if (!(live >> row & 1)) continue;
+            const S dy = r.y - (tile.y0 + row + S(0.5));
+            for (int h = 0; h < PER_ROW; h++) {
+                const int v = row * PER_ROW + h;
+                const F before = transmittance[v];
+                const Blend<S> b = blend<S>(square_x[h], b_x[h], r.half_c, r.opacity, dy, before);
+                F along = grad_color[0][v] * r.color[0];
+                for (int c = 1; c < CH; c++) along += grad_color[c][v] * r.color[c];
+                behind[v] -= b.weight * along;
+                const F grad_of_alpha = before * along - behind[v] * reciprocal(S(1) - b.alpha);
+                const F slope = b.raw_alpha > Limits<S>::max_alpha ? F{} : b.alpha;  // no gradient through the clamp
+                const F s = b.after > Limits<S>::min_transmittance ? -slope * grad_of_alpha : F{};
+                s_sum[h] += s;
+                sy_sum[h] += s * dy;
+                syy_sum[h] += s * (dy * dy);
+                if (ABS) {
+                    const F size = vabs<S>(s);
+                    abs_x += size * vabs<S>(2 * r.half_a * dx[h] + r.b * dy);
+                    abs_y += size * vabs<S>(b_x[h] + 2 * r.half_c * dy);
+                }
+                for (int c = 0; c < CH; c++) color_sum[c] += b.weight * grad_color[c][v];
+                transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : F{};
+            }
+        }
+        F s = s_sum[0], sy = sy_sum[0], syy = syy_sum[0], sx = dx[0] * s, sxx = dx[0] * sx, sxy = dx[0] * sy;
+        for (int h = 1; h < PER_ROW; h++) {
+            const F x = dx[h] * s_sum[h];
+            s += s_sum[h];
+            sy += sy_sum[h];
+            syy += syy_sum[h];
+            sx += x;
+            sxx += dx[h] * x;
+            sxy += dx[h] * sy_sum[h];
+        }
+        constexpr S unscale = 1 / falloff_scale<S>;
+        const S a = 2 * unscale * r.half_a, b = unscale * r.b, c = 2 * unscale * r.half_c;
+        const S sum_x = lane_sum<S>(sx), sum_y = lane_sum<S>(sy);
+        S* slot = slots + size_t(SLOT) * pair_slot[k];
+        slot[0] = a * sum_x + b * sum_y;
+        slot[1] = b * sum_x + c * sum_y;
+        slot[2] = lane_sum<S>(sxx) / 2;
+        slot[3] = lane_sum<S>(sxy);
+        slot[4] = lane_sum<S>(syy) / 2;
+        slot[5] = -lane_sum<S>(s) / r.opacity;
+        for (int c = 0; c < CH; c++) slot[6 + c] = lane_sum<S>(color_sum[c]);
+        if (ABS) {
+            slot[6 + CH] = unscale * lane_sum<S>(abs_x);
+            slot[7 + CH] = unscale * lane_sum<S>(abs_y);
+        }
+    }
+    for (int64_t k = stop; k < tile.end; k++) memset(slots + size_t(SLOT) * pair_slot[k], 0, sizeof(S) * SLOT);
+}
+
+template <typename S>
+struct SplatGrads {
+    S *means2d, *conics, *opacities, *depths, *abs_means2d, *colors;
+};
+
+// Adds up the slots of each splat, in order; colours that all cameras share are summed over cameras.
+template <typename S, int CH, bool ABS>
+void sum_slots(int threads, const Scene<S>& scene, const int64_t* splat_begin, const S* slots, const SplatGrads<S>& grads) {
+    constexpr int SLOT = slot_size<CH, ABS>;
+    const bool shared = scene.color_camera_stride == 0;
+    const int channels = scene.color_channels;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < scene.n; i++) {
+        for (int camera = 0; camera < scene.cameras; camera++) {
+            const int64_t splat = camera * scene.n + i;
+            S sum[SLOT] = {};
+            for (int64_t k = splat_begin[splat]; k < splat_begin[splat + 1]; k++)
+                for (int q = 0; q < SLOT; q++) sum[q] += slots[size_t(SLOT) * k + q];
+            for (int q = 0; q < 2; q++) grads.means2d[2 * splat + q] = sum[q];
+            for (int q = 0; q < 3; q++) grads.conics[3 * splat + q] = sum[2 + q];
+            grads.opacities[splat] = sum[5];
+            if (grads.depths) grads.depths[splat] = sum[6 + channels];
+            if (ABS)
+                for (int q = 0; q < 2; q++) grads.abs_means2d[2 * splat + q] = sum[6 + CH + q];
+            S* color = grads.colors + camera * scene.color_camera_stride + i * channels;
+            for (int c = 0; c < CH && c < channels; c++) color[c] = (shared && camera > 0 ? color[c] : S(0)) + sum[6 + c];
+        }
+    }
+}
+
+template <typename S, int CH>
+void forward(int threads, const Scene<S>& scene, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) {
+    const TileGrid grid = make_grid(scene.width, scene.height);
+    const int64_t tiles = int64_t(scene.cameras) * grid.columns * grid.rows;
+#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+    for (int64_t t = 0; t < tiles; t++)
+        forward_tile<S, CH>(scene, Tile<S>(scene, grid, t), backgrounds, out, out_alpha, visited ? visited + t : nullptr);
+}
+
+template <typename S, int CH, bool ABS>
+void backward(int threads, const Scene<S>& scene, const int64_t* splat_begin, const int32_t* pair_slot, const S* out,
+              const S* out_alpha, const int32_t* visited, const S* grad_out, const S* grad_alpha, S* slots,
+              const SplatGrads<S>& grads) {
+    const TileGrid grid = make_grid(scene.width, scene.height);
+    const int64_t tiles = int64_t(scene.cameras) * grid.columns * grid.rows;
+#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+    for (int64_t t = 0; t < tiles; t++)
+        backward_tile<S, CH, ABS>(scene, Tile<S>(scene, grid, t), pair_slot, out, out_alpha, visited[t], grad_out, grad_alpha, slots);
+    sum_slots<S, CH, ABS>(threads, scene, splat_begin, slots, grads);
+}
+
+// Calls `run` with the number of channels as a constant, rounded up to one of a few: each costs compile time.
+template <typename S, typename Run>
+void with_channels(int channels, Run run) {
+    if constexpr (sizeof(S) == 4) {
+        if (channels <= 1) return run(std::integral_constant<int, 1>());
+        if (channels <= 3) return run(std::integral_constant<int, 3>());
+        if (channels <= 8 && channels > 4) return run(std::integral_constant<int, 8>());
+    }
+    if (channels <= 4) return run(std::integral_constant<int, 4>());
+    run(std::integral_constant<int, 16>());
+}
+
+}  // namespace
+
+// Values in a gradient slot, for the caller to allocate `slots` [pairs, slot size].
+extern "C" int lpm_raster_slot_size(int channels, int absgrad, int double_precision) {
+    int size = 0;
+    auto store = [&](auto ch) { size = absgrad ? slot_size<ch, true> : slot_size<ch, false>; };
+    if (double_precision) with_channels<double>(channels, store);
+    else with_channels<float>(channels, store);
+    return size;
+}
+
+#define LPM_RASTER_API(S, SUFFIX)                                                                                           \
+    extern "C" void lpm_raster_forward_##SUFFIX(                                                                            \
+        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                       \
+        int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode,     const int64_t* tile_begin,    \
+        const int32_t* pair_splat, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) {                          \
+        const Scene<S> scene{n, cameras, width, height, reinterpret_cast<const Packed<S>*>(packed), colors,                 \
+                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat};              \
+        with_channels<S>(scene.channels(),                                                                                  \
+                         [&](auto ch) { forward<S, ch>(threads, scene, backgrounds, out, out_alpha, visited); });           \
+    }                                                                                                                       \
+    extern "C" void lpm_raster_backward_##SUFFIX(                                                                           \
+        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                       \
+        int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode,     const int64_t* tile_begin,    \
+        const int32_t* pair_splat, const int64_t* splat_begin, const int32_t* pair_slot, const S* out, const S* out_alpha,  \
+        const int32_t* visited, const S* grad_out, const S* grad_alpha, S* slots, S* grad_means2d, S* grad_conics,          \
+        S* grad_opacities, S* grad_depths, S* abs_means2d, S* grad_colors) {                                                \
+        const Scene<S> scene{n, cameras, width, height, reinterpret_cast<const Packed<S>*>(packed), colors,                 \
+                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat};              \
+        const SplatGrads<S> grads{grad_means2d, grad_conics, grad_opacities, grad_depths, abs_means2d, grad_colors};        \
+        with_channels<S>(scene.channels(), [&](auto ch) {                                                                   \
+            if (abs_means2d)                                                                                                \
+                backward<S, ch, true>(threads, scene, splat_begin, pair_slot, out, out_alpha, visited, grad_out,            \
+                                      grad_alpha, slots, grads);                                                            \
+            else                                                                                                            \
+                backward<S, ch, false>(threads, scene, splat_begin, pair_slot, out, out_alpha, visited, grad_out,           \
+                                       grad_alpha, slots, grads);                                                           \
+        });                                                                                                                 \
+    }
+LPM_RASTER_API(float, f32)
+LPM_RASTER_API(double, f64)

@@ -1,0 +1,111 @@
+"""Loads the CPU kernels at first use and calls them through ctypes.
+
+LPM_NATIVE=off does without them (the torch twins serve); LPM_NATIVE=cpu insists on them (an error where they cannot
+be built); unset or `auto` takes them where they can be had and says once where they cannot.
+
+A process that ran OpenMP code must not fork and run it again: the child waits forever for threads it does not have.
+Start workers with `spawn` or `forkserver` (`multiprocessing.get_context("spawn")`, DataLoader's
+`multiprocessing_context="spawn"`), or keep rasterizing out of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lpm.checks import fail
+from lpm.cuda.build import BuildError, build, cache_folder
+
+_INT, _LONG, _REAL, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+_CODES = {"i": _INT, "l": _LONG, "d": _REAL, "p": _POINTER}
+# Argument types by function, one letter each (i int, l int64, d double, p pointer); all exist as _f32 and _f64.
+_SIGNATURES = {
+    "project_forward": ("i li pppp pp ii dddd ii pl pll ppp ppp", _LONG),
+    "project_backward": ("i li pppp pp ii d ii pl pll pp ppppp pppp ppp", None),
+    "bin_count": ("i li pppp pli ii ppp", _LONG),
+    "bin_fill": ("i li pp pp ii pp", None),
+    "raster_forward": ("i li ii p pli pi pp p ppp", None),
+    "raster_backward": ("i li ii p pli pi pp pp ppp pp p pppppp", None),
+    "l1_ssim": ("i ll i pp d ppp", None),
+    "l1_ssim": ("i lli pp d pp p", None),
+}
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+
+
+class NativeLibrary:
+    """The loaded library. `call` passes tensors as pointers, and torch's number of threads on every call.
+
+    The count of threads is an argument since OpenMP's own setting belongs to the calling thread: autograd runs the
+    backward pass in a thread of its own.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self._library = ctypes.CDLL(path)
+        self._functions: dict[tuple[str, torch.dtype], Callable] = {}
+
+    def _function(self, name: str, dtype: torch.dtype) -> Callable:
+        function = self._functions.get((name, dtype))
+        if function is None:
+            letters, result = _SIGNATURES[name]
+            function = getattr(self._library, f"lpm_{name}_{_SUFFIX[dtype]}")
+            function.argtypes = [_CODES[letter] for letter in letters.replace(" ", "")]
+            function.restype = result
+            self._functions[name, dtype] = function
+        return function
+
+    def call(self, name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> int:
+        """Calls lpm_<name>_<dtype>(threads, *arguments). Tensors must be contiguous, on the CPU, and kept alive."""
+        values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+        return self._function(name, dtype)(torch.get_num_threads(), *values)
+
+    def slot_size(self, channels: int, absgrad: bool, dtype: torch.dtype) -> int:
+        """Values in a gradient slot of the raster kernel's backward pass."""
+        return self._library.lpm_raster_slot_size(channels, int(absgrad), int(dtype == torch.float64))
+
+
+def native() -> NativeLibrary | None:
+    """The CPU kernels, or None where the torch twins must serve. Compiles at the first call on a machine.
+
+    Raises LpmError for an unknown LPM_NATIVE, and under LPM_NATIVE=cpu where the kernels cannot be built or loaded.
+    """
+    wanted = os.environ.get("LPM_NATIVE", "") or "auto"
+    if wanted not in ("auto", "cpu", "off"):
+        fail("LPM_NATIVE", repr(wanted), "auto, cpu or off")
+    if wanted == "off":
+        return None
+    loaded = _load()
+    if isinstance(loaded, NativeLibrary):
+        return loaded
+    if wanted == "cpu":
+        fail("LPM_NATIVE", "cpu, and the native kernels are not to be had", "a compiler", f"{loaded.remedy}: {loaded}")
+    _warn_once(loaded)
+    return None
+
+
+@functools.cache
+def _load() -> NativeLibrary | BuildError:
+    try:
+        path = str(build())
+        try:
+            return NativeLibrary(path)
+        except OSError as error:
+            return BuildError(f"{path}: {error}", f"delete {cache_folder()}")
+    except BuildError as error:
+        return error
+
+
+@functools.cache
+def _warn_once(error: BuildError) -> None:
+    first_line = str(error).splitlines()[0]
+    if "\n" in str(error):
+        report = cache_folder() / "build-error.txt"
+        report.write_text(str(error))
+        first_line += f" (complete report: {report})"
+    print(f"lpm: the slow torch twins serve, since {first_line}; remedy: {error.remedy}", file=sys.stderr)
