@@ -1,4 +1,4 @@
-"""What nerfstudio's commands find: the method `lpm-splat` and the dataparser `lpm-data`.
+"""The method `lpm-splat` as nerfstudio's commands find it.
 
 An error while this module is imported would end every `ns-*` command of the environment, so it only assembles.
 """
@@ -11,14 +11,12 @@ from types import TracebackType
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.plugins.types import MethodSpecification
 
 from lpm.checks import LpmError
 from lpm.datamanager import LpmDatamanagerConfig
 from lpm.model import LpmModelConfig
 from lpm.pipeline import LpmPipelineConfig
-from lpm.scenes.parser import LpmDataParserConfig
 from lpm.trainer import FusedAdamConfig, LpmTrainerConfig
 
 
@@ -58,10 +56,6 @@ lpm_splat = MethodSpecification(
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
         vis="viewer",
     ),
-)
-
-lpm_data = DataParserSpecification(
-    config=LpmDataParserConfig(), description="transforms.json, COLMAP or Blender, recognised by what is in the folder"
 )
 
 

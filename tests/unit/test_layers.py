@@ -36,7 +36,7 @@ LEVEL = {
     "lpm.config": 12,
 }
 # The plugin: only these may import the host.
-HOST = {"lpm.scenes.parser", "lpm.model", "lpm.datamanager", "lpm.pipeline", "lpm.trainer", "lpm.config"}
+HOST = {"lpm.scenes.parser", "lpm.scenes.plugin", "lpm.model", "lpm.datamanager", "lpm.pipeline", "lpm.trainer", "lpm.config"}
 
 
 def modules():

@@ -1,0 +1,12 @@
+"""The dataparser `lpm-data` as nerfstudio's commands find it.
+
+Apart from lpm.config: the host loads dataparsers while its own trainer is not importable yet.
+"""
+
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+
+from lpm.scenes.parser import LpmDataParserConfig
+
+lpm_data = DataParserSpecification(
+    config=LpmDataParserConfig(), description="transforms.json, COLMAP or Blender, recognised by what is in the folder"
+)
