@@ -32,7 +32,6 @@ _SIGNATURES = {
     "bin_fill": ("i li pp pp ii pp", None),
     "raster_forward": ("i li ii p pli pi pp p ppp", None),
     "raster_backward": ("i li ii p pli pi pp pp ppp pp p pppppp", None),
-    "l1_ssim": ("i ll i pp d ppp", None),
     "l1_ssim": ("i lli pp d pp p", None),
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
