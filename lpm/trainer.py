@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ class LpmTrainer(Trainer):
                 f"pass for example --max-num-iterations {self._start_step + 1000}",
             )
         self._announce(remaining)
+        # The host logs losses as floats without detaching them, and torch remarks on it in the middle of the progress.
+        warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
         self.config.max_num_iterations = remaining  # the host counts from the resumed step
         try:
             super().train()

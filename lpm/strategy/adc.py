@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import gsplat
 import torch
 from gsplat.strategy import DefaultStrategy
 from torch import Tensor
-
-# Up to 1.4 the radii of gsplat's own strategies are [C, N], from 1.5 on [C, N, 2]; lpm.rasterize gives the latter.
-_TWO_RADII = tuple(int(part) for part in gsplat.__version__.split(".")[:2]) >= (1, 5)
-
-
-def gsplat_info(info: dict[str, Any]) -> dict[str, Any]:
-    """`info` of lpm.rasterize with `radii` in the shape that the installed gsplat's strategies read."""
-    radii: Tensor = info["radii"]
-    return info if _TWO_RADII or radii.dim() == 2 else {**info, "radii": radii.amax(-1)}
 
 
 @dataclass
@@ -32,11 +22,27 @@ class AdcStrategy(DefaultStrategy):
 
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None):
         """See gsplat; `lr` is taken so that all strategies can be called alike, and is not used."""
-        info = gsplat_info(info)
         if step == 0:  # gsplat 1.4 resets all opacities at step 0, 0 being a multiple of everything
             self._update_state(params, state, info, packed=packed)
             return
         super().step_post_backward(params, optimizers, state, step, info, packed=packed)
+
+    @torch.no_grad()
+    def _update_state(self, params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
+        """Gathers each point's gradient of means2d (in units of half the image) and how often it was seen.
+
+        gsplat's own gathers the visible rows by index; where all rows are at hand their sum is the same (a point that
+        was not drawn has no gradient) and takes a tenth of the time. It also reads `radii` in the shape that
+        lpm.rasterize gives whatever the version of gsplat. Sizes on the screen are not gathered: they are not used.
+        """
+        n = len(params["means"])
+        means2d: Tensor = info[self.key_for_gradient]
+        gradient = means2d.absgrad if self.absgrad else means2d.grad  # type: ignore[attr-defined]
+        scale = gradient.new_tensor([info["width"], info["height"]]) * (info["n_cameras"] / 2.0)
+        if state["grad2d"] is None:
+            state["grad2d"], state["count"] = gradient.new_zeros(n), gradient.new_zeros(n)
+        state["grad2d"] += (gradient * scale).norm(dim=-1).sum(0)
+        state["count"] += (info["radii"][..., 0] > 0).sum(0)
 
     @torch.no_grad()
     def _grow_gs(self, params, optimizers, state, step) -> tuple[int, int]:

@@ -2,12 +2,13 @@
 
 import math
 
+import gsplat
 import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
 from lpm.strategy import STRATEGIES, Schedule, make_strategy
-from lpm.strategy.adc import AdcStrategy, gsplat_info
+from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.mcmc import position_noise, relocated
 
 
@@ -129,12 +130,20 @@ def test_every_name_builds():
         assert strategy_of(name, cap=10).refine_stop_iter == 500
 
 
-def test_radii_fit_the_installed_gsplat(monkeypatch):
-    import lpm.strategy.adc as adc
+def test_statistics_are_gsplats():
+    """The dense sums are what gsplat gathers by index."""
+    from gsplat.strategy import DefaultStrategy
 
-    info = {"radii": torch.tensor([[[1, 5], [0, 0]]])}
-    monkeypatch.setattr(adc, "_TWO_RADII", True)
-    assert gsplat_info(info)["radii"].shape == (1, 2, 2)
-    monkeypatch.setattr(adc, "_TWO_RADII", False)
-    assert gsplat_info(info)["radii"].tolist() == [[5, 0]]
-    assert AdcStrategy().max_points is None
+    params, _ = params_of(50)
+    seen = torch.rand(2, 50) > 0.4
+    means2d = torch.zeros(2, 50, 2, requires_grad=True)
+    means2d.grad = torch.randn(2, 50, 2) * seen[..., None]
+    info = dict(means2d=means2d, width=37, height=21, n_cameras=2, gaussian_ids=None)
+    info["radii"] = seen[..., None].expand(2, 50, 2).int() * 3
+    states = [dict(grad2d=None, count=None) for _ in range(2)]
+    AdcStrategy()._update_state(params, states[0], info)
+    version = tuple(int(v) for v in gsplat.__version__.split(".")[:2])
+    theirs = info if version >= (1, 5) else {**info, "radii": info["radii"].amax(-1)}
+    DefaultStrategy()._update_state(params, states[1], theirs)
+    for name in ("grad2d", "count"):
+        torch.testing.assert_close(states[0][name], states[1][name])

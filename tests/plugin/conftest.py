@@ -1,0 +1,38 @@
+"""Makes trainers of `lpm-splat` on a tiny scene, in this process."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from tiny_scene import make_tiny_scene
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with a tiny scene in nerfstudio's layout."""
+    return make_tiny_scene(tmp_path_factory.mktemp("scene") / "tiny")
+
+
+@pytest.fixture
+def make_trainer(tiny, tmp_path):
+    """make_trainer(name, steps, **model options): a trainer that is set up and seeded as ns-train would."""
+    from nerfstudio.scripts.train import _set_random_seed
+
+    from lpm.config import lpm_splat
+
+    def make(name: str, steps: int, load: Path | None = None, data: Path = tiny, **model):
+        config = copy.deepcopy(lpm_splat.config)
+        config.experiment_name, config.timestamp, config.output_dir = "tiny", name, tmp_path / "out"
+        config.pipeline.datamanager.data = data
+        config.max_num_iterations, config.vis, config.load_checkpoint = steps, "tensorboard", load
+        config.machine.device_type = "cpu"
+        config.save_only_latest_checkpoint = False
+        for key, value in model.items():
+            assert hasattr(config.pipeline.model, key)
+            setattr(config.pipeline.model, key, value)
+        _set_random_seed(config.machine.seed)
+        trainer = config.setup()
+        trainer.setup()
+        return trainer
+
+    return make
