@@ -1,0 +1,102 @@
+"""The command `lpm-scene`: make sample scenes, list them, and say what a scene folder holds."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from lpm.checks import fail, one_line_errors
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "320x240" -> (320, 240). Raises LpmError for anything else."""
+    match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip().lower())
+    if match is None:
+        fail("size", repr(text), "WIDTHxHEIGHT in pixels, such as 320x240")
+    return int(match[1]), int(match[2])
+
+
+def make(
+    name: tyro.conf.Positional[str],
+    out: tyro.conf.Positional[Path],
+    /,
+    views: int = 40,
+    size: str = "320x240",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make a sample scene: images, poses, points, depth, and truth.json.
+
+    Args:
+        name: which one; see `lpm-scene list`.
+        out: the folder to make.
+        views: number of images.
+        size: width and height of the images in pixels.
+        seed: draws the textures, the cameras' places and the points' noise.
+        overwrite: replace the folder if it is a sample scene.
+    """
+    from lpm.scenes.sample import make as make_sample  # torch takes seconds to import
+
+    pixels, start = parse_size(size), time.perf_counter()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"rendering {name}", total=max(views, 1))
+        folder = make_sample(name, out, views, pixels, seed, overwrite, done=lambda: progress.advance(task))
+    print(f"{folder}: {views} views of {pixels[0]}x{pixels[1]} in {time.perf_counter() - start:.0f} s")
+    print(f"next: ns-train lpm-splat --data {folder}")
+
+
+def list_() -> None:
+    """List the sample scenes."""
+    from lpm.scenes.worlds import SAMPLES
+
+    for sample in SAMPLES.values():
+        print(f"{sample.name:8} {sample.says}")
+
+
+def info(data: tyro.conf.Positional[Path], /, eval_interval: int = 8, sheet: Path | None = None) -> None:
+    """Say what a scene folder holds: layout, images, points, extent, hold-out.
+
+    Args:
+        data: the scene's folder, or its transforms.json.
+        eval_interval: every n-th image is held out.
+        sheet: write a contact sheet of the images to this file (.jpg or .png).
+    """
+    from lpm.scenes.read import read_scene
+    from lpm.scenes.scene import camera_extent
+    from lpm.scenes.split import hold_out
+
+    scene = read_scene(data)
+    train, test = hold_out(scene, eval_interval)
+    sizes = sorted({f"{w}x{h}" for w, h in scene.sizes.tolist()})
+    bent = "with lens distortion" if np.any(scene.distortion) else "without lens distortion"
+    rows = {
+        "layout": f"{scene.layout.kind} ({scene.layout.source})",
+        "images": f"{len(scene)}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",
+        "masks": "yes" if scene.masks else "none",
+        "focal": f"{scene.intrinsics[:, 0].min():.1f} to {scene.intrinsics[:, 0].max():.1f} px",
+        "points": f"{len(scene.points.xyz)} ({scene.points.source})" if scene.points else "none: random start",
+        "extent": f"{camera_extent(scene.c2w[train, :3, 3]):.4g} (the scene's own unit)",
+        "hold-out": f"{len(train)} to train on, {len(test)} to test on (first: {scene.names[test[0]]})",
+    }
+    for key, value in rows.items():
+        print(f"{key:9} {value}")
+    for note in scene.notes:
+        print(f"note      {note}")
+    if sheet is not None:
+        from lpm.scenes.sheet import contact_sheet
+
+        contact_sheet(scene.images, sheet)
+        print(f"sheet     {sheet}")
+
+
+def main() -> None:
+    """Entry point of `lpm-scene`."""
+    commands: dict[str, Any] = {"make": make, "list": list_, "info": info}
+    one_line_errors(lambda: tyro.extras.subcommand_cli_from_dict(commands, description=__doc__))
