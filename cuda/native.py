@@ -29,9 +29,9 @@ _SIGNATURES = {
     "project_forward": ("i li pppp pp ii dddd ii pl pll ppp ppp", _LONG),
     "project_backward": ("i li pppp pp ii d ii pl pll pp ppppp pppp ppp", None),
     "bin_count": ("i li pppp pli ii ppp", _LONG),
-    "bin_fill": ("i li pp pp ii pp", None),
-    "raster_forward": ("i li ii p pli pi pp p ppp", None),
-    "raster_backward": ("i li ii p pli pi pp pp ppp pp p pppppp", None),
+    "bin_fill": ("i li pp pp ii ppp", None),
+    "raster_forward": ("i li ii p pli pi ppp p ppp", None),
+    "raster_backward": ("i li ii p pli pi ppp pp ppp pp p pppppp", None),
     "l1_ssim": ("i lli pp d pp p", None),
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}

@@ -156,19 +156,21 @@ class _Raster(torch.autograd.Function):
         if pairs >= 2**31:
             fail("means", f"{pairs} pairs of splat and tile", "fewer than 2^31", "draw fewer cameras or smaller splats")
         pair_splat = torch.empty(pairs, dtype=torch.int32)
+        pair_rows = torch.empty(pairs, dtype=torch.int16)
         pair_slot = torch.empty(pairs, dtype=torch.int32) if keeps else None
         library.call(
-            "bin_fill", dtype, n, cameras, depth_values, packed, splat_begin, tile_begin, *size, pair_splat, pair_slot,
+            "bin_fill", dtype, n, cameras, depth_values, packed, splat_begin, tile_begin, *size, pair_splat, pair_rows,
+            pair_slot,
         )  # fmt: skip
         out = means2d.new_empty(cameras, height, width, channels + (depth_mode > 0))
         alphas = means2d.new_empty(cameras, height, width, 1)
         visited = torch.empty(tiles, dtype=torch.int32) if keeps else None
         library.call(
             "raster_forward", dtype, n, cameras, *size, packed, values, camera_stride, channels, depth_values,
-            depth_mode, tile_begin, pair_splat, background, out, alphas, visited,
+            depth_mode, tile_begin, pair_splat, pair_rows, background, out, alphas, visited,
         )  # fmt: skip
         if keeps:
-            lists = (splat_begin, tile_begin, pair_splat, pair_slot, visited)
+            lists = (splat_begin, tile_begin, pair_splat, pair_rows, pair_slot, visited)
             ctx.save_for_backward(means2d, values, packed, depth_values, *lists, out, alphas)
         ctx.options = (size, depth_mode, absgrad, camera_stride, library)
         return out, alphas
@@ -177,7 +179,7 @@ class _Raster(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_out, grad_alphas):
         means2d, values, packed, depths, *lists, out, alphas = ctx.saved_tensors
-        splat_begin, tile_begin, pair_splat, pair_slot, visited = lists
+        splat_begin, tile_begin, pair_splat, pair_rows, pair_slot, visited = lists
         size, depth_mode, absgrad, camera_stride, library = ctx.options
         cameras, n = depths.shape
         dtype, channels = means2d.dtype, values.shape[-1]
@@ -189,7 +191,7 @@ class _Raster(torch.autograd.Function):
         absolute = torch.empty_like(grad_means2d) if absgrad else None
         library.call(
             "raster_backward", dtype, n, cameras, *size, packed, values, camera_stride, channels, depths,
-            depth_mode, tile_begin, pair_splat, splat_begin, pair_slot, out, alphas, visited, grad_out,
+            depth_mode, tile_begin, pair_splat, pair_rows, splat_begin, pair_slot, out, alphas, visited, grad_out,
             grad_alphas, slots, grad_means2d, grad_conics, grad_opacities, grad_depths, absolute, grad_values,
         )  # fmt: skip
         if absgrad:

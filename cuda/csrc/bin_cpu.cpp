@@ -52,7 +52,8 @@ void radix_sort(int threads, std::vector<Entry<Key>>& entries) {
     constexpr int BITS = 11, DIGITS = 1 << BITS;
     const int64_t n = int64_t(entries.size());
     std::vector<Entry<Key>> other(n);
-    threads = int(std::min<int64_t>(threads, n / 4096 + 1));
+    // Starting threads costs as much as sorting tens of thousands, and far more on a machine that is busy.
+    threads = int(std::min<int64_t>(threads, n / 100000 + 1));
     std::vector<int64_t> place(size_t(threads) * DIGITS);
     for (int shift = 0; shift < int(sizeof(Key) * 8); shift += BITS) {
         std::fill(place.begin(), place.end(), 0);
@@ -107,9 +108,10 @@ int64_t count(int threads, int64_t n, int cameras, const S* means2d, const S* co
                 for (int c = 0; c < channels; c++) zero += colors[camera * color_camera_stride + i * channels + c] * 0;
                 bad += !(zero == 0);
                 int32_t* mine = histogram.data() + size_t(thread_index()) * tiles;
-                const Span rows = tile_rows(p, grid);
+                const Ellipse<S> ellipse = make_ellipse(p);
+                const Span rows = p.max_sigma >= 0 ? tile_rows(ellipse, grid) : Span{0, 0};
                 for (int row = rows.begin; row < rows.end; row++) {
-                    const Span columns = tile_columns(p, row, grid);
+                    const Span columns = tile_columns(ellipse, row, grid);
                     pairs += columns.end - columns.begin;
                     for (int column = columns.begin; column < columns.end; column++) mine[row * grid.columns + column]++;
                 }
@@ -125,10 +127,12 @@ int64_t count(int threads, int64_t n, int cameras, const S* means2d, const S* co
     return bad ? -1 : total;
 }
 
-// Fills `pair_splat` and `pair_slot` (may be null), both [pairs], tile after tile and within a tile front to back.
+// Fills `pair_splat`, `pair_rows` (begin | end << 8 of its pixel rows) and `pair_slot` (may be null), all [pairs], tile
+// after tile and within a tile front to back.
 template <typename S>
 void fill(int threads, int64_t n, int cameras, const S* depths, const Packed<S>* packed, const int64_t* splat_begin,
-          const int64_t* tile_begin, int width, int height, int32_t* pair_splat, int32_t* pair_slot) {
+          const int64_t* tile_begin, int width, int height, int32_t* pair_splat, uint16_t* pair_rows,
+          int32_t* pair_slot) {
     const TileGrid grid = make_grid(width, height);
     const int64_t tiles = int64_t(grid.columns) * grid.rows;
     typedef decltype(depth_key(S())) Key;
@@ -137,6 +141,7 @@ void fill(int threads, int64_t n, int cameras, const S* depths, const Packed<S>*
     for (int camera = 0; camera < cameras; camera++) {
         const int64_t* begin = tile_begin + camera * tiles;
         order.clear();
+        order.reserve(n);
         for (int64_t splat = camera * n; splat < (camera + 1) * n; splat++)
             if (splat_begin[splat + 1] > splat_begin[splat]) order.push_back({depth_key(depths[splat]), int32_t(splat)});
         radix_sort(threads, order);
@@ -153,13 +158,19 @@ void fill(int threads, int64_t n, int cameras, const S* depths, const Packed<S>*
                 return part == 0 ? 0 : row;
             };
             const int first = band(me), last = band(me + 1);
-            for (const Entry<Key>& entry : order) {
-                const Packed<S>& p = packed[entry.splat];
-                const Span rows = tile_rows(p, grid);
+            const int64_t drawn = int64_t(order.size());
+            for (int64_t k = 0; k < drawn; k++) {
+                const Entry<Key> entry = order[k];
+                // Splats lie in memory in another order than that of their depth.
+                const int32_t soon = order[std::min(k + 8, drawn - 1)].splat;
+                __builtin_prefetch(packed + soon);
+                __builtin_prefetch(splat_begin + soon);
+                const Ellipse<S> ellipse = make_ellipse(packed[entry.splat]);
+                const Span rows = tile_rows(ellipse, grid);
                 if (rows.end <= first || rows.begin >= last) continue;
                 int64_t slot = splat_begin[entry.splat];
                 for (int row = rows.begin; row < std::min(rows.end, last); row++) {
-                    const Span columns = tile_columns(p, row, grid);
+                    const Span columns = tile_columns(ellipse, row, grid);
                     if (row < first) {
                         slot += columns.end - columns.begin;
                         continue;
@@ -167,6 +178,8 @@ void fill(int threads, int64_t n, int cameras, const S* depths, const Packed<S>*
                     for (int column = columns.begin; column < columns.end; column++) {
                         const int64_t place = next[int64_t(row) * grid.columns + column]++;
                         pair_splat[place] = entry.splat;
+                        const Span lines = pixel_rows(ellipse, column * TILE, row * TILE);
+                        pair_rows[place] = uint16_t(lines.begin | lines.end << 8);
                         if (pair_slot) pair_slot[place] = int32_t(slot);
                         slot++;
                     }
@@ -188,9 +201,9 @@ void fill(int threads, int64_t n, int cameras, const S* depths, const Packed<S>*
     }                                                                                                                       \
     extern "C" void lpm_bin_fill_##SUFFIX(int threads, int64_t n, int cameras, const S* depths, const S* packed,            \
                                           const int64_t* splat_begin, const int64_t* tile_begin, int width, int height,     \
-                                          int32_t* pair_splat, int32_t* pair_slot) {                                        \
+                                          int32_t* pair_splat, uint16_t* pair_rows, int32_t* pair_slot) {                   \
         fill<S>(threads, n, cameras, depths, reinterpret_cast<const Packed<S>*>(packed), splat_begin, tile_begin, width,    \
-                height, pair_splat, pair_slot);                                                                             \
+                height, pair_splat, pair_rows, pair_slot);                                                                  \
     }
 LPM_BIN_API(float, f32)
 LPM_BIN_API(double, f64)

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <vector>
 
+#include "memory.h"
 #include "projection.h"
 #include "spherical_harmonics.h"
 
@@ -130,6 +131,10 @@ void backward(int threads, int64_t n, int cameras, const S* means, const S* quat
               const S* grad_splat_opacities, const S* grad_colors, S* grad_means, S* grad_quats, S* grad_scales,
               S* grad_opacities, Harmonics<S> grad_sh, S* grad_viewmats) {
     const std::vector<Camera<S>> views = make_cameras(cameras, viewmats, Ks, width, height);
+    if (colors && n > 0) {
+        advise_huge_pages(grad_sh.first, sizeof(S) * grad_sh.first_stride * n);
+        if (grad_sh.rest_count > 0) advise_huge_pages(grad_sh.rest, sizeof(S) * (grad_sh.rest_stride * (n - 1) + 3 * grad_sh.rest_count));
+    }
     const int64_t blocks = (n + BLOCK - 1) / BLOCK;
     std::vector<S> block_sums(grad_viewmats ? size_t(blocks) * cameras * 12 : 0, S(0));
 #pragma omp parallel for schedule(static) num_threads(threads)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "memory.h"
 #include "tiles.h"
 #include "vectors.h"
 
@@ -23,6 +24,7 @@ struct Scene {
     int depth_mode;   // 0: not drawn, 1: summed up in a channel after the colours, 2: also divided by alpha
     const int64_t* tile_begin;
     const int32_t* pair_splat;
+    const uint16_t* pair_rows;
 
     int channels() const { return color_channels + (depth_mode ? 1 : 0); }
 };
@@ -38,10 +40,12 @@ struct Record {
 };
 
 template <typename S, int CH>
-void gather(const Scene<S>& scene, int camera, const int32_t* splats, int count, int y0, Record<S, CH>* records) {
+void gather(const Scene<S>& scene, int camera, int64_t begin, int64_t end, Record<S, CH>* records) {
     const int64_t base = int64_t(camera) * scene.n;
+    const int count = int(std::min<int64_t>(BATCH, end - begin));
     for (int k = 0; k < count; k++) {
-        const int64_t splat = splats[k];
+        const int64_t splat = scene.pair_splat[begin + k];
+        const int rows = scene.pair_rows[begin + k];
         const Packed<S>& p = scene.packed[splat];
         Record<S, CH>& r = records[k];
         constexpr S scale = falloff_scale<S>;
@@ -51,7 +55,7 @@ void gather(const Scene<S>& scene, int camera, const int32_t* splats, int count,
         r.b = p.b * scale;
         r.half_c = p.c * (scale / 2);
         r.opacity = p.opacity;
-        r.rows = pixel_rows(p, y0);
+        r.rows = {rows & 255, rows >> 8};
         const S* color = scene.colors + camera * scene.color_camera_stride + (splat - base) * scene.color_channels;
         for (int c = 0; c < CH; c++) r.color[c] = c < scene.color_channels ? color[c] : S(0);
         if (scene.depth_mode) r.color[scene.color_channels] = scene.depths[splat];
@@ -78,7 +82,7 @@ struct Tile {
         first_pixel = (int64_t(camera) * grid.height + y0) * grid.width + x0;
         for (int k = 0; k < TILE; k++) column[k / lanes<S>][k % lanes<S>] = x0 + k + S(0.5);
     }
-    // Transmittance 1 inside of the image and 0 outside: a finished pixel is one of transmittance 0.
+    // Transmittance 1 inside of the image and 0 outside. A finished pixel is one whose transmittance is not above 0.
     void start(VecF<S>* transmittance) const {
         for (int k = 0; k < TILE * TILE; k++)
             transmittance[k / lanes<S>][k % lanes<S>] = k / TILE < rows && k % TILE < columns ? S(1) : S(0);
@@ -87,7 +91,7 @@ struct Tile {
         for (int row = 0; row < rows; row++) {
             if (!(rows_before >> row & 1)) continue;
             bool any = false;
-            for (int h = 0; h < PER_ROW; h++) any |= any_lane(transmittance[row * PER_ROW + h]);
+            for (int h = 0; h < PER_ROW; h++) any |= any_lane(transmittance[row * PER_ROW + h] > S(0));
             if (!any) rows_before &= ~(1u << row);
         }
         return rows_before;
@@ -120,16 +124,15 @@ template <typename S, int CH>
 void forward_tile(const Scene<S>& scene, const Tile<S>& tile, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) {
     typedef VecF<S> F;
     constexpr int PER_ROW = Tile<S>::PER_ROW, VECTORS = Tile<S>::VECTORS;
-    F transmittance[VECTORS], final_transmittance[VECTORS], sum[CH][VECTORS];
+    F transmittance[VECTORS], sum[CH][VECTORS];  // transmittance: with a minus once the pixel is finished
     tile.start(transmittance);
-    memcpy(final_transmittance, transmittance, sizeof transmittance);
     memset(sum, 0, sizeof sum);
     Record<S, CH> records[BATCH];
     uint32_t live = tile.all_rows();
     int64_t k = tile.begin;
     for (; k < tile.end; k++) {
         const int at = int((k - tile.begin) % BATCH);
-        if (at == 0) gather(scene, tile.camera, scene.pair_splat + k, int(std::min<int64_t>(BATCH, tile.end - k)), tile.y0, records);
+        if (at == 0) gather(scene, tile.camera, k, tile.end, records);
         if (at % CHECK_EVERY == CHECK_EVERY - 1 && !(live = tile.unfinished_rows(transmittance, live))) break;
         const Record<S, CH>& r = records[at];
         F square_x[PER_ROW], b_x[PER_ROW];
@@ -145,8 +148,7 @@ void forward_tile(const Scene<S>& scene, const Tile<S>& tile, const S* backgroun
                 const int v = row * PER_ROW + h;
                 const Blend<S> b = blend<S>(square_x[h], b_x[h], r.half_c, r.opacity, dy, transmittance[v]);
                 for (int c = 0; c < CH; c++) sum[c][v] += b.weight * r.color[c];
-                final_transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : final_transmittance[v];
-                transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : F{};
+                transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : -vabs<S>(transmittance[v]);
             }
         }
     }
@@ -158,7 +160,7 @@ void forward_tile(const Scene<S>& scene, const Tile<S>& tile, const S* backgroun
         for (int column = 0; column < tile.columns; column++) {
             const int v = row * PER_ROW + column / lanes<S>, lane = column % lanes<S>;
             const int64_t pixel = tile.first_pixel + int64_t(row) * scene.width + column;
-            const S rest = final_transmittance[v][lane], alpha = 1 - rest;
+            const S rest = std::abs(transmittance[v][lane]), alpha = 1 - rest;
             S* color = out + pixel * channels;
             for (int c = 0; c < CH && c < channels; c++) color[c] = sum[c][v][lane];
             if (background)
@@ -169,15 +171,16 @@ void forward_tile(const Scene<S>& scene, const Tile<S>& tile, const S* backgroun
     }
 }
 
-// Gradient slot of one (splat, tile) pair: mean 2, conic 3, opacity 1, colour CH, and |mean| 2 where it is asked for.
-template <int CH, bool ABS>
-constexpr int slot_size = 6 + CH + (ABS ? 2 : 0);
+// Gradient slot of one (splat, tile) pair, in whole vectors. With s = d loss / d sigma per pixel, it holds the sums of
+// s, s dx, s dy, s dx^2, s dx dy, s dy^2, then CH of the colour, then 2 of |s d sigma / d mean| where it is asked for.
+template <typename S, int CH, bool ABS>
+constexpr int slot_size = (6 + CH + (ABS ? 2 : 0) + lanes<S> - 1) / lanes<S> * lanes<S>;
 
 template <typename S, int CH, bool ABS>
 void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pair_slot, const S* out, const S* out_alpha,
                    int32_t visited, const S* grad_out, const S* grad_alpha, S* slots) {
     typedef VecF<S> F;
-    constexpr int PER_ROW = Tile<S>::PER_ROW, VECTORS = Tile<S>::VECTORS, SLOT = slot_size<CH, ABS>;
+    constexpr int PER_ROW = Tile<S>::PER_ROW, VECTORS = Tile<S>::VECTORS, SLOT = slot_size<S, CH, ABS>;
     // `behind` is the cotangent times all that lies behind the splats done so far, the background included.
     F transmittance[VECTORS], behind[VECTORS], grad_color[CH][VECTORS];
     tile.start(transmittance);
@@ -208,7 +211,7 @@ void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pa
     const int64_t stop = tile.begin + visited;
     for (int64_t k = tile.begin; k < stop; k++) {
         const int at = int((k - tile.begin) % BATCH);
-        if (at == 0) gather(scene, tile.camera, scene.pair_splat + k, int(std::min<int64_t>(BATCH, stop - k)), tile.y0, records);
+        if (at == 0) gather(scene, tile.camera, k, stop, records);
         if (k + 6 < stop) __builtin_prefetch(slots + size_t(SLOT) * pair_slot[k + 6], 1);
         if (at % CHECK_EVERY == CHECK_EVERY - 1) live = tile.unfinished_rows(transmittance, live);
         const Record<S, CH>& r = records[at];
@@ -246,30 +249,26 @@ void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pa
                 transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : F{};
             }
         }
-        F s = s_sum[0], sy = sy_sum[0], syy = syy_sum[0], sx = dx[0] * s, sxx = dx[0] * sx, sxy = dx[0] * sy;
-        for (int h = 1; h < PER_ROW; h++) {
+        F moments[SLOT];
+        for (int q = 0; q < SLOT; q++) moments[q] = F{};
+        for (int h = 0; h < PER_ROW; h++) {
             const F x = dx[h] * s_sum[h];
-            s += s_sum[h];
-            sy += sy_sum[h];
-            syy += syy_sum[h];
-            sx += x;
-            sxx += dx[h] * x;
-            sxy += dx[h] * sy_sum[h];
+            moments[0] += s_sum[h];
+            moments[1] += x;
+            moments[2] += sy_sum[h];
+            moments[3] += dx[h] * x;
+            moments[4] += dx[h] * sy_sum[h];
+            moments[5] += syy_sum[h];
         }
-        constexpr S unscale = 1 / falloff_scale<S>;
-        const S a = 2 * unscale * r.half_a, b = unscale * r.b, c = 2 * unscale * r.half_c;
-        const S sum_x = lane_sum<S>(sx), sum_y = lane_sum<S>(sy);
-        S* slot = slots + size_t(SLOT) * pair_slot[k];
-        slot[0] = a * sum_x + b * sum_y;
-        slot[1] = b * sum_x + c * sum_y;
-        slot[2] = lane_sum<S>(sxx) / 2;
-        slot[3] = lane_sum<S>(sxy);
-        slot[4] = lane_sum<S>(syy) / 2;
-        slot[5] = -lane_sum<S>(s) / r.opacity;
-        for (int c = 0; c < CH; c++) slot[6 + c] = lane_sum<S>(color_sum[c]);
+        for (int c = 0; c < CH; c++) moments[6 + c] = color_sum[c];
         if (ABS) {
-            slot[6 + CH] = unscale * lane_sum<S>(abs_x);
-            slot[7 + CH] = unscale * lane_sum<S>(abs_y);
+            moments[6 + CH] = abs_x;
+            moments[7 + CH] = abs_y;
+        }
+        S* slot = slots + size_t(SLOT) * pair_slot[k];
+        for (int q = 0; q < SLOT; q += lanes<S>) {
+            const F sums = lane_sums<S>(moments + q);
+            memcpy(slot + q, &sums, sizeof sums);
         }
     }
     for (int64_t k = stop; k < tile.end; k++) memset(slots + size_t(SLOT) * pair_slot[k], 0, sizeof(S) * SLOT);
@@ -283,7 +282,7 @@ struct SplatGrads {
 // Adds up the slots of each splat, in order; colours that all cameras share are summed over cameras.
 template <typename S, int CH, bool ABS>
 void sum_slots(int threads, const Scene<S>& scene, const int64_t* splat_begin, const S* slots, const SplatGrads<S>& grads) {
-    constexpr int SLOT = slot_size<CH, ABS>;
+    constexpr int SLOT = slot_size<S, CH, ABS>;
     const bool shared = scene.color_camera_stride == 0;
     const int channels = scene.color_channels;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -291,14 +290,20 @@ void sum_slots(int threads, const Scene<S>& scene, const int64_t* splat_begin, c
         for (int camera = 0; camera < scene.cameras; camera++) {
             const int64_t splat = camera * scene.n + i;
             S sum[SLOT] = {};
-            for (int64_t k = splat_begin[splat]; k < splat_begin[splat + 1]; k++)
+            const int64_t begin = splat_begin[splat], end = splat_begin[splat + 1];
+            for (int64_t k = begin; k < end; k++)
                 for (int q = 0; q < SLOT; q++) sum[q] += slots[size_t(SLOT) * k + q];
-            for (int q = 0; q < 2; q++) grads.means2d[2 * splat + q] = sum[q];
-            for (int q = 0; q < 3; q++) grads.conics[3 * splat + q] = sum[2 + q];
-            grads.opacities[splat] = sum[5];
+            // A splat that was never drawn has no record: its sums are 0, and so are its gradients.
+            const Packed<S> p = begin < end ? scene.packed[splat] : Packed<S>{0, 0, 0, 0, 0, 1, 0, 0};
+            grads.means2d[2 * splat] = p.a * sum[1] + p.b * sum[2];
+            grads.means2d[2 * splat + 1] = p.b * sum[1] + p.c * sum[2];
+            grads.conics[3 * splat] = sum[3] / 2;
+            grads.conics[3 * splat + 1] = sum[4];
+            grads.conics[3 * splat + 2] = sum[5] / 2;
+            grads.opacities[splat] = -sum[0] / p.opacity;
             if (grads.depths) grads.depths[splat] = sum[6 + channels];
             if (ABS)
-                for (int q = 0; q < 2; q++) grads.abs_means2d[2 * splat + q] = sum[6 + CH + q];
+                for (int q = 0; q < 2; q++) grads.abs_means2d[2 * splat + q] = sum[6 + CH + q] / falloff_scale<S>;
             S* color = grads.colors + camera * scene.color_camera_stride + i * channels;
             for (int c = 0; c < CH && c < channels; c++) color[c] = (shared && camera > 0 ? color[c] : S(0)) + sum[6 + c];
         }
@@ -320,6 +325,7 @@ void backward(int threads, const Scene<S>& scene, const int64_t* splat_begin, co
               const SplatGrads<S>& grads) {
     const TileGrid grid = make_grid(scene.width, scene.height);
     const int64_t tiles = int64_t(scene.cameras) * grid.columns * grid.rows;
+    advise_huge_pages(slots, sizeof(S) * slot_size<S, CH, ABS> * scene.tile_begin[tiles]);
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
     for (int64_t t = 0; t < tiles; t++)
         backward_tile<S, CH, ABS>(scene, Tile<S>(scene, grid, t), pair_slot, out, out_alpha, visited[t], grad_out, grad_alpha, slots);
@@ -343,9 +349,10 @@ void with_channels(int channels, Run run) {
 // Values in a gradient slot, for the caller to allocate `slots` [pairs, slot size].
 extern "C" int lpm_raster_slot_size(int channels, int absgrad, int double_precision) {
     int size = 0;
-    auto store = [&](auto ch) { size = absgrad ? slot_size<ch, true> : slot_size<ch, false>; };
-    if (double_precision) with_channels<double>(channels, store);
-    else with_channels<float>(channels, store);
+    if (double_precision)
+        with_channels<double>(channels, [&](auto ch) { size = absgrad ? slot_size<double, ch, true> : slot_size<double, ch, false>; });
+    else
+        with_channels<float>(channels, [&](auto ch) { size = absgrad ? slot_size<float, ch, true> : slot_size<float, ch, false>; });
     return size;
 }
 
@@ -353,20 +360,20 @@ extern "C" int lpm_raster_slot_size(int channels, int absgrad, int double_precis
     extern "C" void lpm_raster_forward_##SUFFIX(                                                                            \
         int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                       \
         int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode,     const int64_t* tile_begin,    \
-        const int32_t* pair_splat, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) {                          \
+        const int32_t* pair_splat, const uint16_t* pair_rows, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) {                          \
         const Scene<S> scene{n, cameras, width, height, reinterpret_cast<const Packed<S>*>(packed), colors,                 \
-                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat};              \
+                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat, pair_rows};              \
         with_channels<S>(scene.channels(),                                                                                  \
                          [&](auto ch) { forward<S, ch>(threads, scene, backgrounds, out, out_alpha, visited); });           \
     }                                                                                                                       \
     extern "C" void lpm_raster_backward_##SUFFIX(                                                                           \
         int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                       \
         int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode,     const int64_t* tile_begin,    \
-        const int32_t* pair_splat, const int64_t* splat_begin, const int32_t* pair_slot, const S* out, const S* out_alpha,  \
+        const int32_t* pair_splat, const uint16_t* pair_rows, const int64_t* splat_begin, const int32_t* pair_slot, const S* out, const S* out_alpha,  \
         const int32_t* visited, const S* grad_out, const S* grad_alpha, S* slots, S* grad_means2d, S* grad_conics,          \
         S* grad_opacities, S* grad_depths, S* abs_means2d, S* grad_colors) {                                                \
         const Scene<S> scene{n, cameras, width, height, reinterpret_cast<const Packed<S>*>(packed), colors,                 \
-                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat};              \
+                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat, pair_rows};              \
         const SplatGrads<S> grads{grad_means2d, grad_conics, grad_opacities, grad_depths, abs_means2d, grad_colors};        \
         with_channels<S>(scene.channels(), [&](auto ch) {                                                                   \
             if (abs_means2d)                                                                                                \

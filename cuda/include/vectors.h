@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
@@ -85,24 +86,29 @@ inline VecF<float> reciprocal(VecF<float> x) {
 }
 inline VecF<double> reciprocal(VecF<double> x) { return 1.0 / x; }
 
-// Sum of the lanes by halving, which stays in registers.
-template <typename S, int BYTES>
-struct Halving {
-    typedef S Whole __attribute__((vector_size(BYTES)));
-    typedef S Half __attribute__((vector_size(BYTES / 2)));
-    static S sum(const Whole& v) {
-        if constexpr (BYTES == 2 * sizeof(S)) {
-            return v[0] + v[1];
-        } else {
-            Half parts[2];
-            memcpy(parts, &v, sizeof parts);
-            return Halving<S, BYTES / 2>::sum(parts[0] + parts[1]);
-        }
-    }
-};
-template <typename S>
-inline S lane_sum(const VecF<S>& v) {
-    return Halving<S, LPM_VECTOR_BYTES>::sum(v);
+// Lane k of the result is lane fold_source(k) of the two vectors side by side.
+template <typename S, int WIDTH, bool HIGH>
+constexpr int fold_source(int k) {
+    const int group = k / WIDTH;
+    return group / 2 * 2 * WIDTH + k % WIDTH + (group % 2 ? lanes<S> : 0) + (HIGH ? WIDTH : 0);
+}
+template <typename S, int WIDTH, bool HIGH, int... K>
+inline VecF<S> fold_half(VecF<S> a, VecF<S> b, std::integer_sequence<int, K...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, fold_source<S, WIDTH, HIGH>(K)...);
+#else
+    return __builtin_shuffle(a, b, typename Vector<S>::I{fold_source<S, WIDTH, HIGH>(K)...});
+#endif
+}
+// The sums of the lanes of `lanes<S>` vectors, as one vector in their order: half the work of one sum after the other.
+// Each stage adds lanes WIDTH apart, after which groups of WIDTH lanes belong to one input. Overwrites `v`.
+template <typename S, int WIDTH = lanes<S> / 2>
+inline VecF<S> lane_sums(VecF<S>* v) {
+    constexpr std::make_integer_sequence<int, lanes<S>> all{};
+    for (int i = 0; i < WIDTH; i++)
+        v[i] = fold_half<S, WIDTH, false>(v[i], v[i + WIDTH], all) + fold_half<S, WIDTH, true>(v[i], v[i + WIDTH], all);
+    if constexpr (WIDTH == 1) return v[0];
+    else return lane_sums<S, WIDTH / 2>(v);
 }
 
 // Whether any lane is not zero.
