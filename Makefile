@@ -36,7 +36,7 @@ types: setup
 	@rm -rf .cache/types && mkdir -p .cache/types/lpm
 	@ln -s $(CURDIR)/lpm/* .cache/types/lpm/
 	@for part in cuda scenes viewer; do ln -s $(CURDIR)/$$part .cache/types/lpm/$$part; done
-	@cd .cache/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lpm
+	@cd .cache/types && ../../$(BIN)/mypy --cache-dir ../mypy --config-file ../../pyproject.toml -p lpm
 
 format: setup
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -37,7 +37,7 @@ class LpmDataset(InputDataset):
         if self.scale_factor != 1.0:
             height, width = image.shape[:2]
             size = (int(width * self.scale_factor), int(height * self.scale_factor))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         wanted = (int(self.cameras.height[image_idx]), int(self.cameras.width[image_idx]))
         if image.shape[:2] != wanted:
             got = load_image(path).shape

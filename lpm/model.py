@@ -197,7 +197,7 @@ class LpmModel(SplatfactoModel):
         inside = self.crop_box.within(self.means).flatten()
         return {name: value[inside] for name, value in params.items()}
 
-    def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # type: ignore[override]
         """Renders one camera: rgb [H, W, 3], depth [H, W, 1] (world; None in training), accumulation [H, W, 1]."""
         if not isinstance(camera, Cameras) or camera.shape[0] != 1:
             raise ValueError(f"camera: got {type(camera).__name__}; wanted Cameras of shape [1]")
@@ -243,14 +243,14 @@ class LpmModel(SplatfactoModel):
         rgb = image[..., :3]
         if not self.training:  # while training, a clamp would hide the error of too bright pixels from the gradient
             rgb = rgb.clamp(0.0, 1.0)
-        if self.config.use_bilateral_grid and self.training and "cam_idx" in (camera.metadata or {}):
+        if self.config.use_bilateral_grid and self.training and camera.metadata and "cam_idx" in camera.metadata:
             rgb = self._apply_bilateral_grid(rgb[None], camera.metadata["cam_idx"], height, width)[0]
         depth = None
         if with_depth:
             depth = torch.where(alpha > 0, image[..., 3:4], image[..., 3:4].detach().max())
         if not self.training:  # ns-render writes every output as an image
             background = background.expand(height, width, 3)
-        return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}  # type: ignore[dict-item]
+        return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}
 
     def _truth(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """The photo [H, W, 3] that `outputs` should look like, at their size and over their background."""

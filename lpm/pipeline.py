@@ -27,6 +27,6 @@ class LpmPipeline(VanillaPipeline):
         metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
         names = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.4f}", "lpips": "LPIPS {:.4f}"}
         text = ", ".join(form.format(metrics[name]) for name, form in names.items() if name in metrics)
-        images, points = len(self.datamanager.eval_dataset), self.model.num_points
+        images, points = len(self.datamanager.eval_dataset or []), self.model.num_points
         CONSOLE.print(f"Held-out: {text} ({images} images, {points:,} points)")
         return metrics

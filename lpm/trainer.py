@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
@@ -19,6 +19,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from lpm import checkpoint
 from lpm.checks import LpmError, fail
+from lpm.datamanager import LpmDatamanager
+from lpm.model import LpmModel, LpmModelConfig
 from lpm.runs import latest_checkpoint
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
@@ -46,6 +48,16 @@ class LpmTrainer(Trainer):
 
     config: LpmTrainerConfig
 
+    @property
+    def model(self) -> LpmModel:
+        """The model that is trained."""
+        return cast(LpmModel, self.pipeline.model)
+
+    @property
+    def data(self) -> LpmDatamanager:
+        """The manager of the images."""
+        return cast(LpmDatamanager, self.pipeline.datamanager)
+
     def __init__(self, config: LpmTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         device_type = config.machine.device_type
         if device_type == "cuda" and not torch.cuda.is_available():
@@ -53,7 +65,7 @@ class LpmTrainer(Trainer):
             CONSOLE.print("No CUDA device here: training on the CPU.")
         if config.max_num_iterations is None:
             config.max_num_iterations = STEPS.get(device_type, STEPS["cuda"])
-        model = config.pipeline.model
+        model = cast(LpmModelConfig, config.pipeline.model)
         if model.max_points is None:
             model.max_points = MAX_POINTS.get(device_type, MAX_POINTS["cuda"])
         if model.max_steps is None:
@@ -82,11 +94,11 @@ class LpmTrainer(Trainer):
     def setup_optimizers(self) -> Optimizers:
         """nerfstudio's, with the means' rate times the scene's extent as in 3DGS, and schedules as long as the run."""
         config = copy.deepcopy(self.config.optimizers)
-        extent = self.pipeline.model.scene_extent
+        extent = self.model.scene_extent
         for name, group in config.items():
             scheduler = group["scheduler"]
             if isinstance(scheduler, ExponentialDecaySchedulerConfig):
-                scheduler.max_steps = self.pipeline.model.schedule.steps
+                scheduler.max_steps = self.model.schedule.steps
             if name == "means":
                 group["optimizer"].lr *= extent
                 if scheduler is not None and scheduler.lr_final is not None:
@@ -95,7 +107,7 @@ class LpmTrainer(Trainer):
 
     def train(self) -> None:
         """Trains up to `max_num_iterations`, counted from the very first step of the run."""
-        total = self.config.max_num_iterations
+        total = cast(int, self.config.max_num_iterations)
         remaining = total - self._start_step
         if remaining <= 0:
             fail(
@@ -114,7 +126,7 @@ class LpmTrainer(Trainer):
             self.config.max_num_iterations = total
 
     def _announce(self, remaining: int) -> None:
-        data, model = self.pipeline.datamanager, self.pipeline.model
+        data, model = self.data, self.model
         height, width = data.cached_train[0]["image"].shape[:2]
         cap = model.schedule.max_points
         chosen = "CPU defaults; each can be overridden" if self.device == "cpu" else self.device
@@ -127,7 +139,7 @@ class LpmTrainer(Trainer):
 
     def _seconds_per_step(self) -> float:
         """Time of one render and its gradient now, with allowance for growth, loss and optimizer."""
-        model, data = self.pipeline.model, self.pipeline.datamanager
+        model, data = self.model, self.data
         state, cached = checkpoint.random_state(), data.cached_train[0]["image"]
         camera = data.train_dataset.cameras[0:1].to(self.device)
         model.eval()
@@ -150,7 +162,7 @@ class LpmTrainer(Trainer):
     def save_checkpoint(self, step: int) -> None:
         """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones."""
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
-        pipeline = getattr(self.pipeline, "module", self.pipeline)
+        pipeline = cast(torch.nn.Module, getattr(self.pipeline, "module", self.pipeline))
         state = {
             "step": step,
             "pipeline": pipeline.state_dict(),
@@ -158,9 +170,9 @@ class LpmTrainer(Trainer):
             "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
             "lpm": {
-                "strategy": self.pipeline.model.config.strategy,
-                "strategy_state": self.pipeline.model.strategy_state,
-                "sampling": self.pipeline.datamanager.sampling_state(),
+                "strategy": self.model.config.strategy,
+                "strategy_state": self.model.strategy_state,
+                "sampling": self.data.sampling_state(),
                 "random": checkpoint.random_state(),
             },
         }
@@ -191,13 +203,13 @@ class LpmTrainer(Trainer):
         CONSOLE.print(f"Resumed from {path}: step {self._start_step}.")
 
     def _load_own_state(self, path: Path, own: dict[str, Any] | None) -> None:
-        model = self.pipeline.model
+        model = self.model
         if own is None or own["strategy"] != model.config.strategy:
             CONSOLE.print(f"{path} was made with another strategy: its parameters are used, its statistics are not.")
             return
         for key, value in own["strategy_state"].items():
             model.strategy_state[key] = value.to(self.device) if isinstance(value, torch.Tensor) else value
-        self.pipeline.datamanager.set_sampling_state(own["sampling"])
+        self.data.set_sampling_state(own["sampling"])
         checkpoint.set_random_state(own["random"])
 
 

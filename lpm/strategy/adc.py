@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gsplat.strategy import DefaultStrategy
@@ -37,7 +37,7 @@ class AdcStrategy(DefaultStrategy):
         """
         n = len(params["means"])
         means2d: Tensor = info[self.key_for_gradient]
-        gradient = means2d.absgrad if self.absgrad else means2d.grad  # type: ignore[attr-defined]
+        gradient = cast(Tensor, means2d.absgrad if self.absgrad else means2d.grad)  # type: ignore[attr-defined]
         scale = gradient.new_tensor([info["width"], info["height"]]) * (info["n_cameras"] / 2.0)
         if state["grad2d"] is None:
             state["grad2d"], state["count"] = gradient.new_zeros(n), gradient.new_zeros(n)
