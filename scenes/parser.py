@@ -102,9 +102,9 @@ class LpmDataParser(DataParser):
         if self._scene is None:
             self._scene = read_scene(self.config.data)
             for note in self._scene.notes:
-                CONSOLE.log(note)
+                CONSOLE.print(note)
             if not self._scene.lists and self.config.eval_interval == 0:
-                CONSOLE.log("eval_interval is 0: nothing is held out; all images are trained on and tested on")
+                CONSOLE.print("eval_interval is 0: nothing is held out; all images are trained on and tested on")
         return self._scene
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
