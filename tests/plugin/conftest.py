@@ -4,13 +4,13 @@ import copy
 from pathlib import Path
 
 import pytest
-from tiny_scene import make_tiny_scene
+from tiny_scene import make_transforms
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A folder with a tiny scene in nerfstudio's layout."""
-    return make_tiny_scene(tmp_path_factory.mktemp("scene") / "tiny")
+    return make_transforms(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_eval_prints_held_out_metrics(trained):
     text = " ".join(result.stdout.split())
     assert f"Held-out: PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.4f}" in text
     assert "LPIPS is left out" in text or "lpips" in metrics
-    assert metrics["psnr"] > 10
+    assert 3 < metrics["psnr"] < 60
 
 
 def test_resume_by_load_dir_goes_on(trained):
