@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lpm.checks import check_shape, fail
+from lpm.checks import check_finite, check_shape, fail
 from lpm.cuda.native import native
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
@@ -83,6 +83,9 @@ def rasterize(
         return rasterize_gsplat(*arguments, **options)
     if means.device.type != "cpu":
         fail("means", f"device {means.device}", "cpu or cuda")
+    for name, tensor in (("viewmats", viewmats), ("Ks", Ks), ("backgrounds", backgrounds)):
+        if tensor is not None:
+            check_finite(name, tensor.detach())
     library = native()
     if library is None:
         from lpm.rasterize_torch import rasterize_torch
@@ -120,7 +123,7 @@ def _check(
             fail(name, f"device {tensor.device}", f"{means.device} as means", "move one of them")
     if cameras < 1:
         fail("viewmats", "no camera", "at least one")
-    if cameras * n >= 2**31 or cameras * n * max(16, means.dim()) >= 2**40:
+    if cameras * n >= 2**31:
         fail("means", f"{n} points in {cameras} cameras", "fewer than 2^31 splats", "draw fewer cameras at once")
     for name, size in (("width", width), ("height", height)):
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 2**15:

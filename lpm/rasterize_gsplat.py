@@ -18,8 +18,7 @@ def rasterize_gsplat(
     """As `lpm.rasterize.rasterize`, which checks the shapes, by `gsplat.rasterization(packed=False)`.
 
     meta holds all that gsplat gives, with radii [C, N, 2] int32 from every version, and means2d the very tensor that
-    gsplat rasterized, so that `retain_grad()` and `.absgrad` work. A pair of harmonics is concatenated. The gradient
-    of `viewmats` is there only if they require it.
+    gsplat rasterized, so that `retain_grad()` and `.absgrad` work. A pair of harmonics is concatenated.
 
     Raises LpmError for float64, and where gsplat is missing.
     """

@@ -52,8 +52,9 @@ def rasterize_torch(
             splats["opacities"][-1] = opacities
         splats["radii"].append(radii)
         if render_mode.startswith("RGB"):
-            value = colors if colors.dim() == 2 else colors[camera]
-            if sh_degree is not None:
+            if sh_degree is None:
+                value = colors if colors.dim() == 2 else colors[camera]
+            else:
                 center = -torch.linalg.inv(viewmat[:3, :3]) @ viewmat[:3, 3]
                 seen = sh_colors(sh_degree, means[rows] - center, colors[rows])
                 value = seen.new_zeros(n, 3).index_copy(0, rows, seen)

@@ -37,8 +37,9 @@ S view_direction(const Camera<S>& camera, const S* mean, S* direction) {
     return inv;
 }
 
+// False if the sum is not finite: the cut at 0 would hide a minus infinity.
 template <typename S>
-void sh_color(const Harmonics<const S>& sh, int64_t point, const S* direction, S* color) {
+bool sh_color(const Harmonics<const S>& sh, int64_t point, const S* direction, S* color) {
     S basis[MAX_SH_BASES];
     sh_basis<S>(sh.degree, direction[0], direction[1], direction[2], basis);
     const S* first = sh.first + sh.first_stride * point;
@@ -46,7 +47,9 @@ void sh_color(const Harmonics<const S>& sh, int64_t point, const S* direction, S
     for (int c = 0; c < 3; c++) color[c] = S(0.5) + basis[0] * first[c];
     for (int k = 1; k < sh_bases(sh.degree); k++)
         for (int c = 0; c < 3; c++) color[c] += basis[k] * rest[3 * (k - 1) + c];
-    for (int c = 0; c < 3; c++) color[c] = color[c] < 0 ? S(0) : color[c];  // written so that a NaN stays one
+    const bool finite = all_finite(color, 3);
+    for (int c = 0; c < 3; c++) color[c] = max_of(color[c], S(0));
+    return finite;
 }
 
 // `add` is false for the first camera that sees the point: its row is then written, not added to.
@@ -108,8 +111,7 @@ int64_t forward(int threads, int64_t n, int cameras, const S* means, const S* qu
             } else if (colors) {
                 S direction[3];
                 view_direction(views[c], mean, direction);
-                sh_color(sh, i, direction, color);
-                finite_color &= all_finite(color, 3);
+                finite_color &= sh_color(sh, i, direction, color);
             }
             for (int k = 0; k < 2; k++) radii[2 * row + k] = splat.radius[k];
             for (int k = 0; k < 2; k++) means2d[2 * row + k] = splat.mean[k];

@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+
 from lpm.checks import LpmError
 from lpm.rasterize_gsplat import rasterize_gsplat
 
@@ -95,7 +96,7 @@ def test_float64_and_missing_gsplat_are_named(gsplat, monkeypatch):
     with pytest.raises(LpmError, match=r"means: torch\.float64; wanted torch\.float32"):
         rasterize_gsplat(**points(torch.float64), colors=torch.rand(N, 3))
     monkeypatch.setitem(sys.modules, "gsplat", None)
-    with pytest.raises(LpmError, match="gsplat: .*pip install gsplat"):
+    with pytest.raises(LpmError, match=r"gsplat: .*pip install gsplat"):
         rasterize_gsplat(**points(), colors=torch.rand(N, 3))
 
 
