@@ -33,20 +33,19 @@ class LpmDataset(InputDataset):
         """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
         path = self._dataparser_outputs.image_filenames[image_idx]
         image = load_image(path)
-        full = self._dataparser_outputs.cameras[image_idx]
-        if self.scale_factor != 1.0:
-            height, width = image.shape[:2]
-            size = (int(width * self.scale_factor), int(height * self.scale_factor))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        wanted = (int(self.cameras.height[image_idx]), int(self.cameras.width[image_idx]))
-        if image.shape[:2] != wanted:
-            got = load_image(path).shape
+        # Not self.cameras: undistortion changes the sizes there to those of the cropped images.
+        camera = self._dataparser_outputs.cameras[image_idx]
+        got, wanted = image.shape[1::-1], (int(camera.width), int(camera.height))
+        if got != wanted:
             fail(
                 path,
-                f"{got[1]}x{got[0]} pixels",
-                f"{int(full.width)}x{int(full.height)} as its camera says",
+                f"{got[0]}x{got[1]} pixels",
+                f"{wanted[0]}x{wanted[1]} as its camera says",
                 "resize the image or correct w and h of the camera",
             )
+        if self.scale_factor != 1.0:
+            size = (int(got[0] * self.scale_factor), int(got[1] * self.scale_factor))
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         return image
 
 

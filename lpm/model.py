@@ -225,7 +225,7 @@ class LpmModel(SplatfactoModel):
             part["scales"].exp(),
             torch.sigmoid(part["opacities"]).squeeze(-1),
             colors,
-            world_to_camera(to_world).to(self.device),
+            world_to_camera(to_world.to(self.device, torch.float32)),  # camera paths from JSON may hold integers
             Ks,
             width,
             height,

@@ -153,8 +153,11 @@ class LpmTrainer(Trainer):
         for parameter in model.parameters():
             parameter.grad = None
         checkpoint.set_random_state(state)
+        plan, points = model.schedule, model.num_points
+        edits = max(0, plan.stop - plan.start) // plan.every
+        at_most = min(points * 1.1**edits, plan.max_points or math.inf)  # an edit adds about a tenth
+        growth = (points + at_most) / 2 / points
         pixels = cached.shape[0] * cached.shape[1]
-        growth = max(1.0, 0.7 * (model.schedule.max_points or 2 * model.num_points) / model.num_points)
         loss = 1.2e-7 * pixels if self.device == "cpu" else 1e-3
         return min(seconds) * growth**0.6 + loss
 
