@@ -47,7 +47,8 @@ def rasterize_native(
     return out, alphas, meta
 
 
-def _ready(tensor: Tensor | None) -> Tensor | None:
+def _ready(tensor: Any) -> Any:
+    """A contiguous tensor without its history, or None for None."""
     return None if tensor is None else tensor.detach().contiguous()
 
 
@@ -100,8 +101,8 @@ class _Project(torch.autograd.Function):
             grad_conics = means.new_zeros(cameras, n, 3)
         if colors is not None and grad_colors is None:
             grad_colors = means.new_zeros(cameras, n, 3)
-        grads = (grad_means2d, grad_depths, grad_conics, grad_splat_opacities, grad_colors)
-        grads = tuple(map(_ready, grads))
+        given = (grad_means2d, grad_depths, grad_conics, grad_splat_opacities, grad_colors)
+        grads = tuple(map(_ready, given))
         out = [torch.empty_like(t) for t in (means, quats, scales)]
         out_opacities = torch.empty_like(opacities) if antialiased else None
         out_sh0, out_shN = (None if t is None else torch.empty_like(t) for t in (sh0, shN))
@@ -199,7 +200,6 @@ class _Raster(torch.autograd.Function):
         grad_backgrounds = None
         if ctx.needs_input_grad[6]:
             grad_backgrounds = ((1 - alphas) * grad_out[..., :channels]).sum((1, 2))
-        if not channels:
-            grad_values = None
-        grads = (grad_means2d, grad_conics, grad_values, grad_opacities, grad_depths, None, grad_backgrounds)
+        grad_colors = grad_values if channels else None
+        grads = (grad_means2d, grad_conics, grad_colors, grad_opacities, grad_depths, None, grad_backgrounds)
         return (*grads, *[None] * 5)

@@ -100,15 +100,28 @@ struct Tile {
 };
 constexpr int CHECK_EVERY = 16;  // splats between two looks at which rows are finished; divides BATCH
 
+// What depends on the row only, for all rows at once: read back as broadcasts, which cost nothing beside a load.
+template <typename S>
+struct RowTerms {
+    alignas(64) S dy[TILE], square[TILE];
+    RowTerms(S y, S half_c, int y0) {
+        const S top = y - (y0 + S(0.5));
+        for (int row = 0; row < TILE; row++) {
+            dy[row] = top - row;
+            square[row] = half_c * dy[row] * dy[row];
+        }
+    }
+};
+
 // One splat at one vector of pixels. Selects have a single compare each, which become masked moves.
 template <typename S>
 struct Blend {
     VecF<S> raw_alpha, alpha, after, weight;
 };
 template <typename S>
-inline __attribute__((always_inline)) Blend<S> blend(VecF<S> square_x, VecF<S> b_x, S half_c, S opacity, S dy, VecF<S> before) {
+inline __attribute__((always_inline)) Blend<S> blend(VecF<S> square_x, VecF<S> b_x, S square_y, S opacity, S dy, VecF<S> before) {
     typedef VecF<S> F;
-    const F sigma = square_x + dy * (b_x + half_c * dy);
+    const F sigma = square_x + dy * b_x + square_y;
     Blend<S> out;
     out.raw_alpha = falloff(sigma) * opacity;
     F alpha = out.raw_alpha > Limits<S>::max_alpha ? (F{} + Limits<S>::max_alpha) : out.raw_alpha;
@@ -141,14 +154,15 @@ void forward_tile(const Scene<S>& scene, const Tile<S>& tile, const S* backgroun
             square_x[h] = dx * dx * r.half_a;
             b_x[h] = dx * r.b;
         }
+        const RowTerms<S> terms(r.y, r.half_c, tile.y0);
         for (int row = r.rows.begin; row < r.rows.end; row++) {
             if (!(live >> row & 1)) continue;
-            const S dy = r.y - (tile.y0 + row + S(0.5));
+            const S dy = terms.dy[row];
             for (int h = 0; h < PER_ROW; h++) {
                 const int v = row * PER_ROW + h;
-                const Blend<S> b = blend<S>(square_x[h], b_x[h], r.half_c, r.opacity, dy, transmittance[v]);
-                for (int c = 0; c < CH; c++) sum[c][v] += b.weight * r.color[c];
-                transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : -vabs<S>(transmittance[v]);
+                const Blend<S> drawn = blend<S>(square_x[h], b_x[h], terms.square[row], r.opacity, dy, transmittance[v]);
+                for (int c = 0; c < CH; c++) sum[c][v] += drawn.weight * r.color[c];
+                transmittance[v] = drawn.after > Limits<S>::min_transmittance ? drawn.after : -vabs<S>(transmittance[v]);
             }
         }
     }
@@ -215,38 +229,41 @@ void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pa
         if (k + 6 < stop) __builtin_prefetch(slots + size_t(SLOT) * pair_slot[k + 6], 1);
         if (at % CHECK_EVERY == CHECK_EVERY - 1) live = tile.unfinished_rows(transmittance, live);
         const Record<S, CH>& r = records[at];
-        F dx[PER_ROW], square_x[PER_ROW], b_x[PER_ROW];
+        const F b = F{} + r.b, c = F{} + 2 * r.half_c;
+        F dx[PER_ROW], square_x[PER_ROW], a_x[PER_ROW], b_x[PER_ROW];
         for (int h = 0; h < PER_ROW; h++) {
             dx[h] = r.x - tile.column[h];
             square_x[h] = dx[h] * dx[h] * r.half_a;
+            a_x[h] = dx[h] * (2 * r.half_a);
             b_x[h] = dx[h] * r.b;
         }
         // s = d loss / d sigma per pixel. dx is the same in all rows, so that its moments follow from these three sums.
         F s_sum[PER_ROW] = {}, sy_sum[PER_ROW] = {}, syy_sum[PER_ROW] = {}, abs_x{}, abs_y{}, color_sum[CH];
         for (int c = 0; c < CH; c++) color_sum[c] = F{};
+        const RowTerms<S> terms(r.y, r.half_c, tile.y0);
         for (int row = r.rows.begin; row < r.rows.end; row++) {
             if (!(live >> row & 1)) continue;
-            const S dy = r.y - (tile.y0 + row + S(0.5));
+            const S dy = terms.dy[row];
             for (int h = 0; h < PER_ROW; h++) {
                 const int v = row * PER_ROW + h;
                 const F before = transmittance[v];
-                const Blend<S> b = blend<S>(square_x[h], b_x[h], r.half_c, r.opacity, dy, before);
+                const Blend<S> drawn = blend<S>(square_x[h], b_x[h], terms.square[row], r.opacity, dy, before);
                 F along = grad_color[0][v] * r.color[0];
                 for (int c = 1; c < CH; c++) along += grad_color[c][v] * r.color[c];
-                behind[v] -= b.weight * along;
-                const F grad_of_alpha = before * along - behind[v] * reciprocal(S(1) - b.alpha);
-                const F slope = b.raw_alpha > Limits<S>::max_alpha ? F{} : b.alpha;  // no gradient through the clamp
-                const F s = b.after > Limits<S>::min_transmittance ? -slope * grad_of_alpha : F{};
+                behind[v] -= drawn.weight * along;
+                const F grad_of_alpha = before * along - behind[v] * reciprocal(S(1) - drawn.alpha);
+                const F slope = drawn.raw_alpha > Limits<S>::max_alpha ? F{} : drawn.alpha;  // no gradient through the clamp
+                const F s = drawn.after > Limits<S>::min_transmittance ? -slope * grad_of_alpha : F{};
                 s_sum[h] += s;
                 sy_sum[h] += s * dy;
-                syy_sum[h] += s * (dy * dy);
+                syy_sum[h] += s * terms.square[row];
                 if (ABS) {
                     const F size = vabs<S>(s);
-                    abs_x += size * vabs<S>(2 * r.half_a * dx[h] + r.b * dy);
-                    abs_y += size * vabs<S>(b_x[h] + 2 * r.half_c * dy);
+                    abs_x += size * vabs<S>(a_x[h] + b * dy);
+                    abs_y += size * vabs<S>(b_x[h] + c * dy);
                 }
-                for (int c = 0; c < CH; c++) color_sum[c] += b.weight * grad_color[c][v];
-                transmittance[v] = b.after > Limits<S>::min_transmittance ? b.after : F{};
+                for (int c = 0; c < CH; c++) color_sum[c] += drawn.weight * grad_color[c][v];
+                transmittance[v] = drawn.after > Limits<S>::min_transmittance ? drawn.after : F{};
             }
         }
         F moments[SLOT];
@@ -258,7 +275,7 @@ void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pa
             moments[2] += sy_sum[h];
             moments[3] += dx[h] * x;
             moments[4] += dx[h] * sy_sum[h];
-            moments[5] += syy_sum[h];
+            moments[5] += syy_sum[h] * (1 / r.half_c);
         }
         for (int c = 0; c < CH; c++) moments[6 + c] = color_sum[c];
         if (ABS) {
