@@ -35,4 +35,4 @@ def contact_sheet(images: Sequence[Path], out: Path, columns: int = 4, rows: int
     sheet = Image.new("RGB", (across * (width + GAP) - GAP, down * (height + GAP) - GAP), "white")
     for i, picture in enumerate(small):
         sheet.paste(picture, ((i % columns) * (width + GAP), (i // columns) * (height + GAP)))
-    sheet.save(out, quality=88)
+    sheet.save(out, quality=78)

@@ -21,8 +21,9 @@ Pixels = NDArray[np.float32]
 SIZE = 1024
 
 
-def noise(rng: Rng, size: int = SIZE, falloff: float = 1.2, lowest: int = 2) -> Pixels:
-    """[size, size] tileable noise in 0..1 whose amplitude falls as frequency^-falloff, from `lowest` cycles up."""
+def noise(rng: Rng, size: int | None = None, falloff: float = 1.2, lowest: int = 2) -> Pixels:
+    """[size, size] (SIZE unless told) tileable noise in 0..1; amplitude ~ frequency^-falloff from `lowest` on."""
+    size = size or SIZE
     f = np.hypot(fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None]).astype(np.float32) * size
     amplitude = np.where(f >= lowest, np.maximum(f, 1.0) ** -(falloff + 0.5), 0.0)
     waves = np.empty(f.shape, np.complex64)
@@ -37,8 +38,9 @@ def mix(a: object, b: object, weight: Pixels) -> Pixels:
     return one + (two - one) * weight[..., None]
 
 
-def enlarge(cells: Pixels, size: int = SIZE) -> Pixels:
+def enlarge(cells: Pixels, size: int | None = None) -> Pixels:
     """`cells` [n, m, ...] as blocks, [size, size, ...]; nearest neighbour, so that n need not divide size."""
+    size = size or SIZE
     rows, columns = (np.arange(size) * n // size for n in cells.shape[:2])
     return cells[rows][:, columns]
 
@@ -100,20 +102,20 @@ def print_sheet(paper: tuple, ink: tuple, lines: int = 18) -> Callable[[Rng], Pi
 
     def make(rng: Rng) -> Pixels:
         image = mix(paper, (1.0, 1.0, 1.0), 0.3 * noise(rng, falloff=1.0))
-        pitch, row = SIZE // lines, 0
+        pitch, row, margin = SIZE // lines, 0, SIZE // 16
         while row < lines - 1:
             tall = 2 if rng.random() < 0.25 and row < lines - 2 else 1
             height = int(pitch * tall * 0.7)
             if rng.random() < 0.2:
-                left, right = np.sort(rng.integers(30, SIZE - 30, 2))
+                left, right = np.sort(rng.integers(margin // 2, SIZE - margin // 2, 2))
                 image[row * pitch : row * pitch + height, left:right] = rng.uniform(0.15, 0.85, 3)
             else:
-                count = int((SIZE - 120) / (height * 6 / 7))
+                count = int((SIZE - 2 * margin) / (height * 6 / 7))
                 glyphs = (rng.random((7, count * 6)) < 0.55) & (np.arange(count * 6) % 6 < 5)
-                width = min(int(count * height * 6 / 7 * rng.uniform(0.5, 1.0)), SIZE - 120)
-                ys, xs = np.arange(height) * 7 // height, np.arange(width) * glyphs.shape[1] // (SIZE - 120)
+                width = int((SIZE - 2 * margin) * rng.uniform(0.5, 1.0))
+                ys, xs = np.arange(height) * 7 // height, np.arange(width) * glyphs.shape[1] // (SIZE - 2 * margin)
                 stamp = glyphs[ys][:, xs][..., None]
-                part = image[row * pitch : row * pitch + height, 60 : 60 + width]
+                part = image[row * pitch : row * pitch + height, margin : margin + width]
                 part[:] = np.where(stamp, ink, part)
             row += tall
         return image
@@ -143,14 +145,17 @@ def landscape(rng: Rng) -> Pixels:
     size = 2 * SIZE
     up = np.linspace(-90, 90, size, dtype=np.float32)[:, None]
     clouds = enlarge(np.clip((noise(rng, falloff=1.4, lowest=3) - 0.45) * 4, 0, 1), size)
-    image = mix(
-        mix((0.78, 0.84, 0.9), (0.35, 0.52, 0.8), np.clip(up / 60, 0, 1) + np.zeros((1, size))), (0.93,) * 3, clouds
-    )
-    fine = np.tile(noise(rng, falloff=0.8, lowest=8), (2, 2))
+    fine = np.tile(noise(rng, falloff=0.8, lowest=8), (2, 2))[..., None]
+    blue = mix((0.78, 0.84, 0.9), (0.35, 0.52, 0.8), np.clip(up / 60, 0, 1))
+    image = mix(blue, (0.93, 0.93, 0.93), clouds)
     profile = enlarge(noise(rng, falloff=1.3, lowest=3)[:2], size)[[0, -1]]
-    for height, base, color in ((16, 7, (0.42, 0.5, 0.58)), (12, 3, (0.25, 0.36, 0.26))):
-        hill = (base + height * (profile[0 if height == 16 else 1] - 0.3))[None]
-        image = np.where((up < hill)[..., None], np.asarray(color, np.float32) * (0.5 + 1.0 * fine[..., None]), image)
+    horizon = slice(*np.searchsorted(up[:, 0], (-6, 24)))  # rows that hills can reach
+    for hill, height, base, color in zip(
+        profile, (16, 12), (7, 3), ((0.42, 0.5, 0.58), (0.25, 0.36, 0.26)), strict=True
+    ):
+        below = (up[horizon] < base + height * (hill - 0.3))[..., None]
+        image[horizon] = np.where(below, np.asarray(color, np.float32) * (0.5 + fine[horizon]), image[horizon])
+    image[: horizon.start] = np.array([0.36, 0.38, 0.28], np.float32) * (0.5 + fine[: horizon.start])
     count = 90
     left, width = rng.integers(0, size, count), rng.integers(size // 160, size // 50, count)
     for x, w, top in zip(left, width, rng.uniform(1.5, 9, count), strict=True):
@@ -158,7 +163,7 @@ def landscape(rng: Rng) -> Pixels:
         tone, window = rng.uniform(0.3, 0.85, 3), rng.random((len(rows) // 6 + 1, w // 6 + 1)) < 0.5
         block = tone * np.where(window[np.arange(len(rows)) // 6][:, np.arange(w) // 6], 1.0, 0.55)[..., None]
         image[rows[:, None], (x + np.arange(w))[None] % size] = block
-    return np.where((up < -6)[..., None], np.array([0.36, 0.38, 0.28], np.float32) * (0.5 + fine[..., None]), image)
+    return image
 
 
 def usable_cpus() -> int:

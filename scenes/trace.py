@@ -5,6 +5,7 @@ Rays are unnormalised with a unit step along the camera's axis, so the ray param
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from lpm.scenes.scene import Floats
 from lpm.scenes.textures import Atlas
 
 FAR = 1e9
-RAYS_AT_ONCE = 50_000  # keeps the arrays of one step in the cache, and memory small
+BLOCK = 96  # pixels a side that are traced at once: small enough for the cache, and for most solids to be outside
 
 
 @dataclass
@@ -78,6 +79,9 @@ class World:
     high: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        reach = [s.radius for s in self.solids]
+        self.box_low = np.array([s.low for s in self.solids]) - np.array(reach)[:, None]
+        self.box_high = np.array([s.high or s.low for s in self.solids]) + np.array(reach)[:, None]
         self.low = torch.tensor([s.low for s in self.solids])
         self.high = torch.tensor([s.high or s.low for s in self.solids])
         self.radius = torch.tensor([s.radius for s in self.solids])
@@ -85,6 +89,19 @@ class World:
         self.glow = torch.tensor([s.glow for s in self.solids])
         self.shine = torch.tensor([s.shine for s in self.solids])
         self.texture = torch.tensor([self.atlas.index(s.texture) for s in self.solids])
+
+    def near_box(self, low: Floats, high: Floats) -> list[int]:
+        """The solids whose bounding boxes touch the box from `low` to `high`."""
+        return np.flatnonzero(((self.box_low <= high) & (self.box_high >= low)).all(1)).tolist()
+
+    def in_frustum(self, c2w: Floats, left: float, right: float, bottom: float, top: float) -> list[int]:
+        """The solids that may be seen from `c2w` within these slopes (x/depth and y/depth, camera axes of OpenGL)."""
+        steps = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1]), -1).reshape(8, 1, 3)
+        corners = self.box_low + steps * (self.box_high - self.box_low)
+        x, y, back = np.moveaxis((corners - c2w[:3, 3]) @ c2w[:3, :3], -1, 0)
+        # A box is outside if all its corners are outside of one side of the pyramid.
+        sides = [x < -left * back, x > -right * back, y < -bottom * back, y > -top * back, back > 0]
+        return np.flatnonzero(~np.any([side.all(0) for side in sides], axis=0)).tolist()
 
     def distance(self, points: Floats) -> Floats:
         """[N] distance of `points` [N, 3] to the nearest surface."""
@@ -112,15 +129,16 @@ def slabs(low: Sequence[float], high: Sequence[float], origin: Vec, inverse: Vec
     return enter, leave
 
 
-def cast(world: World, origin: Vec, direction: Vec, start: float = 1e-3, shadow: bool = False) -> tuple[Tensor, Tensor]:
-    """First hit of rays: parameter [R] (FAR if none) and the solid's number [R]. A shadow ray passes what glows."""
+def cast(
+    world: World, origin: Vec, direction: Vec, among: list[int] | None = None, start: float = 1e-3
+) -> tuple[Tensor, Tensor]:
+    """First hit of rays with the solids `among` (None: all): parameter [R], FAR if none, and the solid's number [R]."""
     inverse = tuple(1.0 / torch.where(d.abs() < 1e-9, torch.full_like(d, 1e-9), d) for d in direction)
     best = torch.full_like(direction[0], FAR)
     number = torch.zeros_like(best, dtype=torch.int64)
     square = dot(direction, direction)
-    for i, solid in enumerate(world.solids):
-        if shadow and solid.glow:
-            continue
+    for i in range(len(world.solids)) if among is None else among:
+        solid = world.solids[i]
         if solid.high is not None:
             at, leave = slabs(solid.low, solid.high, origin, inverse)  # type: ignore[arg-type]
             hit = (at <= leave) & (at > start) & (at < best)
@@ -172,7 +190,9 @@ def shade(world: World, origin: Vec, direction: Vec, at: Tensor, number: Tensor,
 
     to_light = torch.tensor(world.light) - point
     lifted = point + 2e-3 * normal
-    blocked, _ = cast(world, lifted.unbind(1), to_light.unbind(1), 1e-4, shadow=True)  # type: ignore[arg-type]
+    ends = torch.cat([lifted[at < FAR], torch.tensor([world.light])]).double().numpy()
+    between = [i for i in world.near_box(ends.min(0), ends.max(0)) if not world.solids[i].glow]
+    blocked, _ = cast(world, lifted.unbind(1), to_light.unbind(1), between, 1e-4)  # type: ignore[arg-type]
     lit = (blocked > 1.0).float()
     toward = torch.nn.functional.normalize(to_light, dim=1)
     diffuse = (normal * toward).sum(1).clamp(0) * lit
@@ -183,9 +203,9 @@ def shade(world: World, origin: Vec, direction: Vec, at: Tensor, number: Tensor,
     return color * light[:, None] + highlight[:, None]
 
 
-def seen(world: World, origin: Vec, direction: Vec, pixel: float) -> Tensor:
-    """[R, 3] colours along rays, through and mirrored in the pane."""
-    at, number = cast(world, origin, direction)
+def seen(world: World, origin: Vec, direction: Vec, pixel: float, among: list[int]) -> Tensor:
+    """[R, 3] colours along rays that can meet the solids `among`, through and mirrored in the pane."""
+    at, number = cast(world, origin, direction, among)
     color = shade(world, origin, direction, at, number, pixel)
     if world.pane is None:
         return color
@@ -238,17 +258,20 @@ def shoot(world: World, c2w: Floats, intrinsics: Floats, width: int, height: int
         local = torch.stack([(x - cx) / fx, -(y - cy) / fy, -torch.ones_like(x)], -1).reshape(-1, 3)
         return (local @ turn.T).unbind(1)  # type: ignore[return-value]
 
-    rows_at_once = max(RAYS_AT_ONCE // (4 * width), 1)
-    parts: list[tuple[Tensor, ...]] = []
-    for top in range(0, height, rows_at_once):
-        rows = torch.arange(top, min(top + rows_at_once, height)).float()
-        columns = torch.arange(width).float()
-        fine_rows = (rows[:, None] + torch.tensor([0.25, 0.75])).flatten()
-        fine_columns = (columns[:, None] + torch.tensor([0.25, 0.75])).flatten()
-        fine = rays(fine_rows, fine_columns)
-        color = seen(world, origin, fine, 0.5 / fx).reshape(len(rows), 2, width, 2, 3).mean((1, 3))
+    color, depth = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
+    solid, glass = np.empty((height, width), np.int64), np.empty((height, width), bool)
+    quarter = torch.tensor([0.25, 0.75])
+    for top, left in itertools.product(range(0, height, BLOCK), range(0, width, BLOCK)):
+        bottom, right = min(top + BLOCK, height), min(left + BLOCK, width)
+        block = np.s_[top:bottom, left:right]
+        rows, columns = torch.arange(top, bottom).float(), torch.arange(left, right).float()
+        among = world.in_frustum(c2w, (left - cx) / fx, (right - cx) / fx, (cy - bottom) / fy, (cy - top) / fy)
+        fine = rays((rows[:, None] + quarter).flatten(), (columns[:, None] + quarter).flatten())
+        shades = seen(world, origin, fine, 0.5 / fx, among)
+        color[block] = shades.reshape(len(rows), 2, len(columns), 2, 3).mean((1, 3)).numpy()
         middle = rays(rows + 0.5, columns + 0.5)
-        at, number = cast(world, origin, middle)
-        glass = pane_hits(world, origin, middle, at)
-        parts.append((color, *(x.reshape(len(rows), width) for x in (at, number, glass))))
-    return Shot(*(torch.cat(x).numpy() for x in zip(*parts, strict=True)))
+        at, number = cast(world, origin, middle, among)
+        through = pane_hits(world, origin, middle, at)
+        for whole, part in ((depth, at), (solid, number), (glass, through)):
+            whole[block] = part.reshape(len(rows), len(columns)).numpy()
+    return Shot(color, depth, solid, glass)
