@@ -7,16 +7,19 @@ z forward), quaternions wxyz. Tracks are skipped for now; `read_images` and `rea
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from lpm.checks import fail
+from lpm.checks import LpmError, fail
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import Layout
 from lpm.scenes.scene import Floats, Points, Scene, check_intrinsics, check_pose, rotation
 
+T = TypeVar("T")
 # Model id -> name and number of parameters, as COLMAP numbers them.
 MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -149,13 +152,13 @@ def read_model_points(folder: Path) -> Points | None:
     return guarded(read_points, path)
 
 
-def guarded(read, path: Path):
+def guarded(read: Callable[[Path], T], path: Path) -> T:
     """`read(path)`, with a broken file said as an LpmError that names it."""
     try:
         return read(path)
-    except (struct.error, IndexError, ValueError, UnicodeDecodeError) as error:
-        if type(error).__name__ == "LpmError":
-            raise
+    except LpmError:
+        raise
+    except (struct.error, IndexError, ValueError) as error:
         fail(path, f"cannot be read ({error})", f"COLMAP's {path.stem} table", BROKEN)
 
 
