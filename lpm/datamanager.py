@@ -13,7 +13,6 @@ from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
-from lpm.checks import fail
 from lpm.scenes.images import load_image
 from lpm.scenes.parser import LpmDataParserConfig
 
@@ -27,24 +26,14 @@ def fitting_scale(longest: int, device_type: str) -> float:
 
 
 class LpmDataset(InputDataset):
-    """nerfstudio's dataset; an image that cannot be decoded, or has another size than its camera, is named."""
+    """nerfstudio's dataset; an image that cannot be decoded is named."""
 
     def get_numpy_image(self, image_idx: int) -> np.ndarray:
         """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
-        path = self._dataparser_outputs.image_filenames[image_idx]
-        image = load_image(path)
-        # Not self.cameras: undistortion changes the sizes there to those of the cropped images.
-        camera = self._dataparser_outputs.cameras[image_idx]
-        got, wanted = image.shape[1::-1], (int(camera.width), int(camera.height))
-        if got != wanted:
-            fail(
-                path,
-                f"{got[0]}x{got[1]} pixels",
-                f"{wanted[0]}x{wanted[1]} as its camera says",
-                "resize the image or correct w and h of the camera",
-            )
+        image = load_image(self._dataparser_outputs.image_filenames[image_idx])
         if self.scale_factor != 1.0:
-            size = (int(got[0] * self.scale_factor), int(got[1] * self.scale_factor))
+            height, width = image.shape[:2]
+            size = (int(width * self.scale_factor), int(height * self.scale_factor))
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         return image
 

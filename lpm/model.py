@@ -68,6 +68,10 @@ class LpmModelConfig(SplatfactoModelConfig):
     """Steps until the resolution doubles. None: a tenth of the run."""
     background_color: str = "random"  # type: ignore[assignment]
     """random (in training), black or white."""
+    init_opacity: float = 0.1
+    """Opacity that points start with."""
+    init_scale: float = 1.0
+    """Size that points start with, times the distance to their neighbours."""
     opacity_reg: float = 0.01
     """Weight of the mean opacity in the loss (mcmc only)."""
     scale_reg: float = 0.01
@@ -95,9 +99,8 @@ class LpmModel(SplatfactoModel):
         config = self.config
         self.scene_extent = float(self.kwargs.get("metadata", {}).get("scene_extent", 1.0))
         self.schedule = self._schedule()
-        opacity, scale_factor = (0.5, 0.1) if config.strategy == "mcmc" else (0.1, 1.0)
         xyz, rgb = self._start_points()
-        self.gauss_params = gaussians.from_points(xyz, rgb, config.sh_degree, opacity, scale_factor)
+        self.gauss_params = gaussians.from_points(xyz, rgb, config.sh_degree, config.init_opacity, config.init_scale)
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
         if config.use_bilateral_grid:
             x, y, w = config.grid_shape

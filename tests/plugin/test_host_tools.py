@@ -70,17 +70,27 @@ def test_eval_prints_held_out_metrics(trained):
     assert 3 < metrics["psnr"] < 60
 
 
-def test_resume_by_load_dir_goes_on(trained):
+def test_resume_by_load_dir_goes_on(trained, tiny):
     folder, run, _ = trained
     result = call(
-        "ns-train", "lpm-splat", "--data", folder / "unused", "--load-dir", run / "nerfstudio_models",
-        "--max-num-iterations", STEPS + 20, "--viewer.quit-on-train-completion", "True", "--timestamp", "second",
-        "--experiment-name", "tiny", cwd=folder, check=False,
+        "ns-train", "lpm-splat", "--data", tiny, "--load-dir", run / "nerfstudio_models", "--max-num-iterations",
+        STEPS + 5, "--viewer.quit-on-train-completion", "True", "--timestamp", "second", "--experiment-name", "tiny",
+        cwd=folder,
     )  # fmt: skip
-    assert result.returncode != 0  # a scene that is not there
-    assert "error:" in result.stdout
+    assert f"step-{STEPS - 1:09d}.ckpt: step {STEPS}." in " ".join(result.stdout.split())
+    assert (run.parent / "second" / "nerfstudio_models" / f"step-{STEPS + 4:09d}.ckpt").exists()
+
+
+def test_bad_input_ends_in_one_line(trained):
+    """As a process: every kind of bad input is in tests/unit/test_bad_input.py."""
+    folder, _, _ = trained
+    result = call(
+        "ns-train", "lpm-splat", "--data", folder / "nowhere", "--timestamp", "third", cwd=folder, check=False
+    )
+    assert result.returncode != 0
+    assert result.stdout.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in result.stdout
-    assert not (run.parent / "second").exists()
+    assert not list(folder.rglob("third"))
 
 
 def test_render_dataset_and_interpolate(trained):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_scene
+from nerfstudio.scripts.train import main as ns_train
 from PIL import Image
 
 from lpm.checks import LpmError
-from lpm.scenes.images import load_image
-from lpm.scenes.parser import LpmDataParserConfig
+from lpm.config import lpm_splat
 from lpm.scenes.ply import write_points
 
 
@@ -170,12 +171,12 @@ CASES: list[Case] = [
 ]
 
 
-def read_all(folder: Path) -> None:
-    """What training does first: the parser for both splits, then every image decoded."""
-    parser = LpmDataParserConfig(data=folder).setup()
-    for split in ("train", "val"):
-        for path in parser.get_dataparser_outputs(split).image_filenames:
-            load_image(path)
+def train(folder: Path) -> None:
+    """What `ns-train lpm-splat --data FOLDER` does, beside the scene: its run would be in `outputs`."""
+    config = copy.deepcopy(lpm_splat.config)
+    config.data, config.output_dir = folder, folder.parent / "outputs"
+    config.max_num_iterations, config.vis = 2, "tensorboard"
+    ns_train(config)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -184,9 +185,10 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 def test_the_good_scene_is_good(tmp_path):
     folder = tiny_scene.make_transforms(tmp_path / "scene")
-    before = snapshot(tmp_path)
-    read_all(folder)
-    assert snapshot(tmp_path) == before
+    before = snapshot(folder)
+    train(folder)
+    assert snapshot(folder) == before
+    assert list((tmp_path / "outputs").rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize(("change", "names", "advises"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
@@ -195,9 +197,10 @@ def test_bad_input(tmp_path, change, names, advises):
     change(folder)
     before = snapshot(tmp_path)
     with pytest.raises(LpmError, match=names) as caught:
-        read_all(folder)
+        train(folder)
     text = str(caught.value)
     assert "\n" not in text
     assert "; wanted " in text
     assert re.search(advises, text), text
     assert snapshot(tmp_path) == before
+    assert not (tmp_path / "outputs").exists()
