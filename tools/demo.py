@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -22,6 +24,14 @@ def run(title: str, *command: object) -> float:
     if code:
         sys.exit(f"[demo] {command[0]} ended with code {code}")
     return time.perf_counter() - start
+
+
+def contact_sheet(folder: Path, out: Path) -> None:
+    """One picture of the first four pairs of photo and render that ns-eval left in `folder`."""
+    pairs = [cv2.imread(str(path)) for path in sorted(folder.glob("*.png"))[:4]]
+    frame = [cv2.copyMakeBorder(pair, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for pair in pairs]
+    rows = [cv2.hconcat(frame[i : i + 2]) for i in range(0, len(frame) - 1, 2)] or frame[:1]
+    cv2.imwrite(str(out), cv2.vconcat(rows), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def main() -> None:
@@ -51,11 +61,13 @@ def main() -> None:
     ply = options.out / f"{options.scene}.ply"
     run("4 of 4: a PLY for other viewers", "lpm-export", "ply", run_folder, ply)
 
+    sheet = options.out / f"{options.scene}.jpg"
+    contact_sheet(ROOT / run_folder / "eval", ROOT / sheet)
     result = json.loads((ROOT / evaluation).read_text())["results"]
     print(
         f"\n\033[1mHeld-out PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}; "
         f"trained in {seconds:.0f} s.\033[0m\n"
-        f"  photo beside render:    {run_folder / 'eval'}\n"
+        f"  photo beside render:    {sheet}\n"
         f"  Gaussians:              {ply}  (drop it on superspl.at/editor, or import it in Unity or Blender)\n"
         f"  look at it here:        .venv/bin/ns-viewer --load-config {run_folder / 'config.yml'}\n"
         f"  train on your own:      .venv/bin/ns-train lpm-splat --data FOLDER"
