@@ -251,7 +251,7 @@ void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pa
                 F along = grad_color[0][v] * r.color[0];
                 for (int c = 1; c < CH; c++) along += grad_color[c][v] * r.color[c];
                 behind[v] -= drawn.weight * along;
-                const F grad_of_alpha = before * along - behind[v] * reciprocal(S(1) - drawn.alpha);
+                const F grad_of_alpha = before * along - behind[v] / (S(1) - drawn.alpha);
                 const F slope = drawn.raw_alpha > Limits<S>::max_alpha ? F{} : drawn.alpha;  // no gradient through the clamp
                 const F s = drawn.after > Limits<S>::min_transmittance ? -slope * grad_of_alpha : F{};
                 s_sum[h] += s;

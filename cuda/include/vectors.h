@@ -5,9 +5,6 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
 
 namespace lpm {
 
@@ -71,20 +68,6 @@ inline VecF<double> falloff(VecF<double> s) {
     for (int k = 0; k < lanes<double>; k++) result[k] = std::exp(-s[k]);
     return result;
 }
-
-// 1 / x to about 1e-7. A division takes as long as ten other operations.
-inline VecF<float> reciprocal(VecF<float> x) {
-#if defined(__AVX512F__)
-    const VecF<float> guess = (VecF<float>)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
-    return guess * (2.f - x * guess);
-#elif defined(__AVX__)
-    const VecF<float> guess = (VecF<float>)_mm256_rcp_ps((__m256)x);
-    return guess * (2.f - x * guess);
-#else
-    return 1.f / x;
-#endif
-}
-inline VecF<double> reciprocal(VecF<double> x) { return 1.0 / x; }
 
 // Lane k of the result is lane fold_source(k) of the two vectors side by side.
 template <typename S, int WIDTH, bool HIGH>
