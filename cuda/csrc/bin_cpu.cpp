@@ -52,8 +52,8 @@ void radix_sort(int threads, std::vector<Entry<Key>>& entries) {
     constexpr int BITS = 11, DIGITS = 1 << BITS;
     const int64_t n = int64_t(entries.size());
     std::vector<Entry<Key>> other(n);
-    // Starting threads costs as much as sorting tens of thousands, and far more on a machine that is busy.
-    threads = int(std::min<int64_t>(threads, n / 100000 + 1));
+    // 100,000 entries take a millisecond; six parallel regions take longer than that on a machine that is busy.
+    threads = int(std::min<int64_t>(threads, n / 400000 + 1));
     std::vector<int64_t> place(size_t(threads) * DIGITS);
     for (int shift = 0; shift < int(sizeof(Key) * 8); shift += BITS) {
         std::fill(place.begin(), place.end(), 0);
