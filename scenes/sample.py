@@ -70,7 +70,7 @@ def truth(
         in_front = int((z[rows] < 0.95 * shot.depth[at[:, 0], at[:, 1]]).sum())
         shares = {key: round(float(((mark & bit) > 0).mean()), 5) for key, bit in LABELS.items()}
         visible[name] = {**shares, "false_points": in_front}
-    solids = [
+    solids: list[dict[str, object]] = [
         {"name": s.name, "region": s.region, "low": s.low, "high": s.high}
         if s.high is not None
         else {"name": s.name, "region": s.region, "centre": s.low, "radius": s.radius}

@@ -160,7 +160,8 @@ def read_transforms(layout: Layout) -> Scene:
         points = read_points(root / meta["ply_file_path"])
     elif any((model / f"points3D.{end}").is_file() for end in ("bin", "txt")):
         # Written by an old ns-process-data, without a PLY: COLMAP's own points, brought into this file's frame.
-        points = read_model_points(model).moved(transform)
+        found = read_model_points(model)
+        points = found.moved(transform) if found is not None else None
     return Scene(
         layout=layout,
         points=points,

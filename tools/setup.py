@@ -98,7 +98,7 @@ def main() -> None:
     pip("install", "--upgrade", "pip", "setuptools<81", "wheel")
     pip("install", pinned("torch"))
     if not compiler:
-        say("no C++ compiler: the slow torch rasterizer will serve; apt-get install g++ makes it 20 times faster")
+        say("no C++ compiler: the slow torch rasterizer will serve; apt-get install g++ makes it 50 times faster")
         install_stand_ins()
     say("installing nerfstudio, gsplat and what they need (2 of 3, a few minutes)")
     pip("install", "-c", "constraints.txt", pinned("nerfstudio"), pinned("gsplat"), pinned("torchvision"))
