@@ -120,6 +120,7 @@ class LpmModel(SplatfactoModel):
             split_scale=config.densify_size_thresh,
             prune_scale=config.cull_scale_thresh,
             revised_opacity=config.revised_opacity,
+            rasterize_mode=config.rasterize_mode,
         )
         self.reset_strategy_state()
 
@@ -133,7 +134,7 @@ class LpmModel(SplatfactoModel):
     def _schedule(self) -> Schedule:
         c = self.config
         steps = c.max_steps or 30_000
-        stop = steps * 5 // 6 if c.strategy == "mcmc" else steps // 2
+        stop = steps // 2 if c.strategy in ("adc", "absgrad") else steps * 5 // 6
         return Schedule(
             steps=steps,
             start=min(500, steps // 12) if c.warmup_length is None else c.warmup_length,
@@ -239,6 +240,7 @@ class LpmModel(SplatfactoModel):
             absgrad=self.strategy.absgrad and self.training,
         )
         if self.training:
+            self.info["view"] = (camera.metadata or {}).get("cam_idx")
             self.strategy.step_pre_backward(
                 self.gauss_params, self._gaussian_optimizers(), self.strategy_state, self.step, self.info
             )
@@ -279,6 +281,8 @@ class LpmModel(SplatfactoModel):
         if "mask" in batch:
             mask = self._downscale_if_required(batch["mask"]).to(self.device)
             truth, render = truth * mask, render * mask
+        if self.training:  # what error maps are made from
+            self.info.update(render=render, truth=truth, mask=batch.get("mask"))
         loss = {"main_loss": l1_dssim(render, truth, config.ssim_lambda)}
         if config.strategy == "mcmc":
             loss["opacity_reg"] = config.opacity_reg * torch.sigmoid(self.opacities).mean()

@@ -20,8 +20,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from lpm import checkpoint
 from lpm.checks import LpmError, fail
 from lpm.datamanager import LpmDatamanager
-from lpm.model import LpmModel, LpmModelConfig
+from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.runs import latest_checkpoint
+from lpm.strategy.lpm import LpmStrategy
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
 MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
@@ -79,7 +80,18 @@ class LpmTrainer(Trainer):
         except LpmError:
             self._remove_empty_run()
             raise
+        self._attach_cameras()
         self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
+
+    def _attach_cameras(self) -> None:
+        """Tells a strategy that works on the training views where they were taken."""
+        if isinstance(self.model.strategy, LpmStrategy):
+            assert self.data.train_dataset is not None
+            cameras = self.data.train_dataset.cameras.to(self.device)
+            sizes = list(zip(cameras.width.flatten().tolist(), cameras.height.flatten().tolist(), strict=True))
+            self.model.strategy.attach(
+                world_to_camera(cameras.camera_to_worlds), cameras.get_intrinsics_matrices(), sizes
+            )  # fmt: skip
 
     def _remove_empty_run(self) -> None:
         if any(self.base_dir.rglob("*.ckpt")):
@@ -164,7 +176,7 @@ class LpmTrainer(Trainer):
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
         """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones."""
-        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        path, strategy = self.checkpoint_dir / f"step-{step:09d}.ckpt", self.model.strategy
         pipeline = cast(torch.nn.Module, getattr(self.pipeline, "module", self.pipeline))
         state = {
             "step": step,
@@ -175,6 +187,7 @@ class LpmTrainer(Trainer):
             "lpm": {
                 "strategy": self.model.config.strategy,
                 "strategy_state": self.model.strategy_state,
+                "strategy_extra": strategy.extra_state() if isinstance(strategy, LpmStrategy) else None,
                 "sampling": self.data.sampling_state(),
                 "random": checkpoint.random_state(),
             },
@@ -212,6 +225,8 @@ class LpmTrainer(Trainer):
             return
         for key, value in own["strategy_state"].items():
             model.strategy_state[key] = value.to(self.device) if isinstance(value, torch.Tensor) else value
+        if isinstance(model.strategy, LpmStrategy):
+            model.strategy.load_extra_state(own["strategy_extra"], self.device)
         self.data.set_sampling_state(own["sampling"])
         checkpoint.set_random_state(own["random"])
 

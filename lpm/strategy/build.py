@@ -8,10 +8,11 @@ from typing import Literal
 from gsplat.strategy.base import Strategy
 
 from lpm.strategy.adc import AdcStrategy
+from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.mcmc import McmcStrategy
 
-StrategyName = Literal["adc", "absgrad", "mcmc"]
-STRATEGIES: tuple[str, ...] = ("adc", "absgrad", "mcmc")
+StrategyName = Literal["adc", "absgrad", "mcmc", "lpm"]
+STRATEGIES: tuple[str, ...] = ("adc", "absgrad", "mcmc", "lpm")
 
 # Published thresholds on the mean gradient of means2d (in units of half the image): 3DGS and AbsGS.
 GRADIENT_THRESHOLD = {"adc": 0.0002, "absgrad": 0.0008}
@@ -39,9 +40,18 @@ class Schedule:
 
 def make_strategy(
     name: str, schedule: Schedule, *, grad_threshold: float | None, prune_opacity: float, split_scale: float,
-    prune_scale: float, revised_opacity: bool,
+    prune_scale: float, revised_opacity: bool, rasterize_mode: str = "classic",
 ) -> Strategy:  # fmt: skip
     """The strategy `name`. Scales are relative to the scene's extent; `grad_threshold` None takes the published one."""
+    if name == "lpm":
+        return LpmStrategy(
+            max_points=schedule.max_points or 1_000_000,
+            refine_start_iter=schedule.start,
+            refine_stop_iter=schedule.stop,
+            refine_every=schedule.every,
+            prune_opacity=prune_opacity,
+            rasterize_mode=rasterize_mode,
+        )
     if name == "mcmc":
         return McmcStrategy(
             cap_max=schedule.max_points or 1_000_000,
