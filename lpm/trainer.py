@@ -14,11 +14,13 @@ import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from lpm import checkpoint
+from lpm import checkpoint, records
 from lpm.checks import LpmError, fail
+from lpm.correspond import Views
 from lpm.datamanager import LpmDatamanager
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.runs import latest_checkpoint
@@ -80,18 +82,35 @@ class LpmTrainer(Trainer):
         except LpmError:
             self._remove_empty_run()
             raise
-        self._attach_cameras()
+        self._attach_views()
         self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
 
-    def _attach_cameras(self) -> None:
-        """Tells a strategy that works on the training views where they were taken."""
-        if isinstance(self.model.strategy, LpmStrategy):
-            assert self.data.train_dataset is not None
-            cameras = self.data.train_dataset.cameras.to(self.device)
-            sizes = list(zip(cameras.width.flatten().tolist(), cameras.height.flatten().tolist(), strict=True))
-            self.model.strategy.attach(
-                world_to_camera(cameras.camera_to_worlds), cameras.get_intrinsics_matrices(), sizes
-            )  # fmt: skip
+    def _attach_views(self) -> None:
+        """Hands the training photos to a strategy that works on them, and writes what it does into the run's folder."""
+        strategy = self.model.strategy
+        if not isinstance(strategy, LpmStrategy):
+            return
+        cached = self.data.cached_train  # first: undistortion changes the cameras
+        assert self.data.train_dataset is not None
+        cameras = self.data.train_dataset.cameras.to(self.device)
+        masks = [data.get("mask", torch.ones(data["image"].shape[:2], dtype=torch.bool)) for data in cached]
+        views = Views(
+            images=[data["image"] for data in cached],
+            Ks=cameras.get_intrinsics_matrices(),
+            viewmats=world_to_camera(cameras.camera_to_worlds),
+            masks=masks if any("mask" in data for data in cached) else None,
+        )
+        points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
+        strategy.attach(views, None if points is None else points.to(self.device))
+        path = self.base_dir / "edits.jsonl"
+
+        def on_event(record: records.EditRecord) -> None:
+            records.append(path, record)
+            CONSOLE.log(record.line())
+            for name in ("split", "inserted", "pruned", "reset", "points", "seconds"):
+                writer.put_scalar(name=f"Point management/{name}", scalar=getattr(record, name), step=record.step)
+
+        strategy.on_event = on_event
 
     def _remove_empty_run(self) -> None:
         if any(self.base_dir.rglob("*.ckpt")):

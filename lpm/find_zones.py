@@ -1,0 +1,94 @@
+"""From the error maps of a few views to their zones: bad tiles, depth by the photos, kind of each tile."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lpm.correspond import Views
+from lpm.evidence import Evidence
+from lpm.plane_sweep import plane_sweep
+from lpm.zones import NO_EVIDENCE, ViewZones, classify, regions
+
+TILE = 16  # pixels; a patch of the sweep must fit well inside
+
+
+def coarse(error: Tensor, size: tuple[int, int], tile: int = TILE) -> Tensor:
+    """An error map of any resolution as means over tiles of `tile` pixels of an image of `size` (width, height)."""
+    width, height = size
+    return F.interpolate(error[None, None], (-(-height // tile), -(-width // tile)), mode="area")[0, 0]
+
+
+def depth_range(params, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Where to look for surfaces: a generous range around the z-depths (world) of the points that a view draws.
+
+    A false front is nearer than the surface it hides and a hole is farther than what stands around it, so the range is
+    wider than what is drawn.
+    """
+    z = params["means"].detach() @ viewmat[2, :3] + viewmat[2, 3]
+    z = z[visible & (z > 0)]
+    if len(z) == 0:
+        return viewmat.new_tensor(0.1), viewmat.new_tensor(torch.inf)
+    some = z[:: max(1, len(z) // 4096)]  # a quantile needs no more
+    return 0.5 * some.quantile(0.02), 3.0 * some.quantile(0.98)
+
+
+def find_zones(
+    views: Views,
+    neighbours: Tensor,
+    chosen: list[int],
+    errors: dict[int, Tensor],
+    evidence: list[Evidence],
+    params,
+    threshold: float,
+    most_tiles: int = 160,
+) -> list[ViewZones]:
+    """Zones of the `chosen` views.
+
+    Args:
+        neighbours: [V, k] from covisible(). errors: view -> error map. evidence: of each chosen view.
+        threshold: error above which a tile is bad.
+        most_tiles: at most so many tiles are given a depth, the worst ones; it bounds the time of an event.
+
+    Returns:
+        One ViewZones for each chosen view, in their order; a view without a bad tile has labels of 0 only.
+    """
+    sizes = [(int(views.images[v].shape[1]), int(views.images[v].shape[0])) for v in chosen]
+    maps = [coarse(errors[v], size) for v, size in zip(chosen, sizes, strict=True)]
+    worst = torch.cat([m.flatten() for m in maps])
+    threshold = max(threshold, float(worst.topk(min(most_tiles, len(worst))).values[-1]))
+    found, view, pixels, near, far = [], [], [], [], []
+    for v, size, error, seen in zip(chosen, sizes, maps, evidence, strict=True):
+        rows, columns = error.shape
+        at = (error > threshold).nonzero()
+        x = (at[:, 1] * TILE + TILE / 2).clamp(max=size[0] - 1)
+        y = (at[:, 0] * TILE + TILE / 2).clamp(max=size[1] - 1)
+        nearest, farthest = depth_range(params, views.viewmats[v], seen.visible)
+        view.append(torch.full((len(at),), v, device=error.device))
+        pixels.append(torch.stack([x, y], 1).float())
+        near.append(nearest.expand(len(at)))
+        far.append(farthest.expand(len(at)))
+        empty = error.new_full((rows, columns), torch.inf)
+        kind = torch.full((rows, columns), -1, device=error.device)
+        labels = regions(error, threshold)
+        found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, empty, -empty, labels, kind))
+    if sum(len(p) for p in pixels) == 0:
+        return found
+    sweep = plane_sweep(
+        views, torch.cat(view), torch.cat(pixels), neighbours, torch.cat(near), torch.cat(far), hypotheses=96
+    )
+    start = 0
+    for zones, seen, place in zip(found, evidence, pixels, strict=True):
+        mine = slice(start, start + len(place))
+        start += len(place)
+        column, row = place[:, 0].long(), place[:, 1].long()
+        rendered, alpha = seen.depth[row, column], seen.alpha[row, column]
+        kind = classify(sweep.interval[mine], sweep.confident[mine], rendered, alpha)
+        cell = (row // TILE, column // TILE)
+        zones.kind[cell] = kind
+        known = kind != NO_EVIDENCE
+        # The interval is where the photos agree; a little more keeps points on a slanted surface inside.
+        zones.near[cell] = torch.where(known, sweep.interval[mine, 0] * 0.99, torch.inf)
+        zones.far[cell] = torch.where(known, sweep.interval[mine, 1] * 1.01, -torch.inf)
+    return found
