@@ -1,0 +1,167 @@
+"""Photos with known cameras, and the geometry between their pixels and the world.
+
+Pixels are (x, y), the centre of the first at (0.5, 0.5); cameras are pinholes with OpenCV axes (x right, y down, z
+forward).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lpm.checks import check_finite, check_shape, fail
+
+GRAY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue (ITU-R BT.601)."""
+
+
+@dataclass
+class Views:
+    """V photos with known cameras. Sizes may differ from photo to photo."""
+
+    images: Sequence[Tensor]
+    """V tensors [H, W, 3 or more], uint8 or floating point in 0..1 (NaN: no data), on any device."""
+    Ks: Tensor
+    """[V, 3, 3], pixels. The device of `viewmats` is where all work is done."""
+    viewmats: Tensor
+    """[V, 4, 4], world to camera, rigid."""
+    masks: Sequence[Tensor] | None = None
+    """V tensors [H, W] or [H, W, 1], bool, or numbers of which 0 is False; False: this pixel says nothing."""
+    cache_bytes: int = 2**29
+    """Gray copies kept in memory; the least recently used go first."""
+    _gray: OrderedDict[tuple[int, int], Tensor] = field(default_factory=OrderedDict, repr=False)
+
+    def __post_init__(self) -> None:
+        v = len(self.images)
+        check_shape("Ks", self.Ks, [v, 3, 3])
+        check_shape("viewmats", self.viewmats, [v, 4, 4])
+        self.viewmats = self.viewmats.detach().float()
+        self.Ks = self.Ks.detach().to(self.viewmats)
+        check_finite("Ks", self.Ks, "view")
+        check_finite("viewmats", self.viewmats, "view")
+        for i, image in enumerate(self.images):
+            if image.dim() != 3 or image.shape[2] < 3 or image.numel() == 0:
+                fail(f"images[{i}]", f"shape {list(image.shape)}", "[H, W, 3]")
+        if self.masks is not None:
+            if len(self.masks) != v:
+                fail("masks", str(len(self.masks)), f"one for each of {v} images")
+            for i, (mask, image) in enumerate(zip(self.masks, self.images, strict=True)):
+                if mask.shape[:2] != image.shape[:2] or mask.numel() != image.shape[0] * image.shape[1]:
+                    fail(f"masks[{i}]", f"shape {list(mask.shape)}", f"{list(image.shape[:2])} as its image")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done."""
+        return self.viewmats.device
+
+    @property
+    def sizes(self) -> Tensor:
+        """[V, 2] width and height of the images, pixels."""
+        sizes = [(image.shape[1], image.shape[0]) for image in self.images]
+        return torch.tensor(sizes, dtype=torch.float32).reshape(-1, 2).to(self.device)
+
+    def usable(self, v: int) -> Tensor | None:
+        """[H, W] bool, where photo `v` says something; None: everywhere."""
+        image = self.images[v]
+        result = None
+        if self.masks is not None:
+            result = self.masks[v].reshape(image.shape[:2]) != 0
+        if image.is_floating_point():
+            finite = torch.isfinite(image[..., :3]).all(-1)
+            result = finite if result is None else finite & result.to(finite.device)
+        return result
+
+    def gray(self, v: int, shrink: int = 1) -> Tensor:
+        """Photo `v` as [H // shrink, W // shrink] float32 in 0..1, NaN where it says nothing; kept for the next call.
+
+        A shrunk pixel is the mean of its block, so that K of the small image is K / shrink (but K[2, 2] = 1).
+        """
+        key = (v, shrink)
+        if key in self._gray:
+            self._gray.move_to_end(key)
+            return self._gray[key]
+        image = self.images[v].to(self.device)
+        rgb = image if image.is_floating_point() else image.float() / 255.0
+        gray = sum(weight * rgb[..., c].float() for c, weight in enumerate(GRAY))
+        assert isinstance(gray, Tensor)
+        usable = self.usable(v)
+        if usable is not None:
+            gray = torch.where(usable.to(gray.device), gray, torch.nan)
+        if shrink > 1:
+            gray = F.avg_pool2d(gray[None], shrink)[0]
+        self._gray[key] = gray
+        while len(self._gray) > 1 and sum(g.numel() * 4 for g in self._gray.values()) > self.cache_bytes:
+            self._gray.popitem(last=False)
+        return gray
+
+
+def project(points: Tensor, viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels [..., N, 2] and z-depths [..., N] of world `points` [..., N, 3] in cameras [..., 4, 4], [..., 3, 3].
+
+    Depth is in world units and <= 0 behind the camera; pixels there are meaningless. Sums are written out, so that
+    their order is the same for any number of threads.
+    """
+    m = Ks @ viewmats[..., :3, :]
+    x, y, z = points.unbind(-1)
+    u, v, w = (
+        x * m[..., i, 0, None] + y * m[..., i, 1, None] + z * m[..., i, 2, None] + m[..., i, 3, None] for i in range(3)
+    )
+    safe = torch.where(w.abs() > 1e-12, w, 1e-12)
+    return torch.stack([u / safe, v / safe], -1), w
+
+
+def rays(pixels: Tensor, Ks: Tensor) -> Tensor:
+    """Directions [..., 3] with z = 1, in the camera's axes, of `pixels` [..., 2] of cameras `Ks` [..., 3, 3]."""
+    y = (pixels[..., 1] - Ks[..., 1, 2]) / Ks[..., 1, 1]
+    x = (pixels[..., 0] - Ks[..., 0, 2] - Ks[..., 0, 1] * y) / Ks[..., 0, 0]
+    return torch.stack([x, y, torch.ones_like(x)], -1)
+
+
+def centres_of(viewmats: Tensor) -> Tensor:
+    """Camera centres [..., 3], world, of `viewmats` [..., 4, 4]."""
+    return -(viewmats[..., :3, :3] * viewmats[..., :3, 3:]).sum(-2)
+
+
+def unproject(pixels: Tensor, depth: Tensor, viewmats: Tensor, Ks: Tensor) -> Tensor:
+    """World points [..., 3] of `pixels` [..., 2] at z-`depth` [...] of cameras [..., 4, 4], [..., 3, 3]."""
+    local = rays(pixels, Ks) * depth[..., None]
+    return (viewmats[..., :3, :3] * (local - viewmats[..., :3, 3])[..., :, None]).sum(-2)
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    """Degrees [...] between vectors `a` and `b` [..., 3]; exact for small angles, too."""
+    a, b = torch.broadcast_tensors(a, b)
+    cross = torch.linalg.cross(a, b).square().sum(-1).sqrt()
+    return torch.rad2deg(torch.atan2(cross, (a * b).sum(-1)))
+
+
+def triangulate(pixels: Tensor, viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
+    """The point closest to two rays (midpoint method; Hartley and Sturm 1997, section 5.1), in the type of `pixels`.
+
+    Args:
+        pixels: [M, 2, 2], for each pair its (x, y) in the first and in the second view; float64 advised.
+        viewmats: [M, 2, 4, 4]. Ks: [M, 2, 3, 3].
+
+    Returns:
+        xyz [M, 3], world, not finite where the rays are parallel; distance [M, 2] along the rays, world units,
+        negative behind a camera.
+    """
+    viewmats, Ks = viewmats.to(pixels), Ks.to(pixels)
+    centre = centres_of(viewmats)
+    ray = F.normalize((viewmats[..., :3, :3] * rays(pixels, Ks)[..., :, None]).sum(-2), dim=-1)
+    (a, b), (p, q) = ray.unbind(1), centre.unbind(1)
+    normal = torch.linalg.cross(a, b)
+    squared = normal.square().sum(-1)
+    along = torch.stack(
+        [(torch.linalg.cross(q - p, b) * normal).sum(-1), (torch.linalg.cross(q - p, a) * normal).sum(-1)], -1
+    )
+    along = along / squared[:, None]
+    return (centre + along[..., None] * ray).mean(1), along
