@@ -68,7 +68,9 @@ class LpmStrategy(Strategy):
     seed: int = 0
     """Of everything that is drawn at random."""
     rasterize_mode: str = "classic"
-    absgrad: bool = False
+    absgrad: bool = True
+    gradient_power: float = 0.5
+    """How much the screen gradient (AbsGS) counts beside the error when points are chosen: 0 not at all, 1 alone."""
     on_event: Callable[[EditRecord], None] | None = None
     """Called with each event's record."""
 
@@ -87,7 +89,7 @@ class LpmStrategy(Strategy):
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the step it was made or reset at, and its votes for "in front" and "inside"."""
-        return {"scene_scale": scene_scale, "touched": None, "front": None, "inside": None}
+        return {"scene_scale": scene_scale, "touched": None, "front": None, "inside": None, "gradient": None}
 
     def step_pre_backward(self, params, optimizers, state, step, info) -> None:
         """Nothing is read from the backward pass."""
@@ -100,8 +102,11 @@ class LpmStrategy(Strategy):
         if state["touched"] is None:
             means = params["means"]
             state["touched"] = torch.full((len(means),), -(10**6), device=means.device)
-            state["front"], state["inside"] = means.new_zeros(len(means)), means.new_zeros(len(means))
+            for name in ("front", "inside", "gradient"):
+                state[name] = means.new_zeros(len(means))
             self.first_points = len(params["means"]) if self.first_points is None else self.first_points
+        absolute = info["means2d"].absgrad
+        state["gradient"] += (absolute * absolute.new_tensor([info["width"], info["height"]])).norm(dim=-1).sum(0)
         self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"))
         if step > self.refine_start_iter and step % self.refine_every == 0:
             self._event(params, optimizers, state, step)
@@ -149,11 +154,14 @@ class LpmStrategy(Strategy):
             edit = edits.then(edit, edits.insert(edit.params, rows))
         split = 0
         if self.densify and room > inserted:
-            score = torch.stack([e.point_error for e in evidence]).sum(0) * (1 + self.zone_boost * state["inside"])
+            error = torch.stack([e.point_error for e in evidence]).sum(0)
+            power = self.gradient_power
+            score = error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * state["inside"])
             mask = self._draw(torch.where(edit.source < 0, 0.0, score[edit.source]), room - inserted)
             split = int(mask.sum())
             edit = edits.then(edit, edits.long_axis_split(edit.params, mask))
         apply(edit, params, optimizers, state)
+        state["gradient"].zero_()
         state["touched"][edit.fresh | edit.cleared] = step
         state["front"][edit.fresh | edit.cleared] = 0
         if self.on_event is not None:
