@@ -144,8 +144,9 @@ class _Visibility:
 
     def _front(self, place: Tensor, z: Tensor) -> Tensor:
         """[side, side] depth from which on sparse points are hidden, from those at `place` [N, 2] in 0..1, `z` [N]."""
-        # About a dozen points per cell; the third nearest is the surface, since single points float in the air.
-        side = min(24, max(4, int(math.sqrt(len(z) / 12))))
+        # A near surface may have few of the points in front of and behind it, hence many per cell; its third nearest
+        # point counts, since single points float in the air.
+        side = min(24, max(4, int(math.sqrt(len(z) / 40))))
         cell = (place * side).long().clamp(0, side - 1)
         cell = cell[:, 1] * side + cell[:, 0]
         order = z.argsort(stable=True)

@@ -75,6 +75,26 @@ class Warp:
         # Half a pixel inside, so that no sample is made up from beyond the border.
         self.limit = (1 - 1 / views.sizes)[other]
 
+    def visible(self, w_near: Tensor, w_far: Tensor) -> tuple[Tensor, Tensor]:
+        """The part [R], [R] of inverse depths `w_near` to `w_far` [R] at which some neighbour may see the centre.
+
+        Inside an image means four inequalities that are linear in w: z + x >= 0, z - x >= 0, and so for y.
+        """
+        a, b = self.a[:, :, self.patch * self.patch // 2], self.b
+        low, high = w_far[:, None].expand(self.p, self.k), w_near[:, None].expand(self.p, self.k)
+        for c in (0, 1):
+            for sign in (1.0, -1.0):
+                level, slope = a[..., 2] + sign * a[..., c], b[..., 2] + sign * b[..., c]
+                root = -level / slope
+                low = torch.where(slope > 0, torch.maximum(low, root), low)
+                high = torch.where(slope < 0, torch.minimum(high, root), high)
+                high = torch.where((slope == 0) & (level < 0), -1.0, high)
+        seen = (self.neighbour >= 0) & (low < high)
+        high = torch.where(seen, high, -torch.inf).amax(1)
+        low = torch.where(seen, low, torch.inf).amin(1)
+        some = seen.any(1)
+        return torch.where(some, high, w_near), torch.where(some, low, w_far)
+
     def steps(self, w_near: Tensor, w_far: Tensor) -> Tensor:
         """[P] depths needed so that adjacent ones are at most a pixel apart in every neighbour."""
         centre = self.a[:, :, self.patch * self.patch // 2]

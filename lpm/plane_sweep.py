@@ -14,6 +14,8 @@ from lpm.views import Views
 
 COUNTS = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 """A patch gets the first of these counts of depths that suffices: its result then depends on nothing but itself."""
+SOFT = 0.05
+"""Added to both sides of the ratio: among nearly perfect scores, differences of a hundredth say nothing."""
 
 
 @dataclass
@@ -44,9 +46,9 @@ def plane_sweep(
     *,
     hypotheses: int = 256,
     patch: int = 7,
-    min_score: float = 0.6,
+    min_score: float = 0.8,
     max_ratio: float = 0.5,
-    min_contrast: float = 0.04,
+    min_contrast: float = 0.02,
     min_support: int = 2,
     drop: float = 0.15,
     max_slope: float = 2.0,
@@ -65,7 +67,8 @@ def plane_sweep(
         neighbours: [V, k] int64 as from `covisible`; -1: none.
         near, far: [P] or scalar tensors, z-depths between which to look, world units; `far` may be infinite. Patches
             with near <= 0, or far <= near, or either NaN are not looked for.
-        hypotheses: at most so many depths; where they do not suffice, steps are longer than a pixel.
+        hypotheses: at most so many depths. Where they do not suffice, steps are longer than a pixel, and textured
+            patches are missed: a wide range with 96 of 256 needed halves the share of confident patches.
         patch: odd side of a patch, pixels.
         min_score, max_ratio: what a confident peak needs: a score of at least, a ratio (see Sweep) of at most.
         min_contrast: standard deviation of the patch over (its mean + 0.1), gray in 0..1, below which it is flat.
@@ -111,7 +114,7 @@ def plane_sweep(
     if len(chosen) == 0:
         return result
     warp = Warp(views, view[chosen], pixels[chosen], neighbours[view[chosen]], ref[chosen], patch)
-    w_near, w_far = w_near[chosen].float(), w_far[chosen].float()
+    w_near, w_far = warp.visible(w_near[chosen].float(), w_far[chosen].float())
     need = warp.steps(w_near, w_far)
     allowed = torch.tensor([c for c in COUNTS if c < hypotheses] + [hypotheses], device=device)
     bucket = torch.searchsorted(allowed, need.clamp_max(hypotheses).long())
@@ -126,7 +129,7 @@ def plane_sweep(
         peak.put(rows, _find_peak(curve, w, drop))
 
     w, score, each = _refine(warp, peak, max_slope)
-    ratio = ((1 - score) / (1 - peak.second).clamp_min(1e-3)).clamp_max(1.0)
+    ratio = ((1 - score + SOFT) / (1 - peak.second.clamp_max(1.0) + SOFT)).clamp_max(1.0)
     support = (each >= min_score - 0.1).sum(1)
     available = (neighbours[view[chosen]] >= 0).sum(1)
     good = (score >= min_score) & (ratio <= max_ratio) & ~peak.edge & (w > 0)
@@ -168,8 +171,8 @@ class _Peak:
 
     @staticmethod
     def empty(n: int, device: torch.device) -> _Peak:
-        zeros = [torch.zeros(n, device=device) for _ in range(6)]
-        return _Peak(*zeros, torch.ones(n, dtype=torch.bool, device=device))
+        zeros = {name: torch.zeros(n, device=device) for name in ("w", "score", "step", "second", "low", "high")}
+        return _Peak(**zeros, edge=torch.ones(n, dtype=torch.bool, device=device))
 
     def put(self, rows: Tensor, other: _Peak) -> None:
         for name, value in vars(other).items():
@@ -191,17 +194,20 @@ def _find_peak(curve: Tensor, w: Tensor, drop: float) -> _Peak:
     is_peak = (curve >= padded[:, :-2]) & (curve >= padded[:, 2:])
     # Local maxima within two steps or on the same hill are the same peak.
     apart = (index <= torch.minimum(left, best - 2)[:, None]) | (index >= torch.maximum(right, best + 2)[:, None])
-    second = torch.where(is_peak & apart, curve, 0.0).amax(1).clamp_min(0.0)
+    second, place = torch.where(is_peak & apart, curve, 0.0).max(1)
+    before, here, after = padded.gather(1, place[:, None] + torch.arange(3, device=curve.device)).unbind(1)
+    # It lies between depths as the best one does; that one's height will come from finer steps.
+    bend = before - 2 * here + after
+    rise = (before - after).square() / (-8 * bend).clamp_min(1e-3)
+    second = second + torch.where((second > 0) & (torch.minimum(before, after) > UNSEEN), rise, 0.0).clamp_max(0.1)
 
-    def crossing(outer: Tensor, inner: Tensor) -> Tensor:
+    def crossing(outer: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
         there, here = (curve.gather(1, i.clamp(0, n - 1)[:, None])[:, 0] for i in (outer, inner))
         share = ((score - drop - there) / (here - there).clamp_min(1e-6)).clamp(0, 1)
         known = (outer >= 0) & (outer < n) & (there > UNSEEN)
-        return torch.where(known, outer + (inner - outer) * share, inner.float())
+        return torch.where(known, outer + (inner - outer) * share, inner.float()), known
 
-    low, high = crossing(left, left + 1), crossing(right, right - 1)
-    # Padded by one: best + 1 is the peak itself.
-    beside = torch.minimum(padded.gather(1, best[:, None]), padded.gather(1, best[:, None] + 2))[:, 0]
+    (low, falls_low), (high, falls_high) = crossing(left, left + 1), crossing(right, right - 1)
     return _Peak(
         w=w.gather(1, best[:, None])[:, 0],
         score=score,
@@ -209,7 +215,7 @@ def _find_peak(curve: Tensor, w: Tensor, drop: float) -> _Peak:
         second=second,
         low=w[:, 0] + low * step,
         high=w[:, 0] + high * step,
-        edge=beside <= UNSEEN,
+        edge=~(falls_low & falls_high),
     )
 
 

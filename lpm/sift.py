@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import zipfile
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -237,7 +238,7 @@ def _recall(key: str, cache: Path | None) -> Matches | None:
     try:
         with np.load(Path(cache) / f"matches-{key}.npz", allow_pickle=False) as file:
             found = Matches(*(torch.from_numpy(file[f.name]) for f in fields(Matches)))
-    except (OSError, KeyError, ValueError, EOFError):  # not there, or cut short: it is made again
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or cut short: it is made again
         return None
     _remember(key, found)
     return found
