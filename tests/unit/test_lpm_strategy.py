@@ -1,0 +1,154 @@
+"""The lpm strategy on a textured wall with planted defects: what it resets, inserts and leaves alone."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import Parameter, ParameterDict
+
+from lpm.correspond import Views
+from lpm.gaussians import rgb_to_sh0
+from lpm.rasterize import rasterize
+from lpm.strategy.lpm import LpmStrategy
+
+SIZE = (160, 128)  # width, height
+WALL = 4.0  # z of the wall, world
+
+
+def wall(spacing=0.035):
+    """Small opaque points on the plane z = WALL with a smooth random texture."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.meshgrid(torch.arange(-2.4, 2.4, spacing), torch.arange(-2.0, 2.0, spacing), indexing="xy")
+    n = x.numel()
+    coarse = torch.rand(1, 3, 40, 48, generator=generator)
+    grid = torch.stack([x.flatten() / 2.4, y.flatten() / 2.0], -1)[None, None]
+    rgb = torch.nn.functional.grid_sample(coarse, grid, align_corners=True)[0, :, 0].T
+    return {
+        "means": torch.stack([x.flatten(), y.flatten(), torch.full((n,), WALL)], -1),
+        "scales": torch.full((n, 3), spacing * 0.5).log(),
+        "quats": torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+        "features_dc": rgb_to_sh0(rgb),
+        "features_rest": torch.zeros(n, 0, 3),
+        "opacities": torch.full((n, 1), 0.95).logit(),
+    }
+
+
+def cameras(views=8):
+    K = torch.tensor([[150.0, 0, SIZE[0] / 2], [0, 150.0, SIZE[1] / 2], [0, 0, 1]]).repeat(views, 1, 1)
+    viewmats = torch.eye(4).repeat(views, 1, 1)
+    angle = torch.arange(views) * 2 * torch.pi / views
+    viewmats[:, 0, 3], viewmats[:, 1, 3] = 0.5 * angle.cos(), 0.4 * angle.sin()
+    return K, viewmats
+
+
+def draw(params, viewmat, K):
+    image, _, info = rasterize(
+        params["means"], params["quats"], params["scales"].exp(), torch.sigmoid(params["opacities"]).flatten(),
+        params["features_dc"][:, None], viewmat[None], K[None], *SIZE, sh_degree=0, absgrad=True,
+    )  # fmt: skip
+    return image[0], info
+
+
+def event(params, **options):
+    """One pass over all views, then one event. Returns strategy, parameters, state and the record."""
+    K, viewmats = cameras()
+    truth = [draw(wall(), v, k)[0].clamp(0, 1) for v, k in zip(viewmats, K, strict=True)]
+    options = {"max_points": 10**6, "refine_start_iter": 1, "refine_stop_iter": 1000, "densify": False, **options}
+    strategy, records = LpmStrategy(refine_every=100, **options), []
+    strategy.on_event = records.append
+    views = Views([(t * 255).round().byte() for t in truth], K, viewmats)
+    strategy.attach(views, wall()["means"][::7])
+    params = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})
+    optimizers = {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
+    state = strategy.initialize_state(1.0)
+    for step in range(93, 101):
+        view = step % len(views)
+        image, info = draw(params, viewmats[view], K[view])
+        (image - truth[view]).square().sum().backward()
+        info.update(view=view, render=image, truth=truth[view])
+        strategy.step_post_backward(params, optimizers, state, step, info)
+    return strategy, params, state, records[-1]
+
+
+def add(params, more):
+    return {k: torch.cat([v, more[k]]) for k, v in params.items()}
+
+
+@pytest.fixture(scope="module")
+def defective():
+    """The wall with a hole in it, and gray points floating before another part of it."""
+    params = wall()
+    hole = ((params["means"][:, :2] - torch.tensor([0.9, 0.0])).abs() < 0.4).all(-1)
+    params = {k: v[~hole] for k, v in params.items()}
+    x, y = torch.meshgrid(torch.arange(-1.3, -0.5, 0.08), torch.arange(-0.4, 0.4, 0.08), indexing="xy")
+    n = x.numel()
+    floating = {k: v[:1].repeat(n, *[1] * (v.dim() - 1)) for k, v in params.items()}
+    floating["means"] = torch.stack([x.flatten(), y.flatten(), torch.full((n,), 2.6)], -1)
+    floating["scales"] = torch.full((n, 3), 0.05).log()
+    floating["features_dc"] = rgb_to_sh0(torch.full((n, 3), 0.5))
+    return add(params, floating), len(params["means"]), n
+
+
+def test_planted_defects(defective):
+    params, good, planted = defective
+    _, after, _, record = event(params, views_per_event=8)
+    opacity = torch.sigmoid(after["opacities"]).flatten()
+    hit = (opacity[good : good + planted] <= 0.0501).float().mean()
+    wrong = (opacity[:good] <= 0.0501).float().mean()
+    assert hit >= 0.9
+    assert wrong <= 0.01
+    assert record.reset == int((opacity[: good + planted] <= 0.0501).sum())
+    kinds = {zone.kind for zone in record.zones}
+    assert {"false-front", "missing"} <= kinds
+
+    inserted = after["means"][good + planted :]
+    assert record.inserted == len(inserted) >= 16
+    assert ((inserted[:, 2] - WALL).abs() <= 0.02 * WALL).float().mean() >= 0.9
+    inside = ((inserted[:, :2] - torch.tensor([0.9, 0.0])).abs() < 0.5).all(-1)
+    floats = ((inserted[:, :2] - torch.tensor([-1.4, 0.0])).abs() < 0.9).all(-1)  # behind what floats there is a hole
+    assert (inside | floats).float().mean() >= 0.9
+
+
+def test_what_is_fitted_is_left_alone():
+    params = wall()
+    _, after, _, record = event(params, densify=True, max_points=len(params["means"]))
+    assert record.zones == []
+    assert (record.reset, record.inserted, record.pruned, record.split) == (0, 0, 0, 0)
+    for name, value in params.items():
+        assert torch.equal(after[name], value)
+
+
+@pytest.mark.parametrize("switch", ["reset", "insert", "prune", "densify"])
+def test_switches(defective, switch):
+    params, _, _ = defective
+    params = copy.deepcopy(params)
+    params["opacities"][:50] = -8.0
+    options = dict(densify=True, max_points=len(params["means"]) + 3000, views_per_event=8)
+    _, _, _, on = event(params, **options)
+    _, _, _, off = event(params, **{**options, switch: False})
+    field = {"reset": "reset", "insert": "inserted", "prune": "pruned", "densify": "split"}[switch]
+    assert getattr(off, field) == 0
+    assert getattr(on, field) > 0
+
+
+def test_budget_is_never_exceeded(defective):
+    params, _, _ = defective
+    n = len(params["means"])
+    strategy, after, state, record = event(params, densify=True, max_points=n + 37, refine_stop_iter=101)
+    assert len(after["means"]) == record.points == record.budget == n + 37
+    assert strategy.budget(10**6) == n + 37
+    assert all(len(state[k]) == n + 37 for k in ("touched", "front", "inside", "gradient"))
+
+
+def test_same_bits_for_any_number_of_threads(defective):
+    params, _, _ = defective
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(event(params, densify=True, max_points=len(params["means"]) + 500)[1])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for name in results[0]:
+            assert torch.equal(results[0][name], other[name]), name
