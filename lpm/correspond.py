@@ -27,7 +27,7 @@ HIDDEN = 1.5
 """A sparse point this many times farther than the nearest ones in its part of the image is behind a surface."""
 BEHIND = 1.1
 """A point this many times farther than the rendered depth there is hidden."""
-BEST_PARALLAX = 12.0
+BEST_PARALLAX = 8.0
 """Degrees. Less makes depth uncertain, more makes patches dissimilar and occlusion likely."""
 
 
@@ -58,7 +58,7 @@ def covisible(
     What counts is where the points of a view fall in other views, and the angle between the rays that meet there; the
     directions that cameras look in are never compared. A point is seen if it is in front of the camera, inside the
     image, and not hidden: by the rendered depth if given, else by nearer points in the same part of the image. Pairs
-    are ranked by overlap times exp(-ln(parallax / 12 deg)^2), which is 1 at 12 deg and 1/2 at 5 and 28 deg.
+    are ranked by overlap times exp(-ln(parallax / 8 deg)^2), which is 1 at 8 deg and 1/2 at 3.5 and 18 deg.
 
     Args:
         points: [N, 3], world, from SfM; rows that are not finite are left out.
