@@ -41,6 +41,8 @@ class LpmStrategy(Strategy):
     """Step after which there are no events."""
     refine_every: int = 100
     """Steps between events."""
+    growth_end: float = 0.9
+    """Where the growth curve ends, as a share of the steps between the first and the last event."""
     views_per_event: int = 6
     """Training views that an event looks at."""
     prune_opacity: float = 0.005
@@ -112,9 +114,9 @@ class LpmStrategy(Strategy):
             self._event(params, optimizers, state, step)
 
     def budget(self, step: int) -> int:
-        """Points allowed at `step`: a straight line from the first event to 90 % of the way, then the cap."""
+        """Points allowed at `step`: a straight line that ends at the cap at `growth_end` of the way."""
         assert self.first_points is not None
-        length = 0.9 * (self.refine_stop_iter - self.refine_start_iter)
+        length = self.growth_end * (self.refine_stop_iter - self.refine_start_iter)
         done = min(1.0, max(0.0, (step - self.refine_start_iter) / length))
         return min(self.max_points, self.first_points + round(done * (self.max_points - self.first_points)))
 
