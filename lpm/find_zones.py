@@ -75,9 +75,7 @@ def find_zones(
         found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, empty, -empty, labels, kind))
     if sum(len(p) for p in pixels) == 0:
         return found
-    sweep = plane_sweep(
-        views, torch.cat(view), torch.cat(pixels), neighbours, torch.cat(near), torch.cat(far), hypotheses=96
-    )
+    sweep = plane_sweep(views, torch.cat(view), torch.cat(pixels), neighbours, torch.cat(near), torch.cat(far))
     start = 0
     for zones, seen, place in zip(found, evidence, pixels, strict=True):
         mine = slice(start, start + len(place))
