@@ -72,7 +72,8 @@ def find_zones(
         empty = error.new_full((rows, columns), torch.inf)
         kind = torch.full((rows, columns), -1, device=error.device)
         labels = regions(error, threshold)
-        found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, empty, -empty, labels, kind))
+        unknown = torch.full_like(empty, torch.nan)
+        found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, empty, -empty, unknown, labels, kind))
     if sum(len(p) for p in pixels) == 0:
         return found
     sweep = plane_sweep(views, torch.cat(view), torch.cat(pixels), neighbours, torch.cat(near), torch.cat(far))
@@ -86,6 +87,7 @@ def find_zones(
         cell = (row // TILE, column // TILE)
         zones.kind[cell] = kind
         known = kind != NO_EVIDENCE
+        zones.depth[cell] = torch.where(known, sweep.depth[mine], torch.nan)
         # The interval is where the photos agree; a little more keeps points on a slanted surface inside.
         zones.near[cell] = torch.where(known, sweep.interval[mine, 0] * 0.99, torch.inf)
         zones.far[cell] = torch.where(known, sweep.interval[mine, 1] * 1.01, -torch.inf)

@@ -39,7 +39,8 @@ class LpmModelConfig(SplatfactoModelConfig):
 
     _target: type = field(default_factory=lambda: LpmModel)
     strategy: StrategyName = "absgrad"
-    """How points are managed: adc (3DGS), absgrad (AbsGS), mcmc (3DGS-MCMC)."""
+    """How points are managed: adc (3DGS), absgrad (AbsGS), mcmc (3DGS-MCMC), lpm (localized point management, in the
+    making), and the controls lower-tau and random-zones."""
     max_points: int | None = None
     """Cap on the number of points. None: 60,000 on a CPU, 1,000,000 on a GPU. 0: no cap."""
     max_steps: int | None = None
@@ -134,7 +135,7 @@ class LpmModel(SplatfactoModel):
     def _schedule(self) -> Schedule:
         c = self.config
         steps = c.max_steps or 30_000
-        stop = steps // 2 if c.strategy in ("adc", "absgrad") else steps * 5 // 6
+        stop = steps // 2 if c.strategy in ("adc", "absgrad", "lower-tau") else steps * 5 // 6
         return Schedule(
             steps=steps,
             start=min(500, steps // 12) if c.warmup_length is None else c.warmup_length,

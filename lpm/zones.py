@@ -6,7 +6,7 @@ from the photos (lpm.plane_sweep), not from the render: a point that wrongly sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -71,10 +71,23 @@ class ViewZones:
     """[rows, columns] z-depth, world; +inf where there is no zone."""
     far: Tensor
     """[rows, columns] z-depth, world; -inf where there is no zone."""
+    depth: Tensor
+    """[rows, columns] z-depth of the surface by the photos, world; NaN where there is no zone."""
     labels: np.ndarray
     """[rows, columns], 0 for none; from regions()."""
     kind: Tensor
     """[rows, columns] index into KINDS; -1 where there is no zone."""
+
+    def shifted(self, rows: int, columns: int) -> ViewZones:
+        """The same zones moved around the image, cyclically, by so many tiles: as many, as large, elsewhere."""
+        by = (rows, columns)
+
+        def moved(value: Tensor) -> Tensor:
+            return value.roll(by, (0, 1))
+
+        labels = np.roll(self.labels, by, (0, 1))
+        near, far, depth, kind = (moved(value) for value in (self.near, self.far, self.depth, self.kind))
+        return replace(self, near=near, far=far, depth=depth, kind=kind, labels=labels)
 
     def corners(self, box: tuple[int, int, int, int], interval: tuple[float, float]) -> Tensor:
         """World positions [8, 3] of the frustum cell over pixels `box` (x0, y0, x1, y1) between two z-depths."""

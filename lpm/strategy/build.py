@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from gsplat.strategy.base import Strategy
 
@@ -11,11 +11,12 @@ from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.mcmc import McmcStrategy
 
-StrategyName = Literal["adc", "absgrad", "mcmc", "lpm"]
-STRATEGIES: tuple[str, ...] = ("adc", "absgrad", "mcmc", "lpm")
+StrategyName = Literal["adc", "absgrad", "mcmc", "lpm", "lower-tau", "random-zones"]
+STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 
 # Published thresholds on the mean gradient of means2d (in units of half the image): 3DGS and AbsGS.
-GRADIENT_THRESHOLD = {"adc": 0.0002, "absgrad": 0.0008}
+# `lower-tau` is a control: half of adc's threshold everywhere, as the paper's densification has it inside its zones.
+GRADIENT_THRESHOLD = {"adc": 0.0002, "absgrad": 0.0008, "lower-tau": 0.0001}
 
 
 @dataclass
@@ -43,7 +44,7 @@ def make_strategy(
     prune_scale: float, revised_opacity: bool, rasterize_mode: str = "classic",
 ) -> Strategy:  # fmt: skip
     """The strategy `name`. Scales are relative to the scene's extent; `grad_threshold` None takes the published one."""
-    if name == "lpm":
+    if name in ("lpm", "random-zones"):
         return LpmStrategy(
             max_points=schedule.max_points or 1_000_000,
             refine_start_iter=schedule.start,
@@ -51,6 +52,7 @@ def make_strategy(
             refine_every=schedule.every,
             prune_opacity=prune_opacity,
             rasterize_mode=rasterize_mode,
+            random_zones=name == "random-zones",
         )
     if name == "mcmc":
         return McmcStrategy(

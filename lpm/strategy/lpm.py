@@ -67,6 +67,8 @@ class LpmStrategy(Strategy):
     """Lower the opacity of points that stand in front of the surface."""
     prune: bool = True
     """Remove transparent points."""
+    random_zones: bool = False
+    """Placebo for comparisons: the zones that were found are moved to a random place of their view."""
     seed: int = 0
     """Of everything that is drawn at random."""
     rasterize_mode: str = "classic"
@@ -189,7 +191,12 @@ class LpmStrategy(Strategy):
         first, last = self.bad_share
         done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
         threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
-        return find_zones(self.views, self.neighbours, chosen, self.maps.maps, evidence, params, threshold)
+        zones = find_zones(self.views, self.neighbours, chosen, self.maps.maps, evidence, params, threshold)
+        if self.random_zones:
+            for i, view in enumerate(zones):
+                rows, columns = (int(torch.randint(n, (1,), generator=self.generator)) for n in view.near.shape)
+                zones[i] = view.shifted(rows, columns)
+        return zones
 
     def _vote(self, params, state, zones: list[ViewZones]) -> list[tuple[Tensor, Tensor]]:
         """Adds the votes of each view's zones; returns per view the error and the points inside of each tile."""
@@ -218,7 +225,7 @@ class LpmStrategy(Strategy):
         for view, (_, points) in zip(zones, counts, strict=True):
             wanted = ((view.kind == MISSING) | (view.kind == FALSE_FRONT)) & (points == 0)
             at = wanted.nonzero()
-            depth = (view.near[wanted] + view.far[wanted]) / 2
+            depth = view.depth[wanted]
             image = self.views.images[view.view]
             for dy, dx in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
                 x = ((at[:, 1] + dx) * view.tile).clamp(max=view.size[0] - 1)

@@ -19,7 +19,7 @@ def zones_of(near, far, size=(64, 48), tile=16):
     labels[1, 2] = 1
     kind = torch.full((rows, columns), -1)
     kind[1, 2] = FALSE_FRONT
-    return ViewZones(5, torch.eye(4), K, size, tile, near_map, far_map, labels, kind)
+    return ViewZones(5, torch.eye(4), K, size, tile, near_map, far_map, (near_map + far_map) / 2, labels, kind)
 
 
 def test_regions_are_connected_and_bounded():
@@ -99,6 +99,14 @@ def test_membership_is_the_definition(seed):
         near, far = zones.near[int(v // 16), int(u // 16)].item(), zones.far[int(v // 16), int(u // 16)].item()
         assert bool(inside[i]) == (near <= z <= far)
         assert bool(front[i]) == (z < near)
+
+
+def test_shifted_zones_are_as_many_elsewhere():
+    zones = zones_of(4.0, 5.0)
+    moved = zones.shifted(2, 3)  # of 3 x 4 tiles: row 1 + 2 = 0, column 2 + 3 = 1
+    assert (moved.near[0, 1], moved.far[0, 1], moved.kind[0, 1], moved.labels[0, 1]) == (4.0, 5.0, FALSE_FRONT, 1)
+    assert int(torch.isfinite(moved.near).sum()) == 1
+    assert torch.isfinite(zones.near[1, 2])
 
 
 def test_corners_project_back_and_records_count():
