@@ -12,6 +12,9 @@ import torch
 
 from lpm.checks import LpmError, fail
 
+# What splatfacto's checkpoints hold beside tensors: learning rates as numpy floats. They carry no code.
+_NUMPY_NUMBERS: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType]
+
 
 def atomic_save(state: dict[str, Any], path: Path, scratch: Path) -> None:
     """Writes `state` to `path`; whatever happens, `path` holds the old file or the whole new one.
@@ -57,10 +60,11 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         fail(path, "no such file", "a checkpoint", "look in the run's nerfstudio_models folder")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LpmError(f"{path}: cannot be read ({text[:120]}); wanted a checkpoint written by lpm-splat") from error
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a broken or hostile file makes of the unpickler
+        text = "it holds more than tensors and numbers" if "weights_only" in str(error) else type(error).__name__
+        raise LpmError(f"{path}: cannot be read ({text}); wanted a checkpoint of lpm-splat or splatfacto") from error
     if not isinstance(state, dict) or "pipeline" not in state or "step" not in state:
         fail(path, "no `pipeline` and `step` in it", "a checkpoint written by lpm-splat")
     return state

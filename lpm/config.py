@@ -62,6 +62,8 @@ lpm_splat = MethodSpecification(
 def _one_line_for_bad_input(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, LpmError):
         print(f"error: {error}", file=sys.stderr)
+    elif isinstance(error, OSError) and error.filename and "lpm-splat" in sys.argv:  # a folder that cannot be written
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
     else:
         _before(kind, error, trace)
 

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import torch
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from lpm.scenes.images import load_image
 from lpm.scenes.parser import LpmDataParserConfig
@@ -32,8 +34,9 @@ class LpmDataset(InputDataset):
         """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
         image = load_image(self._dataparser_outputs.image_filenames[image_idx])
         if self.scale_factor != 1.0:
-            height, width = image.shape[:2]
-            size = (int(width * self.scale_factor), int(height * self.scale_factor))
+            # The camera's own arithmetic (float32, rounded down), so that both agree to the pixel.
+            height, width = (int(torch.floor(torch.tensor(n) * self.scale_factor)) for n in image.shape[:2])
+            size = (width, height)
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         return image
 
@@ -89,11 +92,19 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         return {
             "train_unseen_cameras": [int(i) for i in self.train_unseen_cameras],
             "eval_unseen_cameras": [int(i) for i in self.eval_unseen_cameras],
+            "epochs": getattr(self, "train_unsampled_epoch_count", None),
             "random_generator": self.random_generator.getstate() if hasattr(self, "random_generator") else None,
         }
 
     def set_sampling_state(self, state: dict[str, Any]) -> None:
         """Puts back what sampling_state() gave."""
+        views = len(self.train_dataset), len(self.eval_dataset)
+        asked = max(state["train_unseen_cameras"], default=0), max(state["eval_unseen_cameras"], default=0)
+        if asked[0] >= views[0] or asked[1] >= views[1]:
+            CONSOLE.print("The checkpoint was made with other images: the order of views starts anew.")
+            return
+        if state["epochs"] is not None:
+            self.train_unsampled_epoch_count = state["epochs"].numpy()
         self.train_unseen_cameras = list(state["train_unseen_cameras"])
         self.eval_unseen_cameras = list(state["eval_unseen_cameras"])
         if state["random_generator"] is not None:

@@ -68,7 +68,8 @@ def from_points(
         "means": xyz.clone(),
         "scales": size[:, None].repeat(1, 3),
         "quats": quats,
-        "features_dc": rgb_to_sh0(colors),
+        # Without harmonics splatfacto keeps colours as logits.
+        "features_dc": rgb_to_sh0(colors) if sh_degree > 0 else colors.logit(eps=1e-4),
         "features_rest": torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3),
         "opacities": torch.full((n, 1), opacity).logit(),
     }

@@ -37,7 +37,8 @@ class Lpips:
         try:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-            return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
+            with torch.random.fork_rng():  # it is built with random weights first; training must not notice
+                return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
         except Exception as error:  # a network, a certificate, a cache folder, a package: anything may be missing here
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             print(f"LPIPS is left out: no AlexNet weights in {folder}, nor a download ({type(error).__name__}).")

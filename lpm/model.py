@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import tyro
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.engine.callbacks import TrainingCallback
 from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct, total_variation_loss
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig, resize_image
 from nerfstudio.utils.colors import get_color
@@ -22,6 +22,7 @@ from torch.nn import Parameter
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from lpm import gaussians
+from lpm.checks import fail
 from lpm.losses import l1_dssim
 from lpm.metrics import Lpips
 from lpm.rasterize import rasterize
@@ -77,6 +78,12 @@ class LpmModelConfig(SplatfactoModelConfig):
     """Weight of the mean opacity in the loss (mcmc only)."""
     scale_reg: float = 0.01
     """Weight of the mean scale in the loss (mcmc only)."""
+    # splatfacto's options that say nothing here; `strategy` decides.
+    use_absgrad: tyro.conf.Suppress[bool] = True
+    n_split_samples: tyro.conf.Suppress[int] = 2
+    cull_screen_size: tyro.conf.Suppress[float] = 0.15
+    split_screen_size: tyro.conf.Suppress[float] = 0.05
+    stop_screen_size_at: tyro.conf.Suppress[int] = 0
     with_lpips: bool = True
     """Report LPIPS where its weights are at hand or can be downloaded."""
 
@@ -135,22 +142,27 @@ class LpmModel(SplatfactoModel):
     def _schedule(self) -> Schedule:
         c = self.config
         steps = c.max_steps or 30_000
+        if c.refine_every < 1:
+            fail("refine_every", str(c.refine_every), "at least one step between edits")
         stop = steps // 2 if c.strategy in ("adc", "absgrad", "lower-tau") else steps * 5 // 6
+        stop = stop if c.stop_split_at is None else c.stop_split_at
+        reset_every = c.reset_alpha_every * c.refine_every
         return Schedule(
             steps=steps,
             start=min(500, steps // 12) if c.warmup_length is None else c.warmup_length,
-            stop=stop if c.stop_split_at is None else c.stop_split_at,
+            stop=stop,
             every=c.refine_every,
-            reset_every=c.reset_alpha_every * c.refine_every,
-            pause_after_reset=self.num_train_data + c.refine_every,
+            reset_every=reset_every,
+            # gsplat pauses at the start too: in a run without a reset nothing must pause, and never for long.
+            pause_after_reset=0 if reset_every >= stop else min(self.num_train_data + c.refine_every, reset_every // 2),
             max_points=c.max_points or None,
         )
 
     def _start_points(self) -> tuple[Tensor, Tensor | None]:
         """Points [N, 3] (world) and colours [N, 3] in 0..255, thinned to half of the cap: room to grow."""
         if self.seed_points is None or self.config.random_init:
-            spread = self.config.random_scale * self.scene_extent
-            return (torch.rand(self.config.num_random, 3) - 0.5) * spread, None
+            n = min(self.config.num_random, max(1, (self.schedule.max_points or 2**62) // 2))
+            return (torch.rand(n, 3) - 0.5) * self.config.random_scale * self.scene_extent, None
         xyz, rgb = self.seed_points
         if self.schedule.max_points:
             kept = gaussians.thin(xyz, max(self.schedule.max_points // 2, 1))
@@ -170,10 +182,6 @@ class LpmModel(SplatfactoModel):
         # Not splatfacto's own: that sets the step to 30,000, which is not the step of this run.
         self.step = self.schedule.steps
         return super(SplatfactoModel, self).load_state_dict(state_dict, **kwargs)
-
-    def get_training_callbacks(self, training_callback_attributes: Any) -> list[TrainingCallback]:
-        """splatfacto's: note the step before it, edit points after it."""
-        return super().get_training_callbacks(training_callback_attributes)
 
     def _gaussian_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {name: self.optimizers[name] for name in gaussians.NAMES}
@@ -217,6 +225,9 @@ class LpmModel(SplatfactoModel):
         background = self._get_background_color()
         part = self._visible_part()
         if len(part["means"]) == 0:
+            if self.training:
+                remedy = "lower cull_alpha_thresh, or start from more points"
+                fail("points", f"all were removed by step {self.step}", "at least one to train on", remedy)
             return self.get_empty_outputs(width, height, background)
         with_depth = not self.training or self.config.output_depth_during_training
         if self.config.sh_degree > 0:
@@ -238,7 +249,7 @@ class LpmModel(SplatfactoModel):
             backgrounds=background[None],
             render_mode="RGB+ED" if with_depth else "RGB",
             rasterize_mode=self.config.rasterize_mode,
-            absgrad=self.strategy.absgrad and self.training,
+            absgrad=self.strategy.absgrad and self.training and self.step < self.schedule.stop,
         )
         if self.training:
             self.info["view"] = (camera.metadata or {}).get("cam_idx")

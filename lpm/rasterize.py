@@ -67,7 +67,8 @@ def rasterize(
     All inputs but Ks have gradients. The same bits come out for any number of CPU threads.
 
     Raises:
-        LpmError: wrong shapes, types, devices or options; a NaN or infinity in a point (the row is named).
+        LpmError: wrong shapes, types, devices or options; on the CPU also a NaN or infinity in a point (the row is
+            named). On CUDA values are not looked at, since that would make the host wait for the device.
 
     Source: Kerbl 2023 (3DGS), Zwicker 2001 (EWA splatting).
     """

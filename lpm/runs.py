@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lpm import checkpoint
 from lpm.checks import fail
-from lpm.gaussians import NAMES
+from lpm.gaussians import NAMES, rgb_to_sh0
 
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt$")
 
@@ -34,10 +35,13 @@ def find_checkpoint(run: Path) -> Path:
 
 
 def load_gaussians(path: Path) -> dict[str, Tensor]:
-    """Parameters (see lpm.gaussians) in a checkpoint; reads tensors only and runs no code from the file."""
+    """Parameters (lpm.gaussians; colours always as SH) in a checkpoint; reads tensors and runs no code from it."""
     saved = checkpoint.load(path)["pipeline"]
     prefix = "_model.gauss_params."
     missing = [name for name in NAMES if prefix + name not in saved]
     if missing:
         fail(path, f"no {missing[0]} in it", "a checkpoint of lpm-splat or splatfacto")
-    return {name: saved[prefix + name] for name in NAMES}
+    params = {name: saved[prefix + name] for name in NAMES}
+    if params["features_rest"].shape[1] == 0:  # a model without harmonics keeps colours as logits
+        params["features_dc"] = rgb_to_sh0(torch.sigmoid(params["features_dc"]))
+    return params

@@ -23,7 +23,7 @@ from lpm.checks import LpmError, fail
 from lpm.correspond import Views
 from lpm.datamanager import LpmDatamanager
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
-from lpm.runs import latest_checkpoint
+from lpm.runs import find_checkpoint
 from lpm.strategy.lpm import LpmStrategy
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
@@ -62,6 +62,13 @@ class LpmTrainer(Trainer):
         return cast(LpmDatamanager, self.pipeline.datamanager)
 
     def __init__(self, config: LpmTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        # ns-eval and the viewer read config.yml from wherever they are called.
+        config.output_dir = config.output_dir.resolve()
+        manager = config.pipeline.datamanager
+        if manager.data is not None:
+            manager.data = manager.data.resolve()
+        if config.gradient_accumulation_steps:
+            fail("gradient_accumulation_steps", "set", "nothing: edits of points and exact resume rely on every step")
         device_type = config.machine.device_type
         if device_type == "cuda" and not torch.cuda.is_available():
             config.machine.device_type = device_type = "cpu"
@@ -118,7 +125,7 @@ class LpmTrainer(Trainer):
         for name in ("config.yml", "viewer_log_filename.txt"):
             (self.base_dir / name).unlink(missing_ok=True)
         folder = self.base_dir
-        while folder != self.config.output_dir.parent and folder.is_dir() and not any(folder.iterdir()):
+        while folder != self.config.output_dir and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
             folder = folder.parent
 
@@ -140,13 +147,6 @@ class LpmTrainer(Trainer):
         """Trains up to `max_num_iterations`, counted from the very first step of the run."""
         total = cast(int, self.config.max_num_iterations)
         remaining = total - self._start_step
-        if remaining <= 0:
-            fail(
-                "--max-num-iterations",
-                f"{total}, and the checkpoint is at step {self._start_step}",
-                "more steps than are done",
-                f"pass for example --max-num-iterations {self._start_step + 1000}",
-            )
         self._announce(remaining)
         # The host logs losses as floats without detaching them, and torch remarks on it in the middle of the progress.
         warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
@@ -186,7 +186,7 @@ class LpmTrainer(Trainer):
         checkpoint.set_random_state(state)
         plan, points = model.schedule, model.num_points
         edits = max(0, plan.stop - plan.start) // plan.every
-        at_most = min(points * 1.1**edits, plan.max_points or math.inf)  # an edit adds about a tenth
+        at_most = min(points * 1.1 ** min(edits, 100), plan.max_points or math.inf)  # an edit adds about a tenth
         growth = (points + at_most) / 2 / points
         pixels = cached.shape[0] * cached.shape[1]
         loss = 1.2e-7 * pixels if self.device == "cpu" else 1e-3
@@ -214,19 +214,26 @@ class LpmTrainer(Trainer):
         checkpoint.atomic_save(state, path, scratch=self.base_dir)
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("*.ckpt"):
-                if other != path:
+                if other != path and other < path:  # never a longer run's, which may have had the same name
                     other.unlink()
 
     def _load_checkpoint(self) -> None:
         """Resumes from --load-dir or --load-checkpoint; without either, starts from scratch."""
         path = self.config.load_checkpoint
         if path is None and self.config.load_dir is not None:
-            folder, step = self.config.load_dir, self.config.load_step
-            path = latest_checkpoint(folder) if step is None else folder / f"step-{step:09d}.ckpt"
+            path, step = find_checkpoint(self.config.load_dir), self.config.load_step
+            path = path if step is None else path.with_name(f"step-{step:09d}.ckpt")
         if path is None:
             return
         state = checkpoint.load(path)
         self._start_step = state["step"] + 1
+        if self._start_step >= cast(int, self.config.max_num_iterations):
+            fail(
+                "--max-num-iterations",
+                f"{self.config.max_num_iterations}, and the checkpoint is at step {self._start_step}",
+                "more steps than are done",
+                f"pass for example --max-num-iterations {self._start_step + 1000}",
+            )
         self.pipeline.load_pipeline(state["pipeline"], state["step"])
         # load_pipeline made new Parameters of the saved size; optimizers of the old ones would move nothing.
         self.optimizers = self.setup_optimizers()

@@ -6,8 +6,10 @@ Only the standard library is used, since nothing is installed yet. Run it with t
 
 from __future__ import annotations
 
+import ctypes.util
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -93,7 +95,7 @@ def main() -> None:
         say("making .venv")
         if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
             fail("python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv")
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    compiler = shutil.which(shlex.split(os.environ.get("CXX") or "g++")[0]) or shutil.which("clang++")
     say("installing torch (1 of 3)")
     pip("install", "--upgrade", "pip", "setuptools<81", "wheel")
     pip("install", pinned("torch"))
@@ -105,6 +107,8 @@ def main() -> None:
     say("installing lpm-splat itself, editable (3 of 3)")
     pip("install", "-c", "constraints.txt", "-e", ".[dev]")
     install_hook()
+    if not ctypes.util.find_library("usb-1.0"):
+        say("no libusb-1.0: ns-export will not start (apt-get install libusb-1.0-0); lpm-export needs nothing")
     pip("check")
     STAMP.write_text(wanted)
     say(f"done in {time.time() - start:.0f} s")

@@ -6,6 +6,7 @@ f_rest_0..3K-4 (SH, all of red, then green, then blue), opacity (logit), scale_0
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def write_ply(path: Path, params: dict[str, Tensor]) -> int:
     except OSError as error:
         raise LpmError(f"{path}: cannot be written ({error.strerror}); wanted a folder with room") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return dropped
 
 

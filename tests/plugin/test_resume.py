@@ -80,9 +80,23 @@ def test_the_last_checkpoint_alone_stays(make_trainer):
 def test_nothing_left_to_do_is_said(make_trainer):
     done = make_trainer("done", 5, **BUSY)
     done.train()
-    again = make_trainer("again", 5, load=done.checkpoint_dir / "step-000000004.ckpt", **BUSY)
     with pytest.raises(LpmError, match=r"--max-num-iterations: 5, and the checkpoint is at step 5"):
-        again.train()
+        make_trainer("again", 5, load=done.checkpoint_dir / "step-000000004.ckpt", **BUSY)
+    assert not (done.base_dir.parent / "again").exists()
+
+
+def test_an_older_longer_run_of_the_same_name_stays(make_trainer):
+    make_trainer("same", 12, **BUSY).train()
+    trainer = make_trainer("same", 6, **BUSY)
+    trainer.config.save_only_latest_checkpoint = True
+    trainer.train()
+    assert (trainer.checkpoint_dir / "step-000000011.ckpt").exists()
+
+
+def test_all_points_removed_is_said(make_trainer):
+    trainer = make_trainer("empty", 40, strategy="adc", cull_alpha_thresh=0.999, warmup_length=2, refine_every=5)
+    with pytest.raises(LpmError, match="points: all were removed by step"):
+        trainer.train()
 
 
 def test_another_strategy_takes_the_parameters(make_trainer, capsys):
