@@ -13,7 +13,8 @@ import torch
 
 from lpm import checkpoint
 from lpm.checks import LpmError
-from lpm.runs import find_checkpoint, latest_checkpoint
+from lpm.gaussians import SH_C0
+from lpm.runs import find_checkpoint, latest_checkpoint, load_gaussians
 
 WRITER = """
 import sys, torch
@@ -119,3 +120,20 @@ def test_runs_are_found_by_folder_config_or_file(tmp_path):
         find_checkpoint(tmp_path / "..")
     with pytest.raises(LpmError, match="no such folder"):
         find_checkpoint(tmp_path / "nope")
+
+
+def test_splatfactos_numpy_numbers_load(tmp_path):
+    """The host's own checkpoints hold learning rates as numpy floats."""
+    path = tmp_path / "step-000000001.ckpt"
+    torch.save({"step": 1, "pipeline": {}, "schedulers": {"means": {"_last_lr": [np.float64(1e-3)]}}}, path)
+    assert checkpoint.load(path)["schedulers"]["means"]["_last_lr"] == [1e-3]
+
+
+def test_colours_without_harmonics_are_exported_as_harmonics(tmp_path):
+    shapes = dict(means=3, scales=3, quats=4, features_dc=3, opacities=1)
+    params = {f"_model.gauss_params.{k}": torch.randn(5, n) for k, n in shapes.items()}
+    params["_model.gauss_params.features_rest"] = torch.zeros(5, 0, 3)
+    path = tmp_path / "step-000000001.ckpt"
+    checkpoint.atomic_save({"step": 1, "pipeline": params}, path, tmp_path)
+    drawn = torch.sigmoid(params["_model.gauss_params.features_dc"])
+    torch.testing.assert_close(load_gaussians(path)["features_dc"] * SH_C0 + 0.5, drawn)
