@@ -11,6 +11,7 @@ import pytest
 
 from lpm.cuda import build as building
 from lpm.cuda.build import BuildError
+from lpm.cuda.native import native
 
 TINY = 'extern "C" int answer() { return ANSWER; }\n'
 needs_compiler = pytest.mark.skipif(
@@ -155,3 +156,10 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path):
     result = python(RENDER, LPM_CACHE=str(file), LPM_NATIVE="")
     assert result.stdout.strip() == "0.994"
     assert "remedy: set LPM_CACHE to a writable folder" in result.stderr
+
+
+@needs_compiler
+def test_the_projects_own_kernels_build(monkeypatch):
+    """Tests of the kernels skip where there are none; with a compiler at hand that must not hide a broken source."""
+    monkeypatch.setenv("LPM_NATIVE", "cpu")
+    assert native() is not None
