@@ -33,6 +33,7 @@ _SIGNATURES = {
     "raster_forward": ("i li ii p pli pi ppp p ppp", None),
     "raster_backward": ("i li ii p pli pi ppp pp ppp pp p pppppp", None),
     "l1_ssim": ("i lli pp d pp p", None),
+    "zone_votes": ("i li pp p ppp pp p", None),
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 

@@ -97,15 +97,15 @@ def split(
     return _split(params, mask, chosen, offset, (scales / 1.6).log(), revised_opacity)
 
 
-def long_axis_split(params: Params, mask: Tensor, revised_opacity: bool = True) -> Edit:
-    """Replaces each row in `mask` [N] by two halves of itself, side by side along its longest axis.
+def long_axis_split(params: Params, mask: Tensor, revised_opacity: bool = True, axes: int = 3) -> Edit:
+    """Replaces each row in `mask` [N] by two halves of itself, side by side along the longest of its first `axes` axes.
 
     The halves stand at +-half a standard deviation s; with s' = .866 s their sum keeps the parent's second moment along
     that axis, (s/2)^2 + s'^2 = s^2, so that the picture changes little. Nothing is drawn at random.
     """
     chosen = _mask("mask", mask, params)
     scales = params["scales"][chosen]
-    longest = scales.argmax(-1, keepdim=True)
+    longest = scales[:, :axes].argmax(-1, keepdim=True)
     axis = rotations(params["quats"][chosen]).gather(2, longest[:, None].expand(-1, 3, 1)).squeeze(-1)
     step = 0.5 * scales.gather(1, longest).exp() * axis
     halved = scales.scatter_add(1, longest, torch.full_like(scales[:, :1], 0.5 * math.log(0.75)))

@@ -1,6 +1,6 @@
 """Where each training view is wrong: residuals pooled into tiles, remembered as a moving average with its age.
 
-The residual is the one that the training step has anyway; nothing is rendered for this.
+The residual is made from the render and the photo that the training step has anyway; nothing is rendered for this.
 """
 
 from __future__ import annotations
@@ -11,32 +11,62 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpm.losses import C1, C2
+
 TILE = 16  # pixels; the size of the rasterizer's own tiles
 
 
-def gain_free_residual(render: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute difference over channels, [H, W], after the view's exposure is taken out.
+def exposure_gain(render: Tensor, truth: Tensor) -> Tensor:
+    """Gain [C] of each channel that brings `render` closest to `truth` (least squares), within a factor of two.
 
-    One gain per channel, fitted by least squares of `render` to `truth` [H, W, 3] (both in 0..1) and kept within a
-    factor of two: a photo that is merely darker than its neighbours is no error of geometry.
+    Both [H, W, C], finite. A photo that is merely darker than its neighbours is no error of geometry.
     """
     cross = (render * truth).sum((0, 1))
-    gain = (cross / render.square().sum((0, 1)).clamp_min(1e-12)).clamp(0.5, 2.0)
-    residual = (render * gain - truth).abs().mean(-1)
-    return torch.nan_to_num(residual, nan=0.0, posinf=0.0, neginf=0.0)  # broken pixels are no evidence
+    return (cross / render.square().sum((0, 1)).clamp_min(1e-12)).clamp(0.5, 2.0)
 
 
 def pool(residual: Tensor, tile: int = TILE, mask: Tensor | None = None) -> Tensor:
-    """Mean of `residual` [H, W] over tiles: [ceil(H / tile), ceil(W / tile)]; edge tiles average what they have.
+    """Mean of `residual` [H, W] or [C, H, W] over tiles: [..., ceil(H / tile), ceil(W / tile)].
 
-    `mask` [H, W] (bool): only pixels in it count; a tile without any is 0.
+    Tiles at the edge average what they have. `mask` [H, W]: only pixels in it count; a tile without any is 0.
     """
-    weight = torch.ones_like(residual) if mask is None else mask.to(residual.dtype)
-    both = torch.stack([residual * weight, weight])
-    height, width = residual.shape
-    both = F.pad(both, (0, -width % tile, 0, -height % tile))
-    total, count = F.avg_pool2d(both, tile) * tile * tile
-    return total / count.clamp_min(1e-6)
+    height, width = residual.shape[-2:]
+    plain = residual.reshape(-1, height, width)
+    edge = (0, -width % tile, 0, -height % tile)
+    if mask is None and not any(edge):
+        return F.avg_pool2d(plain, tile).reshape(*residual.shape[:-2], height // tile, width // tile)
+    weight = torch.ones_like(plain[:1]) if mask is None else mask.to(plain.dtype)[None]
+    both = F.avg_pool2d(F.pad(torch.cat([plain * weight, weight]), edge), tile)
+    pooled = both[:-1] / both[-1:].clamp_min(1e-6)
+    return pooled.reshape(*residual.shape[:-2], *pooled.shape[-2:])
+
+
+def tile_errors(
+    render: Tensor, truth: Tensor, tile: int = TILE, mask: Tensor | None = None, dssim: float = 0.2
+) -> Tensor:
+    """(1 - dssim) L1 + dssim (1 - SSIM) / 2 of each tile, after the view's exposure is taken out.
+
+    The terms are those of the training loss. SSIM is taken over the tile as one window, on the mean of the channels, as
+    in Wang 2002's block-wise index: it needs only the moments that pooling gives. Pixels that are not finite in either
+    image are left out.
+
+    Args:
+        render, truth: [H, W, 3], 0..1. mask: [H, W], only pixels in it count; a tile without any is 0.
+    """
+    finite = torch.isfinite(render).all(-1) & torch.isfinite(truth).all(-1)
+    if not bool(finite.all()):  # broken pixels are no evidence
+        mask = finite if mask is None else finite & (mask != 0)
+        render, truth = (torch.where(finite[..., None], image, 0.0) for image in (render, truth))
+    if mask is not None:
+        render, truth = render * mask[..., None], truth * mask[..., None]
+    render = render * exposure_gain(render, truth)
+    l1 = (render - truth).abs().mean(-1)
+    if dssim == 0:
+        return pool(l1, tile, mask)
+    x, y = render.mean(-1), truth.mean(-1)
+    l1, x, y, xx, yy, xy = pool(torch.stack([l1, x, y, x * x, y * y, x * y]), tile, mask)
+    ssim = (2 * x * y + C1) * (2 * (xy - x * y) + C2) / ((x * x + y * y + C1) * (xx - x * x + yy - y * y + C2))
+    return (1 - dssim) * l1 + dssim * (0.5 - 0.5 * ssim)
 
 
 class ErrorMaps:
@@ -47,26 +77,31 @@ class ErrorMaps:
         seen: view -> step of the last update.
     """
 
-    def __init__(self, tile: int = TILE, keep: float = 0.7, stride: int = 2) -> None:
+    def __init__(self, tile: int = TILE, keep: float = 0.7, stride: int = 2, dssim: float = 0.2) -> None:
         self.tile = tile
         self.stride = stride
         """Every this many pixels one is looked at: a tile's mean needs no more, and this is done at every step."""
         self.keep = keep
         """Share of the old value in an update; a view is seen once in an epoch, so this spans about three."""
+        self.dssim = dssim
         self.maps: dict[int, Tensor] = {}
         self.seen: dict[int, int] = {}
 
     @torch.no_grad()
     def update(self, view: int, step: int, render: Tensor, truth: Tensor, mask: Tensor | None = None) -> None:
-        """Takes in one training step: `render` and `truth` [H, W, 3] in 0..1, mask [H, W] or None."""
+        """Takes in one training step: `render` and `truth` [H, W, 3] in 0..1, mask [H, W], [H, W, 1] or None."""
         thin = slice(None, None, self.stride)
-        residual = gain_free_residual(render.detach()[thin, thin], truth[thin, thin])
-        pooled = pool(residual, self.tile // self.stride, None if mask is None else mask[thin, thin].squeeze(-1))
+        seen = None if mask is None else mask.reshape(mask.shape[:2])[thin, thin]
+        pooled = tile_errors(render.detach()[thin, thin], truth[thin, thin], self.tile // self.stride, seen, self.dssim)
         old = self.maps.get(view)  # of another shape at another resolution (coarse to fine), and then of no use
         if old is not None and old.shape == pooled.shape:
             pooled = torch.lerp(pooled, old, self.keep)
         self.maps[view] = pooled
         self.seen[view] = step
+
+    def age(self, view: int, step: int) -> int | None:
+        """Steps since `view` was seen; None if it never was."""
+        return step - self.seen[view] if view in self.seen else None
 
     def mean(self, view: int) -> float:
         """Mean error of a view; 0 for one that was not seen yet."""

@@ -18,6 +18,8 @@ class Evidence:
 
     point_error: Tensor
     """[N] sum over pixels of blending weight x residual: E_i."""
+    contribution: Tensor
+    """[N] sum over pixels of blending weight: how many pixels a point paints, in pixels."""
     visible: Tensor
     """[N] bool: drawn in this view."""
     depth: Tensor
@@ -27,26 +29,38 @@ class Evidence:
 
 
 def look(
-    params: Any, viewmat: Tensor, K: Tensor, size: tuple[int, int], error: Tensor, rasterize_mode: str = "classic"
+    params: Any,
+    viewmat: Tensor,
+    K: Tensor,
+    size: tuple[int, int],
+    error: Tensor,
+    rasterize_mode: str = "classic",
+    flat: bool = False,
 ) -> Evidence:
     """Splats the residual of a view onto the points that made it.
 
-    The points are drawn with one channel that is zero everywhere; the gradient of that channel, with the residual as
-    its cotangent, is E_i = sum_p w_i(p) e(p). Any differentiable rasterizer gives this.
+    The points are drawn with two channels that are zero everywhere; the gradient of such a channel, with the residual
+    (or 1) as its cotangent, is E_i = sum_p w_i(p) e(p). Any differentiable rasterizer gives this.
 
     Args:
         params: parameters [N, ...] (lpm.gaussians). viewmat: [4, 4]. K: [3, 3], pixels. size: width, height, pixels.
         error: [rows, columns] residual, spread over the whole image.
+        flat: the points are disks (2DGS) whose third scale means nothing; they are drawn with a hundredth of the
+            smaller of the other two.
     """
     width, height = size
+    scales = params["scales"].detach().exp()
+    if flat:
+        scales = torch.cat([scales[:, :2], 0.01 * scales[:, :2].amin(1, keepdim=True)], 1)
     with torch.enable_grad():
-        zero = torch.zeros(len(params["means"]), 1, device=viewmat.device, requires_grad=True)
+        zero = torch.zeros(len(scales), 2, device=viewmat.device, requires_grad=True)
         image, alpha, meta = rasterize(
-            params["means"].detach(), params["quats"].detach(), params["scales"].detach().exp(),
+            params["means"].detach(), params["quats"].detach(), scales,
             torch.sigmoid(params["opacities"].detach()).flatten(), zero, viewmat[None], K[None], width, height,
             render_mode="RGB+ED", rasterize_mode=rasterize_mode,  # type: ignore[arg-type]
         )  # fmt: skip
-        cotangent = F.interpolate(error[None, None], (height, width), mode="nearest")[0, 0]
-        (point_error,) = torch.autograd.grad(image[0, ..., 0], zero, cotangent)
+        residual = F.interpolate(error[None, None], (height, width), mode="nearest")[0, 0]
+        cotangent = torch.stack([residual, torch.ones_like(residual)], -1)
+        (gathered,) = torch.autograd.grad(image[0, ..., :2], zero, cotangent)
     visible = (meta["radii"][0] > 0).all(-1)
-    return Evidence(point_error.flatten(), visible, image[0, ..., 1].detach(), alpha[0, ..., 0].detach())
+    return Evidence(gathered[:, 0], gathered[:, 1], visible, image[0, ..., 2].detach(), alpha[0, ..., 0].detach())

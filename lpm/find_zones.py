@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpm.correspond import Views
 from lpm.evidence import Evidence
 from lpm.plane_sweep import plane_sweep
+from lpm.surroundings import Surroundings
 from lpm.zones import NO_EVIDENCE, ViewZones, classify, regions
 
 TILE = 16  # pixels; a patch of the sweep must fit well inside
+AGREE = 1.1
+"""Features of one tile whose depths are within this ratio lie on one surface."""
 
 
 def coarse(error: Tensor, size: tuple[int, int], tile: int = TILE) -> Tensor:
@@ -34,8 +36,24 @@ def depth_range(params, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tenso
     return 0.5 * some.quantile(0.02), 3.0 * some.quantile(0.98)
 
 
+def feature_depths(pixels: Tensor, depth: Tensor, grid: tuple[int, int], tile: int = TILE) -> tuple[Tensor, Tensor]:
+    """Nearest and farthest z-depth [rows * columns] of each tile's features where they lie on one surface, else NaN.
+
+    Args:
+        pixels: [M, 2]. depth: [M], z, world. grid: rows, columns.
+    """
+    rows, columns = grid
+    column, row = (pixels / tile).long().unbind(-1)
+    cell = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
+    near = depth.new_full((rows * columns,), torch.inf).scatter_reduce_(0, cell, depth, "amin")
+    far = depth.new_full((rows * columns,), -torch.inf).scatter_reduce_(0, cell, depth, "amax")
+    count = torch.zeros_like(near).index_add_(0, cell, torch.ones_like(depth))
+    one_surface = (count >= 2) & (far <= AGREE * near)  # a single match may be a false one
+    return torch.where(one_surface, near, torch.nan), torch.where(one_surface, far, torch.nan)
+
+
 def find_zones(
-    views: Views,
+    surroundings: Surroundings,
     neighbours: Tensor,
     chosen: list[int],
     errors: dict[int, Tensor],
@@ -46,21 +64,23 @@ def find_zones(
 ) -> list[ViewZones]:
     """Zones of the `chosen` views.
 
+    A tile's depth is that of the plane sweep where it is confident, else that of at least two matched features in it.
+
     Args:
-        neighbours: [V, k] from covisible(). errors: view -> error map. evidence: of each chosen view.
+        neighbours: [V, k]. errors: view -> error map. evidence: of each chosen view.
         threshold: error above which a tile is bad.
         most_tiles: at most so many tiles are given a depth, the worst ones; it bounds the time of an event.
 
     Returns:
         One ViewZones for each chosen view, in their order; a view without a bad tile has labels of 0 only.
     """
+    views = surroundings.views
     sizes = [(int(views.images[v].shape[1]), int(views.images[v].shape[0])) for v in chosen]
     maps = [coarse(errors[v], size) for v, size in zip(chosen, sizes, strict=True)]
     worst = torch.cat([m.flatten() for m in maps])
     threshold = max(threshold, float(worst.topk(min(most_tiles, len(worst))).values[-1]))
     found, view, pixels, near, far = [], [], [], [], []
     for v, size, error, seen in zip(chosen, sizes, maps, evidence, strict=True):
-        rows, columns = error.shape
         at = (error > threshold).nonzero()
         x = (at[:, 1] * TILE + TILE / 2).clamp(max=size[0] - 1)
         y = (at[:, 0] * TILE + TILE / 2).clamp(max=size[1] - 1)
@@ -69,8 +89,8 @@ def find_zones(
         pixels.append(torch.stack([x, y], 1).float())
         near.append(nearest.expand(len(at)))
         far.append(farthest.expand(len(at)))
-        empty = error.new_full((rows, columns), torch.inf)
-        kind = torch.full((rows, columns), -1, device=error.device)
+        empty = torch.full_like(error, torch.inf)
+        kind = torch.full_like(error, -1, dtype=torch.int64)
         labels = regions(error, threshold)
         unknown = torch.full_like(empty, torch.nan)
         found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, empty, -empty, unknown, labels, kind))
@@ -82,13 +102,19 @@ def find_zones(
         mine = slice(start, start + len(place))
         start += len(place)
         column, row = place[:, 0].long(), place[:, 1].long()
-        rendered, alpha = seen.depth[row, column], seen.alpha[row, column]
-        kind = classify(sweep.interval[mine], sweep.confident[mine], rendered, alpha)
         cell = (row // TILE, column // TILE)
+        grid = (zones.near.shape[0], zones.near.shape[1])
+        by_feature = [d.reshape(grid)[cell] for d in feature_depths(*surroundings.features(zones.view), grid)]
+        swept = sweep.confident[mine]
+        # The interval is where the photos agree; a little more keeps points on a slanted surface inside.
+        low = torch.where(swept, sweep.interval[mine, 0], by_feature[0]) * 0.99
+        high = torch.where(swept, sweep.interval[mine, 1], by_feature[1]) * 1.01
+        known = torch.isfinite(low) & torch.isfinite(high)
+        kind = classify(torch.stack([low, high], 1), known, seen.depth[row, column], seen.alpha[row, column])
         zones.kind[cell] = kind
         known = kind != NO_EVIDENCE
-        zones.depth[cell] = torch.where(known, sweep.depth[mine], torch.nan)
-        # The interval is where the photos agree; a little more keeps points on a slanted surface inside.
-        zones.near[cell] = torch.where(known, sweep.interval[mine, 0] * 0.99, torch.inf)
-        zones.far[cell] = torch.where(known, sweep.interval[mine, 1] * 1.01, -torch.inf)
+        middle = torch.where(swept, sweep.depth[mine], (low + high) / 2)
+        zones.depth[cell] = torch.where(known, middle, torch.nan)
+        zones.near[cell] = torch.where(known, low, torch.inf)
+        zones.far[cell] = torch.where(known, high, -torch.inf)
     return found

@@ -22,7 +22,8 @@ def apply(
     """Puts the edit's parameters in place, in `params` and in each optimizer, with their moments.
 
     Args:
-        edit: made from `params` as they are.
+        edit: made from `params` as they are, or from some of them: the others follow its map (0 for rows made from
+            nothing), so that nothing large need be copied from edit to edit.
         params: name -> Parameter [N, ...]; replaced by new Parameters [M, ...].
         optimizers: one for each name, with that one parameter (gsplat's convention).
         state: per-point statistics; every tensor with N rows becomes one with M (0 for rows made from nothing), all
@@ -39,8 +40,12 @@ def apply(
         new[zero] = 0
         return new
 
-    for name, value in edit.params.items():
-        new = Parameter(value, requires_grad=params[name].requires_grad)
+    for name in list(params.keys()):
+        old = params[name]
+        old.grad = None  # of no use after an edit, and memory
+        value = edit.params.get(name)
+        value = follow(old.detach(), made) if value is None else value
+        new = Parameter(value, requires_grad=old.requires_grad)
         optimizer = optimizers[name]
         (group,) = optimizer.param_groups
         (old,) = group["params"]

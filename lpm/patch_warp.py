@@ -10,7 +10,7 @@ from lpm.views import Views
 
 BLOCK = 2**18
 """Samples (patch pixels x depths x pairs) worked on at once on a CPU, about 40 bytes each: they stay in its cache."""
-BLOCK_CUDA = 2**24
+BLOCK_CUDA = 2**22
 UNSEEN = -2.0
 """Score of a depth at which no neighbour sees the whole patch."""
 

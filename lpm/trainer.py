@@ -21,10 +21,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from lpm import checkpoint, records
 from lpm.checks import LpmError, fail
 from lpm.correspond import Views
+from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.runs import find_checkpoint
-from lpm.strategy.lpm import LpmStrategy
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
 MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
@@ -94,8 +94,8 @@ class LpmTrainer(Trainer):
 
     def _attach_views(self) -> None:
         """Hands the training photos to a strategy that works on them, and writes what it does into the run's folder."""
-        strategy = self.model.strategy
-        if not isinstance(strategy, LpmStrategy):
+        strategy: Any = self.model.strategy
+        if not hasattr(strategy, "attach"):
             return
         cached = self.data.cached_train  # first: undistortion changes the cameras
         assert self.data.train_dataset is not None
@@ -108,7 +108,8 @@ class LpmTrainer(Trainer):
             masks=masks if any("mask" in data for data in cached) else None,
         )
         points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
-        strategy.attach(views, None if points is None else points.to(self.device))
+        strategy.notices.say = CONSOLE.print
+        strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")
         path = self.base_dir / "edits.jsonl"
 
         def on_event(record: records.EditRecord) -> None:
@@ -195,7 +196,8 @@ class LpmTrainer(Trainer):
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
         """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones."""
-        path, strategy = self.checkpoint_dir / f"step-{step:09d}.ckpt", self.model.strategy
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        strategy: Any = self.model.strategy
         pipeline = cast(torch.nn.Module, getattr(self.pipeline, "module", self.pipeline))
         state = {
             "step": step,
@@ -206,7 +208,7 @@ class LpmTrainer(Trainer):
             "lpm": {
                 "strategy": self.model.config.strategy,
                 "strategy_state": self.model.strategy_state,
-                "strategy_extra": strategy.extra_state() if isinstance(strategy, LpmStrategy) else None,
+                "strategy_extra": strategy.extra_state() if hasattr(strategy, "extra_state") else None,
                 "sampling": self.data.sampling_state(),
                 "random": checkpoint.random_state(),
             },
@@ -245,13 +247,13 @@ class LpmTrainer(Trainer):
         CONSOLE.print(f"Resumed from {path}: step {self._start_step}.")
 
     def _load_own_state(self, path: Path, own: dict[str, Any] | None) -> None:
-        model = self.model
+        model: Any = self.model
         if own is None or own["strategy"] != model.config.strategy:
             CONSOLE.print(f"{path} was made with another strategy: its parameters are used, its statistics are not.")
             return
         for key, value in own["strategy_state"].items():
             model.strategy_state[key] = value.to(self.device) if isinstance(value, torch.Tensor) else value
-        if isinstance(model.strategy, LpmStrategy):
+        if hasattr(model.strategy, "load_extra_state"):
             model.strategy.load_extra_state(own["strategy_extra"], self.device)
         self.data.set_sampling_state(own["sampling"])
         checkpoint.set_random_state(own["random"])

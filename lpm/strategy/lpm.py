@@ -3,30 +3,39 @@
 Every `refine_every` steps an event looks at a few training views, chosen by their error and by how long ago they were
 looked at. Their worst tiles are given a depth by comparing the photos themselves. Where the render's surface stands in
 front of that depth, the points in front lose their opacity (targeted reset); where nothing is there, points are
-inserted; everywhere else points are added where the residuals are splatted onto (E_i), more readily inside zones. The
-number of points follows a growth curve that ends at the cap.
+inserted; everywhere else points are added where the residuals are splatted onto (E_i), more readily inside zones, and
+points that paint next to nothing make room for them. The number of points follows a growth curve that ends at the cap.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from gsplat.strategy.base import Strategy
 from torch import Tensor
 
 from lpm import edits
-from lpm.correspond import Views, covisible, unproject
+from lpm.checks import fail
+from lpm.correspond import Views
 from lpm.error_maps import ErrorMaps
 from lpm.evidence import Evidence, look
 from lpm.find_zones import coarse, find_zones
-from lpm.gaussians import rgb_to_sh0
+from lpm.notices import Notices
 from lpm.optim_state import apply
+from lpm.proposals import lowest, surface_points, weighted_sample
 from lpm.records import EditRecord
-from lpm.zones import FALSE_FRONT, MISSING, ViewZones, membership
+from lpm.surroundings import Surroundings
+from lpm.votes import Votes, zone_votes
+from lpm.zones import ViewZones
+
+# What edits read and change. All other parameters follow the map of rows, and are copied once.
+EDITED = ("means", "scales", "quats", "opacities", "features_dc")
+GREY_LEVEL = 1 / 255
 
 
 @dataclass
@@ -47,6 +56,8 @@ class LpmStrategy(Strategy):
     """Training views that an event looks at."""
     prune_opacity: float = 0.005
     """Points below this opacity are removed."""
+    recycle: float = 0.02
+    """Share of the points, those that paint least, that each event removes to make room where the error is."""
     zone_boost: float = 3.0
     """How much more readily points inside a zone are split."""
     reset_cap: float = 0.05
@@ -66,37 +77,53 @@ class LpmStrategy(Strategy):
     reset: bool = True
     """Lower the opacity of points that stand in front of the surface."""
     prune: bool = True
-    """Remove transparent points."""
+    """Remove transparent points and those that paint next to nothing."""
     random_zones: bool = False
     """Placebo for comparisons: the zones that were found are moved to a random place of their view."""
     seed: int = 0
     """Of everything that is drawn at random."""
     rasterize_mode: str = "classic"
+    """As the model is drawn: classic or antialiased."""
+    flat: bool = False
+    """The points are disks (2DGS): their third scale means nothing."""
+    key_for_gradient: Literal["means2d", "gradient_2dgs"] = "means2d"
+    """Tensor of `info` whose gradient is read, as in gsplat's strategies."""
     absgrad: bool = True
+    """Read its `absgrad` (AbsGS), not its `grad`."""
     gradient_power: float = 0.5
-    """How much the screen gradient (AbsGS) counts beside the error when points are chosen: 0 not at all, 1 alone."""
+    """How much the screen gradient counts beside the error when points are chosen: 0 not at all, 1 alone."""
     on_event: Callable[[EditRecord], None] | None = None
     """Called with each event's record."""
-
-    views: Views | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.maps = ErrorMaps(tile=8)
         self.generator = torch.Generator().manual_seed(self.seed)
         self.visited: dict[int, int] = {}
         self.first_points: int | None = None
+        self.notices = Notices()
 
-    def attach(self, views: Views, points: Tensor | None) -> None:
-        """Tells the training photos with their cameras, and the SfM points [N, 3] (world) if there are any."""
-        self.views = views
-        self.neighbours = covisible(views, points).neighbours
+    def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
+        """Tells the training photos with their cameras, and the SfM points [N, 3] (world) if there are any.
+
+        `cache`: folder in which feature matches are kept from run to run.
+        """
+        self.surroundings = Surroundings(views, points, cache)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
-        """Running state: per point the step it was made or reset at, and its votes for "in front" and "inside"."""
-        return {"scene_scale": scene_scale, "touched": None, "front": None, "inside": None, "gradient": None}
+        """Running state: per point the step it was made or reset at, its votes, gradients, and pixels painted."""
+        names = ("touched", "front", "inside", "gradient", "painted", "looks")
+        return {"scene_scale": scene_scale, **dict.fromkeys(names)}
+
+    def check_sanity(self, params, optimizers) -> None:
+        """Beside gsplat's own check: the parameters that edits are made on are there."""
+        super().check_sanity(params, optimizers)
+        missing = [name for name in EDITED if name not in params]
+        assert not missing, f"params: no {', '.join(missing)}; wanted the names of lpm.gaussians"
 
     def step_pre_backward(self, params, optimizers, state, step, info) -> None:
-        """Nothing is read from the backward pass."""
+        """Asks for the gradient that is read after the backward pass."""
+        if not self.absgrad:
+            info[self.key_for_gradient].retain_grad()
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
@@ -106,11 +133,14 @@ class LpmStrategy(Strategy):
         if state["touched"] is None:
             means = params["means"]
             state["touched"] = torch.full((len(means),), -(10**6), device=means.device)
-            for name in ("front", "inside", "gradient"):
+            for name in ("front", "inside", "gradient", "painted", "looks"):
                 state[name] = means.new_zeros(len(means))
             self.first_points = len(params["means"]) if self.first_points is None else self.first_points
-        absolute = info["means2d"].absgrad
-        state["gradient"] += (absolute * absolute.new_tensor([info["width"], info["height"]])).norm(dim=-1).sum(0)
+        means2d = info[self.key_for_gradient]
+        gradient = means2d.absgrad if self.absgrad else means2d.grad
+        if gradient is not None:
+            size = gradient.new_tensor([info["width"], info["height"]])
+            state["gradient"] += (gradient * size).norm(dim=-1).reshape(-1, len(state["gradient"])).sum(0)
         self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"))
         if step > self.refine_start_iter and step % self.refine_every == 0:
             self._event(params, optimizers, state, step)
@@ -134,144 +164,116 @@ class LpmStrategy(Strategy):
 
     def _event(self, params, optimizers, state, step: int) -> None:
         start = time.perf_counter()
+        if not hasattr(self, "surroundings"):
+            fail("views", "none", "the training photos and cameras", "call attach(views, points) before the first step")
+        for parameter in params.values():
+            parameter.grad = None  # of no use after the edit: an event then needs no more memory than a step
         chosen = self._choose_views()
         evidence = [self._look(params, view) for view in chosen]
         self.visited.update({view: step for view in chosen})
         zones = self._find_zones(params, chosen, evidence, step)
-        counts = self._vote(params, state, zones)
+        errors = [coarse(self.maps.maps[z.view], z.size, z.tile) for z in zones]
+        votes = zone_votes(params["means"].detach(), zones, margin=0.03)
+        for name, vote in (("inside", votes.inside), ("front", votes.front)):
+            state[name].mul_(0.8).add_(vote)
+        for name, new in (("painted", [e.contribution for e in evidence]), ("looks", [e.visible for e in evidence])):
+            state[name].mul_(0.8).add_(torch.stack(new).sum(0))
 
-        before = {name: p.detach() for name, p in params.items()}
-        edit = edits.identity(before)
-        reset = self._mistaken(before, state, step) if self.reset else torch.zeros_like(edit.fresh)
-        if self.reset:
-            edit = edits.then(edit, edits.reset_opacity(edit.params, reset, self.reset_cap))
-        faint = torch.zeros_like(reset)
-        if self.prune:
-            faint = torch.sigmoid(before["opacities"]).flatten() < self.prune_opacity
-            faint &= state["touched"] < step - self.cooldown
-            edit = edits.then(edit, edits.prune(edit.params, faint))
-        room = max(0, self.budget(step) - len(edit))
-        inserted = 0
-        if self.insert and room:
-            rows = self._missing_points(before, zones, counts, room)
-            inserted = len(rows["means"])
-            edit = edits.then(edit, edits.insert(edit.params, rows))
-        split = 0
-        if self.densify and room > inserted:
-            error = torch.stack([e.point_error for e in evidence]).sum(0)
-            power = self.gradient_power
-            score = error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * state["inside"])
-            mask = self._draw(torch.where(edit.source < 0, 0.0, score[edit.source]), room - inserted)
-            split = int(mask.sum())
-            edit = edits.then(edit, edits.long_axis_split(edit.params, mask))
+        edit, counts = self._edit(params, state, step, evidence, zones, errors, votes)
         apply(edit, params, optimizers, state)
         state["gradient"].zero_()
         state["touched"][edit.fresh | edit.cleared] = step
-        state["front"][edit.fresh | edit.cleared] = 0
+        for name in ("front", "painted", "looks"):
+            state[name][edit.fresh | edit.cleared] = 0
         if self.on_event is not None:
-            self.on_event(
-                EditRecord(
-                    step=step,
-                    seconds=time.perf_counter() - start,
-                    views=chosen,
-                    zones=[r for z, c in zip(zones, counts, strict=True) for r in z.records(c[0], c[1])],
-                    cloned=0,
-                    split=split,
-                    inserted=inserted,
-                    pruned=int(faint.sum()),
-                    reset=int(reset.sum()),
-                    relocated=0,
-                    points=len(params["means"]),
-                    budget=self.budget(step),
-                )
-            )
+            found = [r for z, e, c in zip(zones, errors, votes.counts, strict=True) for r in z.records(e, c)]
+            points, budget, seconds = len(params["means"]), self.budget(step), time.perf_counter() - start
+            self.on_event(EditRecord(step=step, seconds=seconds, views=chosen, zones=found, cloned=0, relocated=0,
+                                     points=points, budget=budget, **counts))  # fmt: skip
+
+    def _edit(
+        self, params, state, step: int, evidence: list[Evidence], zones: list[ViewZones], errors: list[Tensor],
+        votes: Votes,
+    ) -> tuple[edits.Edit, dict[str, int]]:  # fmt: skip
+        """The event's edit, and how many rows each part of it touched."""
+        edit = edits.identity({name: params[name].detach() for name in EDITED})
+        opacity = torch.sigmoid(edit.params["opacities"]).flatten()
+        rested = state["touched"] < step - self.cooldown
+        counts = dict.fromkeys(("split", "inserted", "pruned", "reset"), 0)
+        score = self._score(state, evidence)
+        if self.reset:
+            # Several views saw it in front of the surface, and none inside a zone.
+            mistaken = (state["front"] >= self.reset_votes) & (state["inside"] < 0.5)
+            mistaken &= rested & (opacity > self.reset_cap)
+            counts["reset"] = int(mistaken.sum())
+            edit = edits.then(edit, edits.reset_opacity(edit.params, mistaken, self.reset_cap))
+            rested = rested & ~mistaken
+        if self.prune:
+            gone = (opacity < self.prune_opacity) & rested
+            more = round(self.recycle * len(gone)) - int(gone.sum()) if bool((score > 0).any()) else 0
+            painted = state["painted"] / state["looks"].clamp_min(1e-6)
+            gone |= lowest(painted, rested & ~gone & (state["looks"] > 0.5), more)
+            counts["pruned"] = int(gone.sum())
+            edit = edits.then(edit, edits.prune(edit.params, gone))
+        room = max(0, self.budget(step) - len(edit))
+        if self.insert and room and zones:
+            rows = surface_points(self.surroundings.views, zones, errors, votes.counts, room)
+            counts["inserted"] = len(rows["means"])
+            edit = edits.then(edit, edits.insert(edit.params, rows))
+        room = max(0, self.budget(step) - len(edit))
+        if self.densify and room:
+            mask = weighted_sample(torch.where(edit.source < 0, 0.0, score[edit.source]), room, self.generator)
+            counts["split"] = int(mask.sum())
+            edit = edits.then(edit, edits.long_axis_split(edit.params, mask, axes=2 if self.flat else 3))
+        return edit, counts
+
+    def _score(self, state, evidence: list[Evidence]) -> Tensor:
+        """[N] how much a point asks to be split: by its error and its gradient, and more inside zones."""
+        if not self.densify:
+            return torch.zeros_like(state["gradient"])
+        error = torch.stack([e.point_error for e in evidence]).sum(0)
+        power = self.gradient_power
+        return error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * state["inside"])
 
     def _find_zones(self, params, chosen: list[int], evidence: list[Evidence], step: int) -> list[ViewZones]:
-        assert self.views is not None
+        """The zones of the `chosen` views; none, and why is said once, where the photos can tell no depth."""
+        neighbours = self.surroundings.neighbours(lambda v: self._depth(params, v))
+        reason = self.surroundings.why_no_zones()
+        if reason is not None:
+            self.notices.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
+            return []
         first, last = self.bad_share
         done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
         threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
-        zones = find_zones(self.views, self.neighbours, chosen, self.maps.maps, evidence, params, threshold)
+        zones = find_zones(self.surroundings, neighbours, chosen, self.maps.maps, evidence, params, threshold)
         if self.random_zones:
             for i, view in enumerate(zones):
                 rows, columns = (int(torch.randint(n, (1,), generator=self.generator)) for n in view.near.shape)
                 zones[i] = view.shifted(rows, columns)
         return zones
 
-    def _vote(self, params, state, zones: list[ViewZones]) -> list[tuple[Tensor, Tensor]]:
-        """Adds the votes of each view's zones; returns per view the error and the points inside of each tile."""
-        state["front"] *= 0.8
-        state["inside"] *= 0.8
-        counts = []
-        for view in zones:
-            inside, front, cell = membership(params["means"].detach(), view, margin=0.03)
-            front &= view.kind.flatten()[cell] == FALSE_FRONT
-            state["inside"] += inside
-            state["front"] += front
-            points = torch.zeros(view.near.numel(), device=inside.device).index_add_(0, cell, inside.float())
-            counts.append((coarse(self.maps.maps[view.view], view.size, view.tile), points.reshape(view.near.shape)))
-        return counts
+    def _look(self, params, view: int, shrink: int = 1) -> Evidence:
+        """What `view` says; with `shrink`, from an image so many times smaller."""
+        views = self.surroundings.views
+        height, width = (max(1, n // shrink) for n in views.images[view].shape[:2])
+        K = views.Ks[view].clone()
+        K[:2] /= shrink
+        error = self.maps.maps.get(view, torch.zeros(1, 1, device=K.device))
+        # Less than a grey level is no error.
+        error = (error - GREY_LEVEL).clamp_min(0)
+        return look(params, views.viewmats[view], K, (width, height), error, self.rasterize_mode, self.flat)
 
-    def _mistaken(self, params, state, step: int) -> Tensor:
-        """[N] bool: points that several views saw in front of the surface, and none inside a zone."""
-        opaque = torch.sigmoid(params["opacities"]).flatten() > self.reset_cap
-        rested = state["touched"] < step - self.cooldown
-        return (state["front"] >= self.reset_votes) & (state["inside"] < 0.5) & opaque & rested
-
-    def _missing_points(self, params, zones: list[ViewZones], counts, most: int) -> dict[str, Tensor]:
-        """Points for tiles where the photos see a surface and no point is: four a tile, as large as a quarter of it."""
-        assert self.views is not None
-        means, colors, sizes = [], [], []
-        for view, (_, points) in zip(zones, counts, strict=True):
-            wanted = ((view.kind == MISSING) | (view.kind == FALSE_FRONT)) & (points == 0)
-            at = wanted.nonzero()
-            depth = view.depth[wanted]
-            image = self.views.images[view.view]
-            for dy, dx in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
-                x = ((at[:, 1] + dx) * view.tile).clamp(max=view.size[0] - 1)
-                y = ((at[:, 0] + dy) * view.tile).clamp(max=view.size[1] - 1)
-                where = torch.full_like(at[:, 0], view.view)
-                pixels = torch.stack([x, y], 1)
-                means.append(unproject(pixels, depth, self.views.viewmats[where], self.views.Ks[where]))
-                color = image[y.long(), x.long(), :3].to(depth)
-                colors.append(color / 255 if not image.is_floating_point() else color)
-                sizes.append(0.25 * view.tile * depth / view.K[0, 0])
-        xyz, rgb, size = torch.cat(means)[:most], torch.cat(colors)[:most], torch.cat(sizes)[:most]
-        n = len(xyz)
-        quats = torch.zeros(n, 4, device=xyz.device)
-        quats[:, 0] = 1
-        return {
-            "means": xyz,
-            "scales": size.clamp_min(1e-9).log()[:, None].repeat(1, 3),
-            "quats": quats,
-            "features_dc": rgb_to_sh0(rgb),
-            "features_rest": xyz.new_zeros(n, *params["features_rest"].shape[1:]),
-            "opacities": torch.full((n, 1), 0.1, device=xyz.device).logit(),
-        }
-
-    def _look(self, params, view: int) -> Evidence:
-        assert self.views is not None
-        size = (int(self.views.images[view].shape[1]), int(self.views.images[view].shape[0]))
-        error, mode = self.maps.maps[view], self.rasterize_mode
-        return look(params, self.views.viewmats[view], self.views.Ks[view], size, error, mode)
-
-    def _draw(self, score: Tensor, n: int) -> Tensor:
-        """Mask of at most n rows, drawn without replacement with probability by `score` [N]."""
-        mask = torch.zeros_like(score, dtype=torch.bool)
-        possible = int((score > 0).sum())
-        if min(n, possible) == 0:
-            return mask
-        # Gumbel's trick (Efraimidis 2006): the n largest of score^(1/u) are such a sample; one sort, no host loop.
-        uniform = torch.rand(len(score), generator=self.generator).to(score.device)
-        key = torch.log(score.clamp_min(0)) - torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-7)))
-        mask[key.topk(min(n, possible)).indices] = True
-        return mask
+    def _depth(self, params, view: int) -> Tensor:
+        """[h, w] z-depth of the rendered surface, world; NaN where there is none. For who sees what, coarse will do."""
+        seen = self._look(params, view, shrink=4)
+        return torch.where(seen.alpha > 0.5, seen.depth, torch.nan)
 
     def extra_state(self) -> dict[str, Any]:
         """What is not per point, for a checkpoint."""
         return {
             "maps": self.maps.state(), "visited": dict(self.visited), "first_points": self.first_points,
             "generator": self.generator.get_state(),
+            "surroundings": self.surroundings.state(),
         }  # fmt: skip
 
     def load_extra_state(self, saved: dict[str, Any], device: torch.device | str) -> None:
@@ -279,3 +281,4 @@ class LpmStrategy(Strategy):
         self.maps.load(saved["maps"], device)
         self.visited, self.first_points = dict(saved["visited"]), saved["first_points"]
         self.generator.set_state(saved["generator"])
+        self.surroundings.load(saved["surroundings"])

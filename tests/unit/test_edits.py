@@ -219,3 +219,34 @@ def test_masks_are_checked():
         edits.clone(some(), torch.zeros(3, dtype=torch.bool))
     with pytest.raises(LpmError, match=r"mask: torch.int64"):
         edits.prune(some(), torch.zeros(N, dtype=torch.int64))
+
+
+def test_parameters_that_are_not_edited_follow_the_map():
+    """An edit of some parameters; the others, and their moments, come from the same rows."""
+    params = some()
+    live = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})
+    optimizers = {k: torch.optim.Adam([p], lr=0.1) for k, p in live.items()}
+    for k, p in live.items():
+        p.grad = torch.ones_like(p)
+        optimizers[k].step()
+    old = {k: p.detach().clone() for k, p in live.items()}
+    small = {k: v for k, v in old.items() if k != "features_rest"}
+    edit = edits.then(edits.identity(small), edits.prune(small, mask_of(0, 5)))
+    edit = edits.then(edit, edits.insert(edit.params, {k: v[:2] for k, v in small.items()}))
+    apply(edit, live, optimizers, {})
+    rest = live["features_rest"]
+    kept = [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert torch.equal(rest[:-2], old["features_rest"][kept])
+    assert rest[-2:].abs().max() == 0
+    assert rest.grad is None
+    assert optimizers["features_rest"].param_groups[0]["params"][0] is rest
+    assert optimizers["features_rest"].state[rest]["exp_avg"][:-2].min() > 0
+    assert optimizers["features_rest"].state[rest]["exp_avg"][-2:].abs().max() == 0
+
+
+def test_disks_are_split_along_their_own_two_axes():
+    params = some(1)
+    params["scales"] = torch.tensor([[-3.0, -2.0, 5.0]])
+    edit = edits.long_axis_split(params, torch.tensor([True]), axes=2)
+    assert torch.equal(edit.params["scales"][:, [0, 2]], params["scales"][:, [0, 2]].expand(2, 2))
+    assert (edit.params["scales"][:, 1] < -2).all()

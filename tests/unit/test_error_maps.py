@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lpm.error_maps import ErrorMaps, gain_free_residual, pool
+from lpm.error_maps import ErrorMaps, pool, tile_errors
 
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 50), (7, 5)])
@@ -25,26 +25,68 @@ def test_masked_pixels_do_not_count():
     assert pooled.tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
-def test_exposure_is_no_error():
+@pytest.mark.parametrize("dssim", [0.0, 0.2])
+def test_exposure_is_no_error(dssim):
     truth = torch.rand(40, 40, 3) * 0.6 + 0.1
-    assert gain_free_residual(truth * torch.tensor([0.8, 1.0, 1.3]), truth).max() < 1e-5
+    assert tile_errors(truth * torch.tensor([0.8, 1.0, 1.3]), truth, 8, dssim=dssim).max() < 1e-5
     wrong = truth.clone()
     wrong[:8, :8] = 1.0
-    residual = gain_free_residual(wrong * 0.8, truth)
-    assert residual[:8, :8].mean() > 5 * residual[8:, 8:].mean()
+    errors = tile_errors(wrong * 0.8, truth, 8, dssim=dssim)
+    assert errors[0, 0] > 5 * errors.flatten()[1:].max()
 
 
-def test_broken_pixels_are_no_evidence():
-    truth = torch.rand(16, 16, 3)
-    render = truth.clone()
-    render[3, 3] = float("nan")
-    maps = ErrorMaps(tile=8)
-    maps.update(0, 1, render, truth)
-    assert torch.isfinite(maps.maps[0]).all()
+def test_l1_and_dssim_by_hand():
+    """One tile; the definitions of both terms in numpy's words."""
+    render, truth = torch.rand(8, 8, 3), torch.rand(8, 8, 3)
+    render *= (truth.square().sum((0, 1)) / (render * truth).sum((0, 1)))[None, None]
+    render *= ((render * truth).sum((0, 1)) / render.square().sum((0, 1)))[None, None]  # the best gain is 1 now
+    x, y = render.double().mean(-1), truth.double().mean(-1)
+    c1, c2 = 0.01**2, 0.03**2
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    ssim = (2 * x.mean() * y.mean() + c1) * (2 * covariance + c2)
+    ssim /= (x.mean() ** 2 + y.mean() ** 2 + c1) * (x.var(correction=0) + y.var(correction=0) + c2)
+    l1 = (render - truth).abs().mean()
+    for dssim in (0.0, 0.2, 1.0):
+        wanted = (1 - dssim) * l1 + dssim * (1 - ssim) / 2
+        assert tile_errors(render, truth, 8, dssim=dssim).item() == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_a_blurred_texture_is_seen_by_dssim():
+    """Detail that is lost without a change of the mean: what under-resolved points look like."""
+    truth = torch.full((16, 16, 3), 0.5)
+    truth[:8, :8] += 0.05 * torch.where((torch.arange(8)[:, None] + torch.arange(8)) % 2 == 0, 1.0, -1.0)[..., None]
+    render = torch.full((16, 16, 3), 0.5)
+    l1, both = (tile_errors(render, truth, 8, dssim=d) for d in (0.0, 0.2))
+    assert both[0, 0] > 1.5 * l1[0, 0]
+    assert both[1, 1] < 0.01 * both[0, 0]
+
+
+@pytest.mark.parametrize("which", ["render", "truth"])
+def test_broken_pixels_are_no_evidence(which):
+    """They are left out of their tile; the rest of the image counts as before."""
+    render, truth = torch.rand(16, 16, 3), torch.rand(16, 16, 3)
+    clean = tile_errors(render, truth, 8)
+    broken = {"render": render.clone(), "truth": truth.clone()}
+    broken[which][3, 3] = float("nan")
+    errors = tile_errors(broken["render"], broken["truth"], 8)
+    assert torch.isfinite(errors).all()
+    torch.testing.assert_close(errors, clean, rtol=0.1, atol=0)
+    assert not torch.equal(errors, clean)
+    nothing = tile_errors(render, torch.full_like(truth, float("nan")), 8)
+    assert nothing.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 1)])
+def test_what_a_mask_hides_is_no_error(shape):
+    maps, mask = ErrorMaps(tile=8, stride=1), torch.zeros(shape, dtype=torch.bool)
+    mask[8:] = True
+    maps.update(0, 1, torch.rand(16, 16, 3), torch.rand(16, 16, 3), mask)
+    assert maps.maps[0][0].tolist() == [0.0, 0.0]
+    assert (maps.maps[0][1] > 0.05).all()
 
 
 def test_moving_average_and_age():
-    maps = ErrorMaps(tile=8, keep=0.75, stride=1)
+    maps = ErrorMaps(tile=8, keep=0.75, stride=1, dssim=0.0)
     truth = torch.full((16, 16, 3), 0.5)
     checker = torch.where((torch.arange(16)[:, None] + torch.arange(16)) % 2 == 0, 1.0, -1.0)[..., None]
     maps.update(4, 10, truth + 0.4 * checker, truth)
@@ -52,6 +94,7 @@ def test_moving_average_and_age():
     maps.update(4, 20, truth, truth)
     torch.testing.assert_close(maps.maps[4], 0.75 * first)
     assert maps.seen == {4: 20}
+    assert (maps.age(4, 25), maps.age(5, 25)) == (5, None)
     maps.update(4, 30, torch.zeros(32, 32, 3), torch.full((32, 32, 3), 0.5))  # another resolution starts anew
     assert maps.maps[4].shape == (4, 4)
 

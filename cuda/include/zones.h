@@ -1,0 +1,43 @@
+// Where a point stands with respect to one view's zones: the tile it projects to and its depth in the camera.
+#pragma once
+#include "hd.h"
+
+namespace lpm {
+
+// A view whose unit on the screen is one tile.
+template <typename S>
+struct ZoneView {
+    S R[9], t[3];        // world to camera
+    S fx, fy, cx, cy;    // tiles
+    S width, height;     // tiles, of the image: its last row and column may be cut
+    int32_t rows, columns;
+};
+
+template <typename S>
+struct Place {
+    int32_t cell;  // row-major index of a tile; 0 where the view does not see the point
+    S depth;       // z-depth, world; NaN where the view does not see the point, so that every comparison answers false
+};
+
+// Safe for any point, NaN and infinity too: the casts see only values inside the image.
+template <typename S>
+LPM_HD inline Place<S> place_of(const ZoneView<S>& view, S px, S py, S pz) {
+    const S *R = view.R, *t = view.t;
+    const S x = R[0] * px + R[1] * py + R[2] * pz + t[0];
+    const S y = R[3] * px + R[4] * py + R[5] * pz + t[1];
+    const S z = R[6] * px + R[7] * py + R[8] * pz + t[2];
+    const S inv_z = 1 / max_of(z, S(1e-6));
+    const S column = x * inv_z * view.fx + view.cx, row = y * inv_z * view.fy + view.cy;
+    // & and not &&: no branches in the loop over points.
+    const bool seen = (z > 0) & (column >= 0) & (row >= 0) & (column < view.width) & (row < view.height);
+    const int32_t cell = int32_t(seen ? row : S(0)) * view.columns + int32_t(seen ? column : S(0));
+    return {cell, seen ? z : S(NAN)};
+}
+
+// Between a tile's two depths. Tiles without a zone have near = inf and far = -inf.
+template <typename S>
+LPM_HD inline bool is_between(S depth, S near, S far) {
+    return (depth >= near) & (depth <= far);
+}
+
+}  // namespace lpm

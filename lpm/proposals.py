@@ -1,0 +1,78 @@
+"""Which points to edit, from what was found: masks and new rows, as pure functions. lpm.edits then makes the edit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lpm.gaussians import rgb_to_sh0
+from lpm.views import Views, unproject
+from lpm.zones import NO_EVIDENCE, ViewZones
+
+BIRTH_OPACITY = 0.1
+
+
+def weighted_sample(score: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Mask [N] of n rows (fewer if fewer are above 0), drawn without replacement with probability by `score` [N]."""
+    mask = torch.zeros_like(score, dtype=torch.bool)
+    possible = int((score > 0).sum())
+    if min(n, possible) <= 0:
+        return mask
+    # Gumbel's trick (Efraimidis 2006): the n largest of score^(1/u) are such a sample; one sort, no host loop.
+    uniform = torch.rand(len(score), generator=generator).to(score.device)
+    key = torch.log(score.clamp_min(0)) - torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-7)))
+    mask[key.topk(min(n, possible)).indices] = True
+    return mask
+
+
+def lowest(value: Tensor, allowed: Tensor, k: int) -> Tensor:
+    """Mask [N] of exactly k rows of `allowed` [N] (all, if it has fewer) with the lowest `value` [N]; ties by row."""
+    mask = torch.zeros_like(allowed)
+    rows = allowed.nonzero().flatten()
+    mask[rows[value[rows].argsort(stable=True)[: max(0, k)]]] = True
+    return mask
+
+
+def surface_points(
+    views: Views, zones: list[ViewZones], errors: list[Tensor], points: list[Tensor], most: int
+) -> dict[str, Tensor]:
+    """Rows of new points where the photos know a depth and no point is: four a tile, as large as a quarter of it.
+
+    Args:
+        errors, points: per view [rows, columns], residual and number of points inside of each tile.
+        most: at most so many rows; tiles of the largest error come first.
+
+    Returns:
+        means (world), scales (log), quats, features_dc, opacities (logit), each [M, ...]; colours from the photo.
+    """
+    found = [views.viewmats.new_zeros(0, 4)]  # view, row, column, error
+    for view, error, inside in zip(zones, errors, points, strict=True):
+        at = ((view.kind >= 0) & (view.kind != NO_EVIDENCE) & (inside == 0)).nonzero()
+        place = torch.cat([torch.full_like(at[:, :1], view.view), at], 1)
+        found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
+    tiles = torch.cat(found)
+    tiles = tiles[tiles[:, 3].argsort(descending=True, stable=True)[: -(-most // 4)]]
+    by_view = {view.view: view for view in zones}
+    means, colors, sizes = [], [], []
+    for v in tiles[:, 0].long().unique().tolist():
+        view, image = by_view[v], views.images[v]
+        at = tiles[tiles[:, 0] == v, 1:3].long()
+        corner = at.new_tensor([(0, 0), (0, 1), (1, 0), (1, 1)])
+        pixels = (at[:, None] + 0.25 + 0.5 * corner).flip(-1).reshape(-1, 2) * view.tile
+        pixels = torch.minimum(pixels, pixels.new_tensor([view.size[0] - 0.5, view.size[1] - 0.5]))
+        depth = view.depth[at[:, 0], at[:, 1]].repeat_interleave(4)
+        means.append(unproject(pixels, depth, view.viewmat, view.K))
+        rgb = image[pixels[:, 1].long().to(image.device), pixels[:, 0].long().to(image.device), :3]
+        colors.append((rgb if rgb.is_floating_point() else rgb / 255).to(depth))
+        sizes.append(0.25 * view.tile * depth / view.K[0, 0])
+    none = views.viewmats.new_zeros(0, 3)
+    xyz, rgb, size = (torch.cat([none, *m])[:most] for m in (means, colors, [s[:, None].expand(-1, 3) for s in sizes]))
+    quats = xyz.new_zeros(len(xyz), 4)
+    quats[:, 0] = 1
+    return {
+        "means": xyz,
+        "scales": size.clamp_min(1e-9).log(),
+        "quats": quats,
+        "features_dc": rgb_to_sh0(rgb.nan_to_num(0.5)),
+        "opacities": xyz.new_full((len(xyz), 1), BIRTH_OPACITY).logit(),
+    }

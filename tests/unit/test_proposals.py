@@ -1,0 +1,79 @@
+"""What is proposed for editing: samples, exact counts, and where new points are put."""
+
+import numpy as np
+import pytest
+import torch
+
+from lpm.find_zones import feature_depths
+from lpm.proposals import lowest, surface_points, weighted_sample
+from lpm.views import Views
+from lpm.zones import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(("n", "drawn"), [(0, 0), (3, 3), (6, 6), (50, 6), (-2, 0)])
+def test_a_sample_is_exact_and_never_of_score_zero(n, drawn):
+    score = torch.tensor([0.0, 1.0, 2.0, 0.0, 3.0, 1.0, 1e-9, 5.0])
+    mask = weighted_sample(score, n, generator())
+    assert int(mask.sum()) == drawn
+    assert not mask[[0, 3]].any()
+    assert torch.equal(mask, weighted_sample(score, n, generator()))
+
+
+def test_a_sample_follows_the_score():
+    score = torch.tensor([1.0, 2.0, 7.0])
+    draws = generator()
+    first = torch.stack([weighted_sample(score, 1, draws) for _ in range(4000)]).float().mean(0)
+    torch.testing.assert_close(first, torch.tensor([0.1, 0.2, 0.7]), atol=0.03, rtol=0)
+
+
+def test_lowest_is_exact_with_ties_by_row():
+    value = torch.tensor([3.0, 1.0, 1.0, 0.0, 2.0, 1.0])
+    allowed = torch.tensor([True, True, True, False, True, True])
+    assert lowest(value, allowed, 2).nonzero().flatten().tolist() == [1, 2]
+    assert lowest(value, allowed, 4).nonzero().flatten().tolist() == [1, 2, 4, 5]
+    assert int(lowest(value, allowed, 99).sum()) == 5
+    assert int(lowest(value, allowed, -1).sum()) == 0
+
+
+def view_zones(kinds):
+    """A camera at the origin with 2 x 3 tiles of 16 pixels, all at depth 4."""
+    K = torch.tensor([[50.0, 0, 24], [0, 50, 16], [0, 0, 1]])
+    near = torch.full((2, 3), 3.9)
+    depth = torch.where(kinds == NO_EVIDENCE, torch.nan, 4.0)
+    return ViewZones(0, torch.eye(4), K, (48, 32), 16, near, near + 0.2, depth, np.ones((2, 3)), kinds)
+
+
+def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
+    kinds = torch.tensor([[MISSING, NO_EVIDENCE, -1], [FALSE_FRONT, UNDER_RESOLVED, MISSING]])
+    inside = torch.tensor([[0, 0, 0], [0, 0, 7]])
+    errors = torch.tensor([[0.1, 0.9, 0.9], [0.3, 0.2, 0.9]])
+    photo = torch.zeros(32, 48, 3, dtype=torch.uint8)
+    photo[16:, :16] = 255  # the tile of the false front
+    zones = view_zones(kinds)
+    views = Views([photo], zones.K[None], zones.viewmat[None])
+    rows = surface_points(views, [zones], [errors], [inside], 100)
+    assert len(rows["means"]) == 12  # three tiles, four each
+    assert (rows["means"][:, 2] == 4).all()
+    pixels = rows["means"][:, :2] / 4 * 50 + torch.tensor([24.0, 16])
+    assert sorted(map(tuple, pixels[:4].round().tolist())) == [(4, 20), (4, 28), (12, 20), (12, 28)]  # the worst first
+    white = rows["features_dc"] * 0.28209479177387814 + 0.5
+    assert white[:4].mean() == pytest.approx(1, abs=1e-6)
+    assert white[4:].abs().max() < 1e-6
+    torch.testing.assert_close(rows["scales"].exp(), torch.full((12, 3), 4.0 * 4 / 50))
+    assert torch.sigmoid(rows["opacities"]).mean() == pytest.approx(0.1, abs=1e-6)
+    assert len(surface_points(views, [zones], [errors], [inside], 5)["means"]) == 5
+    assert len(surface_points(views, [zones], [errors], [inside + 1], 5)["means"]) == 0
+    assert len(surface_points(views, [], [], [], 5)["means"]) == 0
+
+
+def test_depth_by_features_takes_two_on_one_surface():
+    pixels = torch.tensor([[3.0, 3], [9, 9], [20, 3], [35, 5], [40, 9], [3, 20], [5, 30], [9, 25]])
+    depth = torch.tensor([2.0, 2.1, 5.0, 3.0, 9.0, 4.0, 4.0, 4.2])
+    near, far = feature_depths(pixels, depth, (2, 3))
+    nan = float("nan")
+    wanted = torch.tensor([2.0, nan, nan, 4.0, nan, nan]), torch.tensor([2.1, nan, nan, 4.2, nan, nan])
+    torch.testing.assert_close((near, far), wanted, equal_nan=True)
