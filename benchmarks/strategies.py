@@ -53,8 +53,6 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         for name, value in job["set"].items():
             assert hasattr(strategy, name), f"the strategy has no {name}"
             setattr(strategy, name, value)
-        if "seed" in vars(strategy):
-            strategy.seed = job["seed"]
         trainer.train()
         seconds = time.perf_counter() - start
         metrics = trainer.pipeline.get_average_eval_image_metrics()

@@ -60,7 +60,7 @@ def find_zones(
     evidence: list[Evidence],
     params,
     threshold: float,
-    most_tiles: int = 160,
+    most_tiles: int,
 ) -> list[ViewZones]:
     """Zones of the `chosen` views.
 

@@ -24,6 +24,11 @@ def rgb_to_sh0(rgb: Tensor) -> Tensor:
     return (rgb - 0.5) / SH_C0
 
 
+def start_colors(rgb: Tensor, harmonics: bool) -> Tensor:
+    """features_dc [..., 3] of colours in 0..1; without harmonics they are kept as logits, as splatfacto does."""
+    return rgb_to_sh0(rgb) if harmonics else rgb.logit(eps=1e-4)
+
+
 def thin(points: Tensor, most: int, seed: int = 0) -> Tensor:
     """Indices (sorted, [min(N, most)]) of a random subset of `points` [N, ...], the same for the same seed."""
     if len(points) <= most:
@@ -68,8 +73,7 @@ def from_points(
         "means": xyz.clone(),
         "scales": size[:, None].repeat(1, 3),
         "quats": quats,
-        # Without harmonics splatfacto keeps colours as logits.
-        "features_dc": rgb_to_sh0(colors) if sh_degree > 0 else colors.logit(eps=1e-4),
+        "features_dc": start_colors(colors, sh_degree > 0),
         "features_rest": torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3),
         "opacities": torch.full((n, 1), opacity).logit(),
     }

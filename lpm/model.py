@@ -144,7 +144,7 @@ class LpmModel(SplatfactoModel):
         steps = c.max_steps or 30_000
         if c.refine_every < 1:
             fail("refine_every", str(c.refine_every), "at least one step between edits")
-        stop = steps // 2 if c.strategy in ("adc", "absgrad", "lower-tau") else steps * 5 // 6
+        stop = steps // 2 if c.strategy in ("adc", "absgrad", "lower-tau", "paper") else steps * 5 // 6
         stop = stop if c.stop_split_at is None else c.stop_split_at
         reset_every = c.reset_alpha_every * c.refine_every
         return Schedule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lpm.gaussians import rgb_to_sh0
+from lpm.gaussians import start_colors
 from lpm.views import Views, unproject
 from lpm.zones import NO_EVIDENCE, ViewZones
 
@@ -34,13 +34,14 @@ def lowest(value: Tensor, allowed: Tensor, k: int) -> Tensor:
 
 
 def surface_points(
-    views: Views, zones: list[ViewZones], errors: list[Tensor], points: list[Tensor], most: int
+    views: Views, zones: list[ViewZones], errors: list[Tensor], points: list[Tensor], most: int, harmonics: bool = True
 ) -> dict[str, Tensor]:
     """Rows of new points where the photos know a depth and no point is: four a tile, as large as a quarter of it.
 
     Args:
         errors, points: per view [rows, columns], residual and number of points inside of each tile.
         most: at most so many rows; tiles of the largest error come first.
+        harmonics: whether the model has any, see lpm.gaussians.start_colors.
 
     Returns:
         means (world), scales (log), quats, features_dc, opacities (logit), each [M, ...]; colours from the photo.
@@ -73,6 +74,6 @@ def surface_points(
         "means": xyz,
         "scales": size.clamp_min(1e-9).log(),
         "quats": quats,
-        "features_dc": rgb_to_sh0(rgb.nan_to_num(0.5)),
+        "features_dc": start_colors(rgb.nan_to_num(0.5), harmonics),
         "opacities": xyz.new_full((len(xyz), 1), BIRTH_OPACITY).logit(),
     }

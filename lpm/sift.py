@@ -9,6 +9,7 @@ import zipfile
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -144,6 +145,24 @@ def _find(
         parallax[keep].float(),
         _colors(views, view[keep].cpu(), pixels[keep].cpu()),
     )
+
+
+class PairMatcher:
+    """Matches between any two photos, made when they are asked for and kept in memory; parameters as sift_points."""
+
+    def __init__(self, views: Views, features: int = 1500, ratio: float = 0.8, max_epipolar: float = 2.0) -> None:
+        self.views, self.ratio, self.max_epipolar = views, ratio, max_epipolar
+        self._features = lru_cache(128)(lambda v: _detect(views, v, features))
+        self.pixels = lru_cache(4096)(self._match)
+
+    def _match(self, first: int, second: int) -> Tensor:
+        """[M, 2, 2] float64, (x, y) in each of the two views, pixels; those that the cameras allow."""
+        a, b = self._features(first), self._features(second)
+        i, j = _mutual(a.descriptors, b.descriptors, self.ratio)
+        pixels = torch.stack([a.pixels[i], b.pixels[j]], 1).double()
+        pair = torch.tensor([[first, second]], device=pixels.device).expand(len(pixels), 2)
+        viewmats, Ks = self.views.viewmats.double()[pair], self.views.Ks.double()[pair]
+        return pixels[epipolar_distance(pixels, viewmats, Ks) <= self.max_epipolar]
 
 
 def _bytes(views: Views, v: int) -> np.ndarray:

@@ -89,7 +89,6 @@ class LpmTrainer(Trainer):
         except LpmError:
             self._remove_empty_run()
             raise
-        self._attach_views()
         self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
 
     def _attach_views(self) -> None:
@@ -108,7 +107,7 @@ class LpmTrainer(Trainer):
             masks=masks if any("mask" in data for data in cached) else None,
         )
         points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
-        strategy.notices.say = CONSOLE.print
+        strategy.notices.say, strategy.seed = CONSOLE.print, self.config.machine.seed
         strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")
         path = self.base_dir / "edits.jsonl"
 
@@ -221,6 +220,7 @@ class LpmTrainer(Trainer):
 
     def _load_checkpoint(self) -> None:
         """Resumes from --load-dir or --load-checkpoint; without either, starts from scratch."""
+        self._attach_views()  # first: what a strategy has saved belongs to its photos
         path = self.config.load_checkpoint
         if path is None and self.config.load_dir is not None:
             path, step = find_checkpoint(self.config.load_dir), self.config.load_step

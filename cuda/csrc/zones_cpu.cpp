@@ -8,7 +8,7 @@
 
 namespace lpm {
 
-constexpr int BLOCK = 1024;  // points; seven arrays of so many floats fill a good half of a 48 kB cache
+constexpr int BLOCK = 1024;  // points; eight arrays of so many floats fill most of a 48 kB cache
 
 // cameras: [views, 18], rows of [R t], fx, fy, cx, cy, width, height, in tiles. grids: [views, 2], rows and columns.
 template <typename S>
@@ -25,57 +25,68 @@ static std::vector<ZoneView<S>> make_views(int count, const S* cameras, const in
         view.fy = c[13];
         view.cx = c[14];
         view.cy = c[15];
-        view.width = c[16];
-        view.height = c[17];
         view.rows = int32_t(grids[2 * v]);
         view.columns = int32_t(grids[2 * v + 1]);
+        view.width = min_of(c[16], S(view.columns));  // nothing may be read beyond the tables
+        view.height = min_of(c[17], S(view.rows));
     }
     return views;
 }
 
-// One view's votes on a block, added to `inside` and `front`. cells: of the points inside; returns how many those are.
+// What a view's zones say of each of its tiles. near, far: depths. limit: depth up to which a point is in front. zone:
+// whether any of it can be true; one entry more than tiles, a 0 for the points that are not seen.
 template <typename S>
-static int vote(const ZoneView<S>& view, int count, const S* x, const S* y, const S* z, const S* near, const S* far,
-                const S* limit, S* inside, S* front, int32_t* cells) {
-    S depth[BLOCK];
-    // Two loops: in one, compilers turn the selects into masked look-ups and then give up on vectors.
+struct Tiles {
+    const S *near, *far, *limit;
+    const uint8_t* zone;
+};
+
+// One view's votes on a block, added to `inside` and `front`, and to `counts` of the view's tiles. The view comes as a
+// copy: its values are then kept in registers, and the first loop becomes vectors.
+template <typename S>
+static void vote(const ZoneView<S> view, const Tiles<S>& tiles, int count, const S* x, const S* y, const S* z,
+                 S* inside, S* front, int64_t* counts) {
+    int32_t cells[BLOCK], chosen[BLOCK];
+    S depths[BLOCK];
 #pragma omp simd
     for (int k = 0; k < count; k++) {
         const Place<S> place = place_of(view, x[k], y[k], z[k]);
         cells[k] = place.cell;
-        depth[k] = place.depth;
+        depths[k] = place.depth;
     }
-#pragma omp simd
+    // Few tiles have a zone. Points in them are listed without a branch, which would often be mispredicted; only they
+    // are looked up in the tables of depths. That is faster than gathering for all points.
+    int found = 0;
     for (int k = 0; k < count; k++) {
-        const int32_t cell = cells[k];
-        const bool in = is_between(depth[k], near[cell], far[cell]);
+        chosen[found] = k;
+        found += tiles.zone[cells[k]];
+    }
+    for (int j = 0; j < found; j++) {
+        const int k = chosen[j], cell = cells[k];
+        const bool in = is_between(depths[k], tiles.near[cell], tiles.far[cell]);
         inside[k] += S(in);
-        front[k] += S(depth[k] < limit[cell]);
-        cells[k] = in ? cell : -1;
+        front[k] += S(depths[k] < tiles.limit[cell]);
+        counts[cell] += in;
     }
-    int found = 0;  // moved to the front without a branch, which would be mispredicted at every other point
-    for (int k = 0; k < count; k++) {
-        const int32_t cell = cells[k];
-        cells[found] = cell;
-        found += cell >= 0;
-    }
-    return found;
 }
 
-// means: [n, 3]. near, far, limit: the tiles of all views, one view after the other; `limit` is the depth up to which
-// a point is in front. inside, front: [n] votes. counts: points inside of each tile.
+// means: [n, 3]. near, far, limit: the tiles of all views, one view after the other. inside, front: [n] votes. counts:
+// points inside of each tile.
 template <typename S>
 static void zone_votes(int threads, int64_t n, int view_count, const S* means, const S* cameras, const int64_t* grids,
                        const S* near, const S* far, const S* limit, S* inside, S* front, int64_t* counts) {
     const std::vector<ZoneView<S>> views = make_views(view_count, cameras, grids);
-    int64_t tiles = 0;
-    for (const ZoneView<S>& view : views) tiles += int64_t(view.rows) * view.columns;
+    std::vector<int64_t> first(1, 0);  // tile of each view
+    for (const ZoneView<S>& view : views) first.push_back(first.back() + int64_t(view.rows) * view.columns);
+    const int64_t tiles = first.back();
+    std::vector<uint8_t> zone(tiles + view_count);
+    for (int v = 0; v < view_count; v++)
+        for (int64_t i = first[v]; i < first[v + 1]; i++) zone[i + v] = near[i] <= far[i] || limit[i] > -S(INFINITY);
     for (int64_t i = 0; i < tiles; i++) counts[i] = 0;
 #pragma omp parallel num_threads(threads)
     {
         std::vector<int64_t> own(tiles);
         S x[BLOCK], y[BLOCK], z[BLOCK];
-        int32_t cells[BLOCK];
 #pragma omp for schedule(static)
         for (int64_t begin = 0; begin < n; begin += BLOCK) {
             const int count = int(min_of(n - begin, int64_t(BLOCK)));
@@ -86,12 +97,10 @@ static void zone_votes(int threads, int64_t n, int view_count, const S* means, c
                 z[k] = mean[3 * k + 2];
                 inside[begin + k] = front[begin + k] = 0;
             }
-            int64_t first = 0;
-            for (const ZoneView<S>& view : views) {
-                const int found = vote(view, count, x, y, z, near + first, far + first, limit + first, inside + begin,
-                                       front + begin, cells);
-                for (int k = 0; k < found; k++) own[first + cells[k]]++;
-                first += int64_t(view.rows) * view.columns;
+            for (int v = 0; v < view_count; v++) {
+                const int64_t at = first[v];
+                vote(views[v], {near + at, far + at, limit + at, zone.data() + at + v}, count, x, y, z, inside + begin,
+                     front + begin, own.data() + at);
             }
         }
 #pragma omp critical

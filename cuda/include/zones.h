@@ -15,8 +15,8 @@ struct ZoneView {
 
 template <typename S>
 struct Place {
-    int32_t cell;  // row-major index of a tile; 0 where the view does not see the point
-    S depth;       // z-depth, world; NaN where the view does not see the point, so that every comparison answers false
+    int32_t cell;  // row-major index of a tile; one beyond the last where the view does not see the point
+    S depth;       // z-depth, world
 };
 
 // Safe for any point, NaN and infinity too: the casts see only values inside the image.
@@ -30,8 +30,9 @@ LPM_HD inline Place<S> place_of(const ZoneView<S>& view, S px, S py, S pz) {
     const S column = x * inv_z * view.fx + view.cx, row = y * inv_z * view.fy + view.cy;
     // & and not &&: no branches in the loop over points.
     const bool seen = (z > 0) & (column >= 0) & (row >= 0) & (column < view.width) & (row < view.height);
-    const int32_t cell = int32_t(seen ? row : S(0)) * view.columns + int32_t(seen ? column : S(0));
-    return {cell, seen ? z : S(NAN)};
+    // In floats, which hold these integers exactly: with one select and one cast, compilers make vectors of the loop.
+    const S cell = std::floor(row) * S(view.columns) + std::floor(column);
+    return {int32_t(seen ? cell : S(view.rows * view.columns)), z};
 }
 
 // Between a tile's two depths. Tiles without a zone have near = inf and far = -inf.

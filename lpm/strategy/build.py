@@ -10,13 +10,14 @@ from gsplat.strategy.base import Strategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.mcmc import McmcStrategy
+from lpm.strategy.paper import PaperStrategy
 
-StrategyName = Literal["adc", "absgrad", "mcmc", "lpm", "lower-tau", "random-zones"]
+StrategyName = Literal["adc", "absgrad", "mcmc", "lpm", "lower-tau", "random-zones", "paper"]
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 
 # Published thresholds on the mean gradient of means2d (in units of half the image): 3DGS and AbsGS.
 # `lower-tau` is a control: half of adc's threshold everywhere, as the paper's densification has it inside its zones.
-GRADIENT_THRESHOLD = {"adc": 0.0002, "absgrad": 0.0008, "lower-tau": 0.0001}
+GRADIENT_THRESHOLD = {"adc": 0.0002, "absgrad": 0.0008, "lower-tau": 0.0001, "paper": 0.0002}
 
 
 @dataclass
@@ -62,7 +63,8 @@ def make_strategy(
             refine_every=schedule.every,
             min_opacity=prune_opacity,
         )
-    return AdcStrategy(
+    kind = PaperStrategy if name == "paper" else AdcStrategy
+    return kind(
         prune_opa=prune_opacity,
         grow_grad2d=GRADIENT_THRESHOLD[name] if grad_threshold is None else grad_threshold,
         grow_scale3d=split_scale,

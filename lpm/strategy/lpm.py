@@ -54,6 +54,8 @@ class LpmStrategy(Strategy):
     """Where the growth curve ends, as a share of the steps between the first and the last event."""
     views_per_event: int = 6
     """Training views that an event looks at."""
+    tiles_per_view: int = 27
+    """Tiles, the worst ones, that are given a depth, in the mean over an event's views; it bounds the event's time."""
     prune_opacity: float = 0.005
     """Points below this opacity are removed."""
     recycle: float = 0.02
@@ -97,7 +99,7 @@ class LpmStrategy(Strategy):
 
     def __post_init__(self) -> None:
         self.maps = ErrorMaps(tile=8)
-        self.generator = torch.Generator().manual_seed(self.seed)
+        self.generator = torch.Generator()
         self.visited: dict[int, int] = {}
         self.first_points: int | None = None
         self.notices = Notices()
@@ -107,6 +109,7 @@ class LpmStrategy(Strategy):
 
         `cache`: folder in which feature matches are kept from run to run.
         """
+        self.generator.manual_seed(self.seed)
         self.surroundings = Surroundings(views, points, cache)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
@@ -217,7 +220,8 @@ class LpmStrategy(Strategy):
             edit = edits.then(edit, edits.prune(edit.params, gone))
         room = max(0, self.budget(step) - len(edit))
         if self.insert and room and zones:
-            rows = surface_points(self.surroundings.views, zones, errors, votes.counts, room)
+            views, harmonics = self.surroundings.views, params["features_rest"].shape[1] > 0
+            rows = surface_points(views, zones, errors, votes.counts, room, harmonics)
             counts["inserted"] = len(rows["means"])
             edit = edits.then(edit, edits.insert(edit.params, rows))
         room = max(0, self.budget(step) - len(edit))
@@ -245,7 +249,8 @@ class LpmStrategy(Strategy):
         first, last = self.bad_share
         done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
         threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
-        zones = find_zones(self.surroundings, neighbours, chosen, self.maps.maps, evidence, params, threshold)
+        most = self.tiles_per_view * len(chosen)
+        zones = find_zones(self.surroundings, neighbours, chosen, self.maps.maps, evidence, params, threshold, most)
         if self.random_zones:
             for i, view in enumerate(zones):
                 rows, columns = (int(torch.randint(n, (1,), generator=self.generator)) for n in view.near.shape)
