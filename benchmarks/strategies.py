@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,6 +130,8 @@ def main() -> None:
                 job |= dict(cap=options.cap, steps=options.steps, scale=options.scale, threads=threads)
                 jobs.append(job)
 
+    writing = threading.Lock()
+
     def run(job: dict[str, Any]) -> None:
         arguments = [sys.executable, __file__, "--scenes", "-", "--out", "-", "--job", json.dumps(job)]
         result = subprocess.run(arguments, capture_output=True, text=True)
@@ -136,11 +139,12 @@ def main() -> None:
         if not lines:
             print(f"{job['scene']} {job['strategy']} {job['seed']} FAILED\n{result.stderr[-2000:]}", flush=True)
             return
-        runs.append(json.loads(lines[0][7:]))
-        last = runs[-1]
-        print(f"{len(runs)}: {last['scene']} {last['strategy']} {last['seed']}: {last['psnr']:.2f} dB, "
-              f"{last['points']:,} points, {last['seconds']:.0f} s, {last['edits']}", flush=True)  # fmt: skip
-        save(options.out, runs)
+        last = json.loads(lines[0][7:])
+        print(f"{last['scene']} {last['strategy']} {last['seed']}: {last['psnr']:.2f} dB, {last['points']:,} points, "
+              f"{last['seconds']:.0f} s, {last['edits']}", flush=True)  # fmt: skip
+        with writing:
+            runs.append(last)
+            save(options.out, runs)
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(run, jobs))

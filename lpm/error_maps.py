@@ -105,7 +105,8 @@ class ErrorMaps:
 
     def mean(self, view: int) -> float:
         """Mean error of a view; 0 for one that was not seen yet."""
-        return float(self.maps[view].mean()) if view in self.maps else 0.0
+        # Row by row: a sum of everything would depend on the number of threads.
+        return float(self.maps[view].mean(-1).mean()) if view in self.maps else 0.0
 
     def bad_threshold(self, share: float, floor: float) -> float:
         """Error above which a tile is bad: at least `floor`, and `share` of all the scene's tiles are above it."""

@@ -28,7 +28,8 @@ def depth_range(params, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tenso
     A false front is nearer than the surface it hides and a hole is farther than what stands around it, so the range is
     wider than what is drawn.
     """
-    z = params["means"].detach() @ viewmat[2, :3] + viewmat[2, 3]
+    x, y, z = params["means"].detach().unbind(-1)  # written out: the same bits for any number of threads
+    z = x * viewmat[2, 0] + y * viewmat[2, 1] + z * viewmat[2, 2] + viewmat[2, 3]
     z = z[visible & (z > 0)]
     if len(z) == 0:
         return viewmat.new_tensor(0.1), viewmat.new_tensor(torch.inf)

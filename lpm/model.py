@@ -39,9 +39,17 @@ class LpmModelConfig(SplatfactoModelConfig):
     """Options of `lpm-splat`. Lengths and scales are relative to the extent of the cameras; None means "automatic"."""
 
     _target: type = field(default_factory=lambda: LpmModel)
-    strategy: StrategyName = "absgrad"
-    """How points are managed: adc (3DGS), absgrad (AbsGS), mcmc (3DGS-MCMC), lpm (localized point management, in the
-    making), and the controls lower-tau and random-zones."""
+    strategy: StrategyName = "lpm"
+    """How points are managed: lpm (localized point management), paper (the same as published), adc (3DGS), absgrad
+    (AbsGS), mcmc (3DGS-MCMC), and the controls lower-tau and random-zones."""
+    densify: bool = True
+    """Add points where the error is (lpm, paper, random-zones; so the next three)."""
+    insert: bool = True
+    """Put points where the photos see a surface and there is none."""
+    reset: bool = True
+    """Lower the opacity of points that stand in front of the surface."""
+    prune: bool = True
+    """Remove points that the strategy finds useless."""
     max_points: int | None = None
     """Cap on the number of points. None: 60,000 on a CPU, 1,000,000 on a GPU. 0: no cap."""
     max_steps: int | None = None
@@ -129,6 +137,7 @@ class LpmModel(SplatfactoModel):
             prune_scale=config.cull_scale_thresh,
             revised_opacity=config.revised_opacity,
             rasterize_mode=config.rasterize_mode,
+            switches={name: getattr(config, name) for name in ("densify", "insert", "reset", "prune")},
         )
         self.reset_strategy_state()
 

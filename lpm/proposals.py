@@ -34,13 +34,20 @@ def lowest(value: Tensor, allowed: Tensor, k: int) -> Tensor:
 
 
 def surface_points(
-    views: Views, zones: list[ViewZones], errors: list[Tensor], points: list[Tensor], most: int, harmonics: bool = True
+    views: Views,
+    zones: list[ViewZones],
+    errors: list[Tensor],
+    points: list[Tensor],
+    most: int,
+    harmonics: bool = True,
+    sparse: int = 1,
 ) -> dict[str, Tensor]:
     """Rows of new points where the photos know a depth and no point is: four a tile, as large as a quarter of it.
 
     Args:
         errors, points: per view [rows, columns], residual and number of points inside of each tile.
         most: at most so many rows; tiles of the largest error come first.
+        sparse: tiles with fewer points inside get new ones.
         harmonics: whether the model has any, see lpm.gaussians.start_colors.
 
     Returns:
@@ -48,7 +55,7 @@ def surface_points(
     """
     found = [views.viewmats.new_zeros(0, 4)]  # view, row, column, error
     for view, error, inside in zip(zones, errors, points, strict=True):
-        at = ((view.kind >= 0) & (view.kind != NO_EVIDENCE) & (inside == 0)).nonzero()
+        at = ((view.kind >= 0) & (view.kind != NO_EVIDENCE) & (inside < sparse)).nonzero()
         place = torch.cat([torch.full_like(at[:, :1], view.view), at], 1)
         found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
     tiles = torch.cat(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from gsplat.strategy.base import Strategy
@@ -43,8 +44,13 @@ class Schedule:
 def make_strategy(
     name: str, schedule: Schedule, *, grad_threshold: float | None, prune_opacity: float, split_scale: float,
     prune_scale: float, revised_opacity: bool, rasterize_mode: str = "classic",
+    switches: dict[str, bool] | None = None,
 ) -> Strategy:  # fmt: skip
-    """The strategy `name`. Scales are relative to the scene's extent; `grad_threshold` None takes the published one."""
+    """The strategy `name`. Scales are relative to the scene's extent; `grad_threshold` None takes the published one.
+
+    `switches`: densify, insert, reset, prune on or off, for those strategies that have them (all on if not given).
+    """
+    switches = switches or {}
     if name in ("lpm", "random-zones"):
         return LpmStrategy(
             max_points=schedule.max_points or 1_000_000,
@@ -54,6 +60,7 @@ def make_strategy(
             prune_opacity=prune_opacity,
             rasterize_mode=rasterize_mode,
             random_zones=name == "random-zones",
+            **switches,
         )
     if name == "mcmc":
         return McmcStrategy(
@@ -63,7 +70,7 @@ def make_strategy(
             refine_every=schedule.every,
             min_opacity=prune_opacity,
         )
-    kind = PaperStrategy if name == "paper" else AdcStrategy
+    kind = partial(PaperStrategy, **switches) if name == "paper" else AdcStrategy
     return kind(
         prune_opa=prune_opacity,
         grow_grad2d=GRADIENT_THRESHOLD[name] if grad_threshold is None else grad_threshold,

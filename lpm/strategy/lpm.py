@@ -56,6 +56,8 @@ class LpmStrategy(Strategy):
     """Training views that an event looks at."""
     tiles_per_view: int = 27
     """Tiles, the worst ones, that are given a depth, in the mean over an event's views; it bounds the event's time."""
+    sparse: int = 1
+    """Tiles of a zone with fewer points inside get new ones."""
     prune_opacity: float = 0.005
     """Points below this opacity are removed."""
     recycle: float = 0.02
@@ -221,7 +223,7 @@ class LpmStrategy(Strategy):
         room = max(0, self.budget(step) - len(edit))
         if self.insert and room and zones:
             views, harmonics = self.surroundings.views, params["features_rest"].shape[1] > 0
-            rows = surface_points(views, zones, errors, votes.counts, room, harmonics)
+            rows = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
             counts["inserted"] = len(rows["means"])
             edit = edits.then(edit, edits.insert(edit.params, rows))
         room = max(0, self.budget(step) - len(edit))

@@ -114,3 +114,19 @@ def test_state_comes_back():
     other.load(maps.state(), "cpu")
     assert torch.equal(other.maps[3], maps.maps[3])
     assert other.seen == {3: 7}
+
+
+def test_large_images_give_the_same_bits_for_any_number_of_threads():
+    render, truth = torch.rand(1080, 1920, 3), torch.rand(1080, 1920, 3)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            maps = ErrorMaps(tile=4, stride=2)
+            maps.update(0, 1, render, truth)
+            results.append((maps.maps[0], maps.mean(0), maps.bad_threshold(0.1, 0.01)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert torch.equal(other[0], results[0][0])
+        assert other[1:] == results[0][1:]
