@@ -245,6 +245,9 @@ def trained(scene: PlainScene, name: str, steps: int, seed: int) -> dict[str, An
         "inserted": len(inserted),
         "inserted_in_hole": int(in_hole(scene, inserted).sum()),
         "inserted_within_2_percent": float((distance <= 0.02 * scene_size(scene)).float().mean()),
+        "inserted_in_hole_within_2_percent": float(
+            (distance <= 0.02 * scene_size(scene))[in_hole(scene, inserted)].float().mean()
+        ),
         "inserted_median_distance": float(distance.median()) if len(distance) else None,
     }
 
