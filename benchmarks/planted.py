@@ -225,11 +225,12 @@ def trained(scene: PlainScene, name: str, steps: int, seed: int) -> dict[str, An
     }
     if name != "lpm":
         return result
-    # A planted point is dealt with if it was reset, or nothing that is still opaque in front of a surface came from it.
+    # Dealt with: reset, or nothing that came from it is left. Harmless: what is left is faint, or near a surface.
     alive = run.state["origin"] > 0
     off = run.off_surface(run.params["means"].detach())
     opaque = torch.sigmoid(run.params["opacities"].detach()).flatten() > 0.05
-    standing = set(run.state["origin"][alive & opaque & (off > 0.05)].tolist()) - strategy.hit
+    left = set(run.state["origin"][alive].tolist())
+    standing = set(run.state["origin"][alive & opaque & (off > 0.05)].tolist())
     n = int(planted.sum())
     wrong = torch.cat(strategy.was_reset)
     inserted = torch.cat(strategy.were_inserted)
@@ -237,7 +238,8 @@ def trained(scene: PlainScene, name: str, steps: int, seed: int) -> dict[str, An
     return result | {
         "planted": n,
         "planted_reset": len(strategy.hit) / n,
-        "planted_reset_or_gone": 1 - len(standing) / n,
+        "planted_reset_or_pruned": 1 - len(left - strategy.hit) / n,
+        "planted_no_longer_in_front": 1 - len(standing - strategy.hit) / n,
         "good_reset": int((run.off_surface(wrong) < 0.02).sum()),
         "good_reset_share": float((run.off_surface(wrong) < 0.02).sum()) / len(run.params["means"]),
         "resets": sum(map(len, strategy.was_reset)) + len(strategy.hit),

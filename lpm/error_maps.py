@@ -69,6 +69,25 @@ def tile_errors(
     return (1 - dssim) * l1 + dssim * (0.5 - 0.5 * ssim)
 
 
+def spread(error: Tensor, size: tuple[int, int], tile: int) -> Tensor:
+    """Each pixel's error [H, W] of an image of `size` (width, height), from a map of tiles of `tile` pixels.
+
+    A map with fewer tiles was made at a half, a quarter, ... of the resolution (coarse to fine).
+    """
+    width, height = size
+    tile *= max(1, round(height / (tile * error.shape[0])))
+    row, column = (
+        (torch.arange(n, device=error.device) // tile).clamp(max=m - 1)
+        for n, m in zip((height, width), error.shape, strict=True)
+    )
+    return error[row[:, None], column]
+
+
+def coarse(error: Tensor, size: tuple[int, int], tile: int, own: int) -> Tensor:
+    """A map of tiles of `own` pixels as means over tiles of `tile` pixels, of an image of `size` (width, height)."""
+    return pool(spread(error, size, own), tile)
+
+
 class ErrorMaps:
     """Pooled residuals E[v] of all training views, as an exponential moving average.
 
@@ -91,7 +110,7 @@ class ErrorMaps:
     def update(self, view: int, step: int, render: Tensor, truth: Tensor, mask: Tensor | None = None) -> None:
         """Takes in one training step: `render` and `truth` [H, W, 3] in 0..1, mask [H, W], [H, W, 1] or None."""
         thin = slice(None, None, self.stride)
-        seen = None if mask is None else mask.reshape(mask.shape[:2])[thin, thin]
+        seen = None if mask is None else mask.to(render.device).reshape(mask.shape[:2])[thin, thin]
         pooled = tile_errors(render.detach()[thin, thin], truth[thin, thin], self.tile // self.stride, seen, self.dssim)
         old = self.maps.get(view)  # of another shape at another resolution (coarse to fine), and then of no use
         if old is not None and old.shape == pooled.shape:
@@ -107,6 +126,10 @@ class ErrorMaps:
         """Mean error of a view; 0 for one that was not seen yet."""
         # Row by row: a sum of everything would depend on the number of threads.
         return float(self.maps[view].mean(-1).mean()) if view in self.maps else 0.0
+
+    def worst(self) -> float:
+        """The largest error of any tile of any view; 0 if none was seen yet."""
+        return max((float(m.max()) for m in self.maps.values()), default=0.0)
 
     def bad_threshold(self, share: float, floor: float) -> float:
         """Error above which a tile is bad: at least `floor`, and `share` of all the scene's tiles are above it."""

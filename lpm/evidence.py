@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.rasterize import rasterize
@@ -44,7 +43,7 @@ def look(
 
     Args:
         params: parameters [N, ...] (lpm.gaussians). viewmat: [4, 4]. K: [3, 3], pixels. size: width, height, pixels.
-        error: [rows, columns] residual, spread over the whole image.
+        error: [H, W] residual of each pixel.
         flat: the points are disks (2DGS) whose third scale means nothing; they are drawn with a hundredth of the
             smaller of the other two.
     """
@@ -59,8 +58,7 @@ def look(
             torch.sigmoid(params["opacities"].detach()).flatten(), zero, viewmat[None], K[None], width, height,
             render_mode="RGB+ED", rasterize_mode=rasterize_mode,  # type: ignore[arg-type]
         )  # fmt: skip
-        residual = F.interpolate(error[None, None], (height, width), mode="nearest")[0, 0]
-        cotangent = torch.stack([residual, torch.ones_like(residual)], -1)
+        cotangent = torch.stack([error, torch.ones_like(error)], -1)
         (gathered,) = torch.autograd.grad(image[0, ..., :2], zero, cotangent)
     visible = (meta["radii"][0] > 0).all(-1)
     return Evidence(gathered[:, 0], gathered[:, 1], visible, image[0, ..., 2].detach(), alpha[0, ..., 0].detach())

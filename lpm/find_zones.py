@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from lpm.error_maps import ErrorMaps, coarse
 from lpm.evidence import Evidence
 from lpm.plane_sweep import plane_sweep
 from lpm.surroundings import Surroundings
@@ -14,12 +14,6 @@ from lpm.zones import NO_EVIDENCE, ViewZones, classify, regions
 TILE = 16  # pixels; a patch of the sweep must fit well inside
 AGREE = 1.1
 """Features of one tile whose depths are within this ratio lie on one surface."""
-
-
-def coarse(error: Tensor, size: tuple[int, int], tile: int = TILE) -> Tensor:
-    """An error map of any resolution as means over tiles of `tile` pixels of an image of `size` (width, height)."""
-    width, height = size
-    return F.interpolate(error[None, None], (-(-height // tile), -(-width // tile)), mode="area")[0, 0]
 
 
 def depth_range(params, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +51,7 @@ def find_zones(
     surroundings: Surroundings,
     neighbours: Tensor,
     chosen: list[int],
-    errors: dict[int, Tensor],
+    errors: ErrorMaps,
     evidence: list[Evidence],
     params,
     threshold: float,
@@ -68,7 +62,7 @@ def find_zones(
     A tile's depth is that of the plane sweep where it is confident, else that of at least two matched features in it.
 
     Args:
-        neighbours: [V, k]. errors: view -> error map. evidence: of each chosen view.
+        neighbours: [V, k]. errors: of all views. evidence: of each chosen view.
         threshold: error above which a tile is bad.
         most_tiles: at most so many tiles are given a depth, the worst ones; it bounds the time of an event.
 
@@ -77,7 +71,7 @@ def find_zones(
     """
     views = surroundings.views
     sizes = [(int(views.images[v].shape[1]), int(views.images[v].shape[0])) for v in chosen]
-    maps = [coarse(errors[v], size) for v, size in zip(chosen, sizes, strict=True)]
+    maps = [coarse(errors.maps[v], size, TILE, errors.tile) for v, size in zip(chosen, sizes, strict=True)]
     worst = torch.cat([m.flatten() for m in maps])
     threshold = max(threshold, float(worst.topk(min(most_tiles, len(worst))).values[-1]))
     found, view, pixels, near, far = [], [], [], [], []

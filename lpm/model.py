@@ -299,11 +299,12 @@ class LpmModel(SplatfactoModel):
         config = self.config
         truth = self._truth(outputs, batch)
         render = outputs["rgb"]
+        mask = None
         if "mask" in batch:
             mask = self._downscale_if_required(batch["mask"]).to(self.device)
             truth, render = truth * mask, render * mask
         if self.training:  # what error maps are made from
-            self.info.update(render=render, truth=truth, mask=batch.get("mask"))
+            self.info.update(render=render, truth=truth, mask=mask)
         loss = {"main_loss": l1_dssim(render, truth, config.ssim_lambda)}
         if config.strategy == "mcmc":
             loss["opacity_reg"] = config.opacity_reg * torch.sigmoid(self.opacities).mean()

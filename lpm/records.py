@@ -64,8 +64,12 @@ class EditRecord:
 
 def append(path: Path, record: EditRecord) -> None:
     """Adds `record` to the JSON lines in `path`; one write, so that a kill leaves at most one broken last line."""
-    with path.open("a") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
+    with path.open("ab+") as file:
+        broken = False
+        if file.tell():
+            file.seek(-1, 2)
+            broken = file.read(1) != b"\n"
+        file.write(("\n" * broken + json.dumps(asdict(record)) + "\n").encode())
 
 
 def read(path: Path) -> list[EditRecord]:

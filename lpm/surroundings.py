@@ -65,7 +65,12 @@ class Surroundings:
 
     def _set(self, neighbours: Tensor) -> None:
         self._neighbours = neighbours
-        self._features = _by_view(sift_points(self.views, neighbours, cache=self.cache), self.views)
+        try:
+            matches = sift_points(self.views, neighbours, cache=self.cache)
+        except OSError:  # a folder that cannot be written: they are kept in memory
+            self.cache = None
+            matches = sift_points(self.views, neighbours)
+        self._features = _by_view(matches, self.views)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: what cannot be made again from photos and points."""

@@ -53,7 +53,7 @@ def make_strategy(
     switches = switches or {}
     if name in ("lpm", "random-zones"):
         return LpmStrategy(
-            max_points=schedule.max_points or 1_000_000,
+            max_points=schedule.max_points,
             refine_start_iter=schedule.start,
             refine_stop_iter=schedule.stop,
             refine_every=schedule.every,

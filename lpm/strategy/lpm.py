@@ -22,16 +22,16 @@ from torch import Tensor
 from lpm import edits
 from lpm.checks import fail
 from lpm.correspond import Views
-from lpm.error_maps import ErrorMaps
+from lpm.error_maps import ErrorMaps, coarse, spread
 from lpm.evidence import Evidence, look
-from lpm.find_zones import coarse, find_zones
+from lpm.find_zones import find_zones
 from lpm.notices import Notices
 from lpm.optim_state import apply
 from lpm.proposals import lowest, surface_points, weighted_sample
 from lpm.records import EditRecord
 from lpm.surroundings import Surroundings
 from lpm.votes import Votes, zone_votes
-from lpm.zones import ViewZones
+from lpm.zones import FALSE_FRONT, ViewZones
 
 # What edits read and change. All other parameters follow the map of rows, and are copied once.
 EDITED = ("means", "scales", "quats", "opacities", "features_dc")
@@ -42,8 +42,8 @@ GREY_LEVEL = 1 / 255
 class LpmStrategy(Strategy):
     """See the module. `info` of each step must hold `view` (index), `render` and `truth` ([H, W, 3], 0..1)."""
 
-    max_points: int = 1_000_000
-    """Points at the end of the growth curve; never exceeded."""
+    max_points: int | None = 1_000_000
+    """Points at the end of the growth curve; never exceeded. None: ten times those at the start."""
     refine_start_iter: int = 500
     """First step with an event."""
     refine_stop_iter: int = 15_000
@@ -56,7 +56,7 @@ class LpmStrategy(Strategy):
     """Training views that an event looks at."""
     tiles_per_view: int = 27
     """Tiles, the worst ones, that are given a depth, in the mean over an event's views; it bounds the event's time."""
-    sparse: int = 1
+    sparse: int = 8
     """Tiles of a zone with fewer points inside get new ones."""
     prune_opacity: float = 0.005
     """Points below this opacity are removed."""
@@ -66,8 +66,6 @@ class LpmStrategy(Strategy):
     """How much more readily points inside a zone are split."""
     reset_cap: float = 0.05
     """Opacity of points after a targeted reset. Well above 1/255, below which a point never comes back."""
-    reset_votes: float = 1.5
-    """Sum of votes "in front" (one a view, fading by a fifth an event) that a reset takes: more than one view's."""
     cooldown: int = 500
     """Steps in which a point is not reset again, nor removed for being transparent."""
     bad_share: tuple[float, float] = (0.15, 0.05)
@@ -116,13 +114,13 @@ class LpmStrategy(Strategy):
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the step it was made or reset at, its votes, gradients, and pixels painted."""
-        names = ("touched", "front", "inside", "gradient", "painted", "looks")
+        names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks")
         return {"scene_scale": scene_scale, **dict.fromkeys(names)}
 
     def check_sanity(self, params, optimizers) -> None:
         """Beside gsplat's own check: the parameters that edits are made on are there."""
         super().check_sanity(params, optimizers)
-        missing = [name for name in EDITED if name not in params]
+        missing = [name for name in (*EDITED, "features_rest") if name not in params]
         assert not missing, f"params: no {', '.join(missing)}; wanted the names of lpm.gaussians"
 
     def step_pre_backward(self, params, optimizers, state, step, info) -> None:
@@ -135,11 +133,15 @@ class LpmStrategy(Strategy):
         """Remembers the step's residual; at an event, edits."""
         if step >= self.refine_stop_iter:
             return
+        if info.get("view") is None:
+            fail("info['view']", "None", "the index of the training view", "hand it to the strategy in every step")
         if state["touched"] is None:
             means = params["means"]
             state["touched"] = torch.full((len(means),), -(10**6), device=means.device)
-            for name in ("front", "inside", "gradient", "painted", "looks"):
+            for name in ("inside", "gradient", "painted", "looks"):
                 state[name] = means.new_zeros(len(means))
+            for name in ("front", "front_before"):
+                state[name] = torch.zeros_like(state["touched"])
             self.first_points = len(params["means"]) if self.first_points is None else self.first_points
         means2d = info[self.key_for_gradient]
         gradient = means2d.absgrad if self.absgrad else means2d.grad
@@ -153,9 +155,10 @@ class LpmStrategy(Strategy):
     def budget(self, step: int) -> int:
         """Points allowed at `step`: a straight line that ends at the cap at `growth_end` of the way."""
         assert self.first_points is not None
+        most = 10 * self.first_points if self.max_points is None else self.max_points
         length = self.growth_end * (self.refine_stop_iter - self.refine_start_iter)
         done = min(1.0, max(0.0, (step - self.refine_start_iter) / length))
-        return min(self.max_points, self.first_points + round(done * (self.max_points - self.first_points)))
+        return min(most, self.first_points + round(done * (most - self.first_points)))
 
     def _choose_views(self) -> list[int]:
         """Half of an event's views at random by their mean error, half those that were looked at longest ago."""
@@ -177,10 +180,8 @@ class LpmStrategy(Strategy):
         evidence = [self._look(params, view) for view in chosen]
         self.visited.update({view: step for view in chosen})
         zones = self._find_zones(params, chosen, evidence, step)
-        errors = [coarse(self.maps.maps[z.view], z.size, z.tile) for z in zones]
-        votes = zone_votes(params["means"].detach(), zones, margin=0.03)
-        for name, vote in (("inside", votes.inside), ("front", votes.front)):
-            state[name].mul_(0.8).add_(vote)
+        errors = [coarse(self.maps.maps[z.view], z.size, z.tile, self.maps.tile) for z in zones]
+        votes = self._vote(params, state, step, zones)
         for name, new in (("painted", [e.contribution for e in evidence]), ("looks", [e.visible for e in evidence])):
             state[name].mul_(0.8).add_(torch.stack(new).sum(0))
 
@@ -188,7 +189,9 @@ class LpmStrategy(Strategy):
         apply(edit, params, optimizers, state)
         state["gradient"].zero_()
         state["touched"][edit.fresh | edit.cleared] = step
-        for name in ("front", "painted", "looks"):
+        for name in ("front", "front_before"):
+            state[name][edit.fresh] = 0
+        for name in ("painted", "looks"):
             state[name][edit.fresh | edit.cleared] = 0
         if self.on_event is not None:
             found = [r for z, e, c in zip(zones, errors, votes.counts, strict=True) for r in z.records(e, c)]
@@ -207,8 +210,10 @@ class LpmStrategy(Strategy):
         counts = dict.fromkeys(("split", "inserted", "pruned", "reset"), 0)
         score = self._score(state, evidence)
         if self.reset:
-            # Several views saw it in front of the surface, and none inside a zone.
-            mistaken = (state["front"] >= self.reset_votes) & (state["inside"] < 0.5)
+            # At least two views saw it in front of the surface, and none has seen it inside a zone for some events.
+            seen = state["front"] | state["front_before"]
+            mistaken = ((seen & (seen - 1)) != 0) & (state["inside"] < 0.25)
+            score = score.masked_fill(mistaken, 0)
             mistaken &= rested & (opacity > self.reset_cap)
             counts["reset"] = int(mistaken.sum())
             edit = edits.then(edit, edits.reset_opacity(edit.params, mistaken, self.reset_cap))
@@ -216,8 +221,11 @@ class LpmStrategy(Strategy):
         if self.prune:
             gone = (opacity < self.prune_opacity) & rested
             more = round(self.recycle * len(gone)) - int(gone.sum()) if bool((score > 0).any()) else 0
-            painted = state["painted"] / state["looks"].clamp_min(1e-6)
-            gone |= lowest(painted, rested & ~gone & (state["looks"] > 0.5), more)
+            known = state["looks"] > 0.5
+            painted = torch.where(known, state["painted"] / state["looks"].clamp_min(1e-6), torch.inf)
+            gone |= lowest(painted, rested & ~gone & known, more)
+            # Only where a run starts with more points than it may have.
+            gone |= lowest(painted, ~gone, len(gone) - int(gone.sum()) - self.budget(step))
             counts["pruned"] = int(gone.sum())
             edit = edits.then(edit, edits.prune(edit.params, gone))
         room = max(0, self.budget(step) - len(edit))
@@ -235,11 +243,27 @@ class LpmStrategy(Strategy):
 
     def _score(self, state, evidence: list[Evidence]) -> Tensor:
         """[N] how much a point asks to be split: by its error and its gradient, and more inside zones."""
-        if not self.densify:
+        if not self.densify or self.maps.worst() <= self.error_floor:  # nothing is bad: nothing asks for points
             return torch.zeros_like(state["gradient"])
         error = torch.stack([e.point_error for e in evidence]).sum(0)
         power = self.gradient_power
         return error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * state["inside"])
+
+    def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
+        """Adds the votes of the views to the state; `counts` in the result are of points that are not nearly invisible.
+
+        Votes "inside" are a sum that fades by a fifth an event. Votes "in front" are a bit for each view, so that a
+        view that errs twice is still one view; they are forgotten after five to ten events.
+        """
+        means = params["means"].detach()
+        state["inside"].mul_(0.8).add_(zone_votes(means, zones, margin=0.03).inside)
+        if step // self.refine_every % 5 == 0:
+            state["front_before"], state["front"] = state["front"], torch.zeros_like(state["front"])
+        for view in zones:
+            if self.reset and bool((view.kind == FALSE_FRONT).any()):
+                state["front"] |= zone_votes(means, [view], margin=0.03).front.long() << view.view % 63
+        solid = torch.sigmoid(params["opacities"].detach()).flatten() > self.reset_cap
+        return zone_votes(means[solid], zones, margin=0.03)
 
     def _find_zones(self, params, chosen: list[int], evidence: list[Evidence], step: int) -> list[ViewZones]:
         """The zones of the `chosen` views; none, and why is said once, where the photos can tell no depth."""
@@ -252,7 +276,7 @@ class LpmStrategy(Strategy):
         done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
         threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
         most = self.tiles_per_view * len(chosen)
-        zones = find_zones(self.surroundings, neighbours, chosen, self.maps.maps, evidence, params, threshold, most)
+        zones = find_zones(self.surroundings, neighbours, chosen, self.maps, evidence, params, threshold, most)
         if self.random_zones:
             for i, view in enumerate(zones):
                 rows, columns = (int(torch.randint(n, (1,), generator=self.generator)) for n in view.near.shape)
@@ -267,7 +291,7 @@ class LpmStrategy(Strategy):
         K[:2] /= shrink
         error = self.maps.maps.get(view, torch.zeros(1, 1, device=K.device))
         # Less than a grey level is no error.
-        error = (error - GREY_LEVEL).clamp_min(0)
+        error = spread((error - GREY_LEVEL).clamp_min(0), (width, height), self.maps.tile)
         return look(params, views.viewmats[view], K, (width, height), error, self.rasterize_mode, self.flat)
 
     def _depth(self, params, view: int) -> Tensor:
@@ -278,14 +302,19 @@ class LpmStrategy(Strategy):
     def extra_state(self) -> dict[str, Any]:
         """What is not per point, for a checkpoint."""
         return {
+            "photos": len(self.surroundings.views),
             "maps": self.maps.state(), "visited": dict(self.visited), "first_points": self.first_points,
             "generator": self.generator.get_state(),
             "surroundings": self.surroundings.state(),
         }  # fmt: skip
 
     def load_extra_state(self, saved: dict[str, Any], device: torch.device | str) -> None:
-        """Puts back what extra_state() gave."""
-        self.maps.load(saved["maps"], device)
-        self.visited, self.first_points = dict(saved["visited"]), saved["first_points"]
+        """Puts back what extra_state() gave; if it was made with other photos, only what does not speak of them."""
+        self.first_points = saved["first_points"]
         self.generator.set_state(saved["generator"])
+        if saved["photos"] != len(self.surroundings.views):
+            self.notices.once("photos", "lpm: the checkpoint was made with other photos: errors are gathered anew.")
+            return
+        self.maps.load(saved["maps"], device)
+        self.visited = dict(saved["visited"])
         self.surroundings.load(saved["surroundings"])

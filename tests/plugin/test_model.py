@@ -1,9 +1,28 @@
 """The model's choices: what it starts with, its schedule, its colours."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny_scene import HEIGHT, WIDTH, make_transforms
 
 from lpm.checks import LpmError
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """The tiny scene with masks that hide the left half."""
+    folder = make_transforms(tmp_path / "masked")
+    meta = json.loads((folder / "transforms.json").read_text())
+    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    mask[:, : WIDTH // 2] = 0
+    Image.fromarray(mask).save(folder / "mask.png")
+    for frame in meta["frames"]:
+        frame["mask_path"] = "mask.png"
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    return folder
 
 
 @pytest.mark.parametrize("cap", [0, 20, 100])
@@ -24,7 +43,7 @@ def test_start_colours_are_the_points(make_trainer, sh_degree):
 
 @pytest.mark.parametrize("views", [43, 300, 5000])
 def test_short_runs_edit_however_many_photos(make_trainer, views):
-    model = make_trainer("a", 3000).pipeline.model
+    model = make_trainer("a", 3000, strategy="adc").pipeline.model
     model.num_train_data = views
     plan = model._schedule()
     edits = [
@@ -34,7 +53,7 @@ def test_short_runs_edit_however_many_photos(make_trainer, views):
 
 
 def test_long_runs_pause_after_a_reset(make_trainer):
-    plan = make_trainer("a", 5, max_steps=30_000).pipeline.model._schedule()
+    plan = make_trainer("a", 5, max_steps=30_000, strategy="adc").pipeline.model._schedule()
     assert (plan.start, plan.stop, plan.reset_every, plan.pause_after_reset) == (500, 15_000, 3000, 108)
 
 
@@ -50,3 +69,25 @@ def test_extent_reaches_strategy_and_rate(make_trainer):
     assert trainer.pipeline.model.strategy_state["scene_scale"] == extent
     rate = trainer.optimizers.optimizers["means"].param_groups[0]["initial_lr"]
     assert rate == pytest.approx(1.6e-4 * extent)
+
+
+@pytest.mark.parametrize("strategy", ["lpm", "random-zones", "paper"])
+@pytest.mark.parametrize("downscales", [0, 1])
+def test_masks_from_coarse_to_fine(make_trainer, masked, strategy, downscales):
+    """The mask that a strategy gets has the size of the render, whatever the resolution of the step."""
+    options = dict(strategy=strategy, warmup_length=2, refine_every=5, max_points=200, resolution_schedule=8)
+    trainer = make_trainer("a", 20, data=masked, num_downscales=downscales, **options)
+    trainer.train()
+    info = trainer.pipeline.model.info
+    assert info["mask"].shape[:2] == info["render"].shape[:2]
+
+
+def test_switches_reach_the_strategy(make_trainer):
+    for name in ("lpm", "paper"):
+        strategy = make_trainer(name, 5, strategy=name, insert=False, reset=False).pipeline.model.strategy
+        assert (strategy.densify, strategy.insert, strategy.reset, strategy.prune) == (True, False, False, True)
+
+
+def test_the_seed_of_the_run_is_the_strategys(make_trainer):
+    trainer = make_trainer("a", 5)
+    assert trainer.pipeline.model.strategy.seed == trainer.config.machine.seed

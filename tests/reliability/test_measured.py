@@ -19,18 +19,17 @@ def measured(script: str, *arguments: str) -> str:
 
 
 def test_zones_are_about_as_large_as_the_truth():
-    """At every angle at most three times the region's extent, and it holds the surface where there is evidence."""
-    rows = [
-        line.split("|")[1:-1] for line in measured("zone_volume.py", "--tilt", "20", "--seeds", "1").splitlines()[2:]
-    ]
-    assert [row[0].strip() for row in rows] == ["5 deg", "15 deg", "30 deg", "45 deg"]
+    """At most three times the region's extent wherever there is a zone, and it holds the surface."""
+    lines = measured("zone_volume.py", "--tilts", "-20", "--seeds", "2").splitlines()[2:]
+    rows = [[value.strip() for value in line.split("|")[1:-1]] for line in lines]
+    assert [row[0] for row in rows] == ["5 deg", "15 deg", "30 deg", "45 deg"]
     for row in rows:
-        cells, shown = (float(value.strip().rstrip("x")) for value in row[1:3])
-        assert cells <= 3
-        assert not shown > 3  # NaN where no tile has evidence
-        paper = row[4].strip()
-        assert paper == "without end" or float(paper.rstrip("x")) > 5
-    assert [int(row[3].strip().rstrip("%")) > 95 for row in rows[:2]] == [True, True]
+        evidence, held = (int(row[i].rstrip("%")) for i in (2, 5))
+        assert evidence >= (90 if row[0] != "45 deg" else 50)
+        assert held >= 97
+        assert 0.5 < float(row[3].rstrip("x")) <= 3
+        assert 0.5 < float(row[4].rstrip("x")) <= 6
+        assert row[6] == "without end" or float(row[6].rstrip("x")) > 5
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of memory cannot be cleared here")
@@ -46,7 +45,7 @@ def test_planted_defects_in_a_fitted_scene(scene):
     found = json.loads(text.split("fitted ", 1)[1])
     assert found["recall_hole"] >= 0.9
     assert found["recall_false_points"] >= 0.9
-    assert found["precision"] >= 0.7
+    assert min(found["precision"], found["precision_with_under_resolved"]) >= 0.7
     assert found["planted_reset"] >= 0.9
     assert found["good_reset"] <= 0.01
     assert found["reset_at_glass_or_sky"] == 0
@@ -59,7 +58,7 @@ def test_a_planted_hole_is_filled_in_training():
         json.loads(line.split(f"{part} ", 1)[1]) for part, line in zip(("lpm", "adc"), text.splitlines(), strict=True)
     )
     assert lpm["psnr_hole"] >= adc["psnr_hole"] + 3
-    assert lpm["planted_reset_or_gone"] >= 0.9
+    assert lpm["planted_no_longer_in_front"] >= 0.9
     assert lpm["good_reset_share"] <= 0.01
     assert lpm["inserted_in_hole"] >= 50
     assert lpm["inserted_in_hole_within_2_percent"] >= 0.9

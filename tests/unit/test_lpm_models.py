@@ -5,6 +5,7 @@ import torch
 from test_lpm_strategy import SIZE, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
+from lpm import sift
 from lpm.correspond import Views
 from lpm.rasterize import rasterize
 from lpm.strategy.lpm import LpmStrategy
@@ -42,16 +43,20 @@ def disks_gsplat(params, viewmat, K):
     return image[0], info
 
 
-def train(render, device="cpu", **options):
-    """A short training of a sparse wall with a hole; returns losses, parameters, records."""
+def train(render, device="cpu", stop=STEPS, saved=None, **options):
+    """A short training of a sparse wall with a hole, up to `stop` or on from what an earlier one saved.
+
+    Returns losses, parameters, records, the strategy, and what it takes to go on.
+    """
     torch.manual_seed(0)
     K, viewmats = (t.to(device) for t in cameras())
     truth = [draw(wall(), v, k)[0].clamp(0, 1).to(device) for v, k in zip(viewmats.cpu(), K.cpu(), strict=True)]
     start = wall(0.09)
     hole = ((start["means"][:, :2] - torch.tensor([0.5, 0.0])).abs() < 0.4).all(-1)
-    params = ParameterDict({k: Parameter(v[~hole].to(device)) for k, v in start.items()})
+    n = int((~hole).sum())
+    start = {k: v[~hole] for k, v in start.items()} if saved is None else saved["params"]
+    params = ParameterDict({k: Parameter(v.to(device)) for k, v in start.items()})
     optimizers = {k: torch.optim.Adam([p], lr=0.003) for k, p in params.items()}
-    n = len(params["means"])
     strategy, records = LpmStrategy(
         max_points=n + 500, refine_start_iter=10, refine_stop_iter=STEPS, refine_every=20, cooldown=20, **options
     ), []  # fmt: skip
@@ -59,7 +64,12 @@ def train(render, device="cpu", **options):
     strategy.attach(Views([(t * 255).round().byte() for t in truth], K, viewmats), wall()["means"][::7].to(device))
     strategy.check_sanity(params, optimizers)
     state, losses = strategy.initialize_state(1.0), []
-    for step in range(STEPS):
+    if saved is not None:
+        state = saved["state"]
+        strategy.load_extra_state(saved["extra"], device)
+        for k, optimizer in optimizers.items():
+            optimizer.load_state_dict(saved["optimizers"][k])
+    for step in range(0 if saved is None else saved["step"], stop):
         view = step % len(K)
         image, info = render(params, viewmats[view], K[view])
         info.update(view=view, render=image, truth=truth[view])
@@ -71,10 +81,14 @@ def train(render, device="cpu", **options):
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
         strategy.step_post_backward(params, optimizers, state, step, info)
-    return losses, params, records, strategy
+    on = {
+        "step": stop, "params": {k: p.detach() for k, p in params.items()}, "state": state,
+        "extra": strategy.extra_state(), "optimizers": {k: o.state_dict() for k, o in optimizers.items()},
+    }  # fmt: skip
+    return losses, params, records, strategy, on
 
 
-def check(losses, params, records, strategy):
+def check(losses, params, records, *_):
     assert [r.step for r in records] == [20, 40]
     assert sum(r.split for r in records) > 100
     assert sum(r.inserted for r in records) > 0
@@ -120,3 +134,22 @@ def test_a_whole_run_has_the_same_bits_for_any_number_of_threads():
         for a, b in zip(other[2], results[0][2], strict=True):
             a.seconds = b.seconds
             assert a == b
+
+
+@pytest.mark.parametrize("stop", [5, 21, 33])
+def test_a_resume_gives_the_same_edits(tmp_path, stop):
+    """Through a file, with zones, insertions and splits on both sides: parameters, state and records to the bit."""
+    whole = train(classic)
+    first = train(classic, stop=stop)
+    torch.save(first[-1], tmp_path / "saved.pt")
+    sift._memory.clear()
+    second = train(classic, saved=torch.load(tmp_path / "saved.pt", weights_only=True))
+    assert sum(r.inserted for r in whole[2]) > 0
+    assert any(zone.kind != "no-evidence" for r in whole[2] for zone in r.zones)
+    for record in [*whole[2], *first[2], *second[2]]:
+        record.seconds = 0.0
+    assert first[2] + second[2] == whole[2]
+    for name, value in whole[1].items():
+        assert torch.equal(second[1][name], value), name
+    for name, value in whole[-1]["state"].items():
+        assert torch.equal(torch.as_tensor(second[-1]["state"][name]), torch.as_tensor(value)), name
