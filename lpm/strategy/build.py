@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from gsplat.strategy.base import Strategy
 
@@ -50,7 +50,7 @@ def make_strategy(
 
     `switches`: densify, insert, reset, prune on or off, for those strategies that have them (all on if not given).
     """
-    switches = switches or {}
+    on: dict[str, Any] = dict(switches or {})
     if name in ("lpm", "random-zones"):
         return LpmStrategy(
             max_points=schedule.max_points,
@@ -60,7 +60,7 @@ def make_strategy(
             prune_opacity=prune_opacity,
             rasterize_mode=rasterize_mode,
             random_zones=name == "random-zones",
-            **switches,
+            **on,
         )
     if name == "mcmc":
         return McmcStrategy(
@@ -70,7 +70,7 @@ def make_strategy(
             refine_every=schedule.every,
             min_opacity=prune_opacity,
         )
-    kind = partial(PaperStrategy, **switches) if name == "paper" else AdcStrategy
+    kind = partial(PaperStrategy, **on) if name == "paper" else AdcStrategy
     return kind(
         prune_opa=prune_opacity,
         grow_grad2d=GRADIENT_THRESHOLD[name] if grad_threshold is None else grad_threshold,
