@@ -141,7 +141,7 @@ class LpmStrategy(Strategy):
             for name in ("inside", "gradient", "painted", "looks"):
                 state[name] = means.new_zeros(len(means))
             for name in ("front", "front_before"):
-                state[name] = torch.zeros_like(state["touched"])
+                state[name] = torch.zeros(len(means), dtype=torch.int64, device=means.device)
             self.first_points = len(params["means"]) if self.first_points is None else self.first_points
         means2d = info[self.key_for_gradient]
         gradient = means2d.absgrad if self.absgrad else means2d.grad
