@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lpm.checks import LpmError
+
+
+@contextlib.contextmanager
+def staging_folder(out: Path) -> Iterator[Path]:
+    """A new, empty, hidden folder beside `out`, for work that becomes `out` by a rename; it is gone afterwards.
+
+    Raises:
+        LpmError: an OSError in the body or while making the folder, such as a full disk.
+    """
+    folder = out.with_name(f".{out.name}.unfinished")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed export left behind
+        folder.mkdir()
+        yield folder
+        _sync_folder(out.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LpmError(f"{out}: cannot be written ({reason}); wanted a folder that exists and has room") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_path(out: Path) -> Iterator[Path]:
+    """A path to write to (same name, so that programs see its ending); it becomes `out` if the body ends well."""
+    with staging_folder(out) as folder:
+        unfinished = folder / out.name
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name with none of the bytes
+        os.replace(unfinished, out)
+
+
+@contextlib.contextmanager
+def atomic_file(out: Path) -> Iterator[BinaryIO]:
+    """A binary file to write to; it becomes `out` if the body ends well, and leaves nothing if it does not."""
+    with atomic_path(out) as path, path.open("wb") as file:
+        yield file
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # the rename itself
+    finally:
+        os.close(handle)
