@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from lpm.checks import fail
 from lpm.gaussians import NAMES, rgb_to_sh0
 
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt$")
+RASTERIZE_MODE = re.compile(r"^\s*rasterize_mode:\s*['\"]?(classic|antialiased)\b", re.MULTILINE)
 
 
 def latest_checkpoint(folder: Path) -> Path:
@@ -32,6 +35,43 @@ def find_checkpoint(run: Path) -> Path:
         fail(run, "no such folder", "a run's folder, its config.yml or a .ckpt file")
     inner = folder / "nerfstudio_models"
     return latest_checkpoint(inner if inner.is_dir() else folder)
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run's folder that `checkpoint` lies in (or, alone somewhere, the folder it is in)."""
+    folder = checkpoint.absolute().parent
+    return folder.parent if folder.name == "nerfstudio_models" else folder
+
+
+def run_frame(folder: Path) -> tuple[np.ndarray, float] | None:
+    """World to train, of the run in `folder`: transform [3, 4] and scale, train = scale * (transform @ world).
+
+    From dataparser_transforms.json, which nerfstudio writes.
+
+    Returns:
+        None where there is no such file.
+
+    Raises:
+        LpmError: the file is broken.
+    """
+    path = folder / "dataparser_transforms.json"
+    if not path.is_file():
+        return None
+    try:
+        saved = json.loads(path.read_bytes())
+        return np.array(saved["transform"], np.float64), float(saved["scale"])
+    except (ValueError, TypeError, KeyError):
+        fail(path, "no transform and scale in it", "what nerfstudio writes", "remove it; then there is no world frame")
+
+
+def run_rasterize_mode(folder: Path) -> str | None:
+    """How the run in `folder` was trained, classic or antialiased; None where no config.yml says it."""
+    path = folder / "config.yml"
+    if not path.is_file():
+        return None
+    # The file is YAML with Python objects of nerfstudio in it, which reading as YAML would import.
+    found = RASTERIZE_MODE.search(path.read_text(errors="replace"))
+    return found[1] if found else None
 
 
 def load_gaussians(path: Path) -> dict[str, Tensor]:

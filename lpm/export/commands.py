@@ -1,0 +1,228 @@
+"""The command lpm-export: what was trained, or any file of Gaussians, written for other programs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from torch import Tensor
+from tyro.conf import Positional, arg
+
+from lpm.checks import fail, one_line_errors
+from lpm.export import splat_transform
+from lpm.export.atomic import atomic_path
+from lpm.export.frames import move
+from lpm.export.load import Loaded, load
+from lpm.export.ply import pad_sh, write_ply
+from lpm.export.ply_sequence import write_ply_sequence
+from lpm.export.progress import bar
+from lpm.export.select import select
+from lpm.export.sidecar import Sidecar, write_sidecar
+from lpm.export.splat import write_splat
+from lpm.export.splatv import write_splatv
+
+Params = dict[str, Tensor]
+PadSh = Annotated[Literal[0, 1, 2, 3] | None, arg(name="pad-sh")]
+
+# What draws with 3DGS's low-pass filter and does not dim what the filter enlarged.
+ANTIALIASED = (
+    "warning: this model was trained antialiased, and no format says so to its viewer. Viewers that draw the classic "
+    "way (antimatter15's splat and splatv, SuperSplat, PlayCanvas, Unity and Blender importers, mkkellogg's unless "
+    "its option antialiased is set) show small and far Gaussians too bold. Spark draws it right as it is. What would "
+    "have to be dimmed depends on the distance of the viewer, so it cannot be written into the file; train with "
+    "--pipeline.model.rasterize-mode classic for those viewers."
+)
+
+
+@dataclass
+class Options:
+    """What every format takes."""
+
+    frame: Literal["train", "world"] | None = None
+    """train: as nerfstudio turned, centred and scaled the scene (default for runs). world: as the photos' poses are;
+    positions, sizes, rotations and view-dependent colours are turned back. Files keep the frame they have."""
+    crop: tuple[float, float, float, float, float, float] | None = None
+    """Keep only Gaussians with their centre in this box: x y z of its lowest corner, then its highest, in --frame."""
+    min_opacity: float = 0.0
+    """Keep only Gaussians at least this opaque, 0 to 1."""
+    sidecar: bool = True
+    """Write OUT.json with the frame, the up direction, and how the model was trained."""
+
+
+Source = Annotated[Path, arg(metavar="RUN|CHECKPOINT|FILE")]
+
+
+def prepare(source: Path, common: Options) -> tuple[Loaded, Params, str]:
+    """What is to be written: the source, its parameters in the frame asked for, cropped, and that frame's name."""
+    loaded = load(source, bar)
+    params, frame = loaded.params, loaded.frame
+    if common.frame is not None and common.frame != frame:
+        if loaded.world_to_train is None or frame == "unknown":
+            fail(
+                "--frame",
+                f"{common.frame}, and nothing beside {loaded.path} says how the frames lie",
+                "dataparser_transforms.json in the run's folder, or the sidecar of an export",
+                "leave --frame out",
+            )
+        if "motion" in params:
+            fail("--frame", f"{common.frame} for moving Gaussians", "the frame they are in", "leave --frame out")
+        by = loaded.world_to_train
+        params, frame = move(params, by if common.frame == "train" else by.inverse()), common.frame
+    params = select(params, common.crop, common.min_opacity)
+    if loaded.rasterize_mode == "antialiased":
+        print(ANTIALIASED, file=sys.stderr)
+    return loaded, params, frame
+
+
+def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
+    """The scene's up direction in `frame`: the dataparser makes it z in the train frame."""
+    if frame == "train":
+        return [0.0, 0.0, 1.0]
+    if frame == "world" and loaded.world_to_train is not None:
+        return [round(float(v), 6) for v in loaded.world_to_train.rotation.T @ np.array([0.0, 0.0, 1.0])]
+    return None
+
+
+def finish(out: Path, loaded: Loaded, params: Params, frame: str, dropped: int, common: Options) -> None:
+    """Writes the sidecar and says what was done."""
+    kept = len(params["means"]) - dropped
+    if common.sidecar:
+        by = loaded.world_to_train
+        matrix = None if by is None else np.column_stack([by.rotation, by.translation / by.scale]).tolist()
+        write_sidecar(
+            out,
+            Sidecar(
+                count=kept,
+                frame=frame,
+                dataparser_transform=matrix,
+                dataparser_scale=None if by is None else by.scale,
+                rasterize_mode=loaded.rasterize_mode,
+                up=up_direction(loaded, frame),
+                command=shlex.join(["lpm-export", *sys.argv[1:]]),
+                file=out.name,
+            ),
+        )
+    note = f"; {dropped:,} points with non-finite values were left out" if dropped else ""
+    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{out}: {kept:,} Gaussians from {loaded.path.name}, {size:.1f} MB{note}")
+
+
+def export_ply(run: Positional[Source], out: Positional[Path], common: Options, pad_sh_to: PadSh = None) -> None:
+    """The layout of 3DGS, which SuperSplat, Unity, Blender and web viewers open; nothing is lost.
+
+    Args:
+        run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The PLY to write.
+        common: What every format takes.
+        pad_sh_to: Fill up with zeros to this SH degree; Unity's importers want 3.
+    """
+    loaded, params, frame = prepare(run, common)
+    params = params if pad_sh_to is None else pad_sh(params, pad_sh_to)
+    finish(out, loaded, params, frame, write_ply(out, params, progress=bar), common)
+
+
+def export_splat(run: Positional[Source], out: Positional[Path], common: Options) -> None:
+    """antimatter15's 32 bytes a Gaussian; without view-dependent colour.
+
+    Args:
+        run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The .splat to write.
+        common: What every format takes.
+    """
+    loaded, params, frame = prepare(run, common)
+    finish(out, loaded, params, frame, write_splat(out, params, bar), common)
+
+
+def export_splatv(run: Positional[Source], out: Positional[Path], common: Options) -> None:
+    """64 bytes a Gaussian for viewers of moving Gaussians; a model that does not move stands still.
+
+    Args:
+        run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The .splatv to write.
+        common: What every format takes.
+    """
+    loaded, params, frame = prepare(run, common)
+    finish(out, loaded, params, frame, write_splatv(out, params, progress=bar), common)
+
+
+def export_ply_sequence(
+    run: Positional[Source], out: Positional[Path], common: Options, steps: int = 1, pad_sh_to: PadSh = None
+) -> None:
+    """A folder of numbered PLYs, one for each time step; of a model that does not move, the same each time.
+
+    Args:
+        run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The folder to make.
+        common: What every format takes.
+        steps: Number of time steps.
+        pad_sh_to: Fill up with zeros to this SH degree; Unity's importers want 3.
+    """
+    loaded, params, frame = prepare(run, common)
+    if "motion" in params:
+        fail("ply-sequence", "moving Gaussians of a .splatv", "a model that stands still", "export a still one")
+    params = params if pad_sh_to is None else pad_sh(params, pad_sh_to)
+    dropped = write_ply_sequence(out, lambda i: params, steps, progress=bar) // steps
+    finish(out, loaded, params, frame, dropped, common)
+
+
+def _export_with_tool(ending: str, run: Path, out: Path, common: Options) -> None:
+    """Writes a PLY into a temporary folder and lets splat-transform make `out` of it, under a name with `ending`."""
+    if not out.name.endswith(ending):
+        fail(out, f"a name that does not end in {ending}", f"a name ending in {ending}, by which programs tell it")
+    splat_transform.find_tool(lambda text: None)  # before minutes of work
+    loaded, params, frame = prepare(run, common)
+    with tempfile.TemporaryDirectory(prefix="lpm-export-") as folder:
+        plain = Path(folder) / "scene.ply"
+        dropped = write_ply(plain, params, progress=bar)
+        with atomic_path(out) as unfinished:
+            splat_transform.convert(plain, unfinished)
+    finish(out, loaded, params, frame, dropped, common)
+
+
+def _tool_command(name: str, ending: str, what: str) -> Callable[..., None]:
+    def export(run: Positional[Source], out: Positional[Path], common: Options) -> None:
+        _export_with_tool(ending, run, out, common)
+
+    export.__doc__ = f"""{what} Needs Node (npm's splat-transform writes it).
+
+    Args:
+        run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The {ending} to write.
+        common: What every format takes.
+    """
+    export.__name__ = f"export_{name}"
+    return export
+
+
+TOOL_FORMATS = {
+    "compressed-ply": (".compressed.ply", "SuperSplat's and PlayCanvas' PLY of 16 bytes a Gaussian and more for SH."),
+    "spz": (".spz", "Niantic's packed format."),
+    "sog": (".sog", "PlayCanvas' smallest format, for the web."),
+    "html": (".html", "A page with the scene and a viewer in it; opens in a browser."),
+}
+
+
+def export_main() -> None:
+    """The command lpm-export."""
+    app = tyro.extras.SubcommandApp()
+    app.command(name="ply")(export_ply)
+    app.command(name="splat")(export_splat)
+    app.command(name="splatv")(export_splatv)
+    app.command(name="ply-sequence")(export_ply_sequence)
+    for name, (ending, what) in TOOL_FORMATS.items():
+        app.command(name=name)(_tool_command(name, ending, what))
+    one_line_errors(
+        lambda: app.cli(
+            prog="lpm-export",
+            description="Export what was trained, or any file of Gaussians, to other renderers.",
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    )

@@ -1,0 +1,72 @@
+"""The JSON beside an export: where its frame comes from and how to draw it. `scene.ply` has `scene.ply.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lpm
+from lpm.export.atomic import atomic_file
+
+VERSION = 1
+LARGEST = 1 << 20  # bytes
+
+
+@dataclass
+class Sidecar:
+    """What an export says about itself."""
+
+    count: int
+    """Number of Gaussians (of the first time step)."""
+    frame: str
+    """"train" (as nerfstudio turned, centred and scaled the scene), "world" (as the photos' poses are), "unknown"."""
+    dataparser_transform: list[list[float]] | None
+    """[3][4] and the next field: train = scale * (transform @ world)."""
+    dataparser_scale: float | None
+    rasterize_mode: str | None
+    """"classic" or "antialiased", as trained."""
+    up: list[float] | None
+    """The scene's up direction in the export's frame."""
+    command: str
+    """What wrote the export."""
+    file: str
+    """Name of the export."""
+
+
+def sidecar_path(export: Path) -> Path:
+    """Where the sidecar of `export` is."""
+    return export.with_name(export.name + ".json")
+
+
+def write_sidecar(export: Path, sidecar: Sidecar) -> None:
+    """Writes the sidecar of `export`, atomically."""
+    values = {"lpm_splat": lpm.__version__, "version": VERSION, **asdict(sidecar)}
+    with atomic_file(sidecar_path(export)) as file:
+        file.write((json.dumps(values, indent=2) + "\n").encode())
+
+
+def read_sidecar(export: Path) -> Sidecar | None:
+    """The sidecar of `export`; None where there is none, or something else has its name."""
+    path = sidecar_path(export)
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        return None
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        sidecar = Sidecar(**{name: values.get(name) for name in Sidecar.__dataclass_fields__})  # type: ignore[arg-type]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return sidecar if values.get("version") == VERSION and _plausible(sidecar) else None
+
+
+def _plausible(sidecar: Sidecar) -> bool:
+    matrix, scale = sidecar.dataparser_transform, sidecar.dataparser_scale
+    if matrix is None or scale is None:
+        return True
+    try:
+        numbers = [float(value) for row in matrix for value in row] + [float(scale)]
+    except (TypeError, ValueError):
+        return False
+    return [len(row) for row in matrix] == [4, 4, 4] and all(map(math.isfinite, numbers))
