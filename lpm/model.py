@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -17,12 +18,15 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.lib_bilagrid import BilateralGrid, color_correct, total_variation_loss
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig, resize_image
 from nerfstudio.utils.colors import get_color
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Parameter, ParameterDict
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from lpm import gaussians
 from lpm.checks import fail
+from lpm.export.frames import from_dataparser
+from lpm.init_from import start_from
 from lpm.losses import l1_dssim
 from lpm.metrics import Lpips
 from lpm.rasterize import rasterize
@@ -78,6 +82,10 @@ class LpmModelConfig(SplatfactoModelConfig):
     """Steps until the resolution doubles. None: a tenth of the run."""
     background_color: str = "random"  # type: ignore[assignment]
     """random (in training), black or white."""
+    init_from: Path | None = None
+    """Start from the Gaussians in this run, checkpoint, PLY (compressed too), splat or spz, not from points."""
+    init_frame: Literal["auto", "world", "train"] = "auto"
+    """Frame of that file: world (the scene's own), train (a run's); auto: what comes with it says, else world."""
     init_opacity: float = 0.1
     """Opacity that points start with."""
     init_scale: float = 1.0
@@ -115,8 +123,7 @@ class LpmModel(SplatfactoModel):
         config = self.config
         self.scene_extent = float(self.kwargs.get("metadata", {}).get("scene_extent", 1.0))
         self.schedule = self._schedule()
-        xyz, rgb = self._start_points()
-        self.gauss_params = gaussians.from_points(xyz, rgb, config.sh_degree, config.init_opacity, config.init_scale)
+        self.gauss_params = self._start()
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
         if config.use_bilateral_grid:
             x, y, w = config.grid_shape
@@ -166,6 +173,24 @@ class LpmModel(SplatfactoModel):
             pause_after_reset=0 if reset_every >= stop else min(self.num_train_data + c.refine_every, reset_every // 2),
             max_points=c.max_points or None,
         )
+
+    def _start(self) -> ParameterDict:
+        """The parameters to begin with."""
+        config = self.config
+        if config.init_from is None:
+            xyz, rgb = self._start_points()
+            return gaussians.from_points(xyz, rgb, config.sh_degree, config.init_opacity, config.init_scale)
+        metadata = self.kwargs.get("metadata", {})
+        placed = metadata.get("dataparser_transform"), metadata.get("dataparser_scale")
+        to_train = None if placed[0] is None else from_dataparser(placed[0].cpu().numpy(), placed[1])
+        params = start_from(config.init_from, config.sh_degree, config.init_frame, to_train)
+        n, cap = len(params["means"]), self.schedule.max_points
+        CONSOLE.print(f"Starts from {n:,} Gaussians of {config.init_from}.")
+        if cap is not None and n > cap:
+            CONSOLE.print(
+                f"That is more than max_points ({cap:,}): none are added, and some strategies remove down to it."
+            )
+        return params
 
     def _start_points(self) -> tuple[Tensor, Tensor | None]:
         """Points [N, 3] (world) and colours [N, 3] in 0..255, thinned to half of the cap: room to grow."""
@@ -242,6 +267,8 @@ class LpmModel(SplatfactoModel):
         if self.config.sh_degree > 0:
             colors: Any = (part["features_dc"][:, None], part["features_rest"])
             degree = min(self.step // self.steps_per_sh_degree, self.config.sh_degree)
+            if self.config.init_from is not None:  # its harmonics are there from the beginning
+                degree = self.config.sh_degree
         else:
             colors, degree = torch.sigmoid(part["features_dc"]), None
         image, alpha, self.info = rasterize(

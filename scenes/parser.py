@@ -149,6 +149,9 @@ class LpmDataParser(DataParser):
         world = transform.copy()
         world[:, 3] /= scene.applied_scale
         world = world @ np.vstack([scene.applied_transform, [0.0, 0.0, 0.0, 1.0]])
+        # What brings a file in the scene's own frame to where training is.
+        metadata["dataparser_transform"] = torch.from_numpy(world).float()
+        metadata["dataparser_scale"] = float(scale * scene.applied_scale)
         aabb = torch.tensor([[-1.0] * 3, [1.0] * 3]) * config.scene_scale
         return DataparserOutputs(
             image_filenames=[scene.images[i] for i in chosen],

@@ -46,6 +46,7 @@ LEVEL = {
     "lpm.runs": 7,
     "lpm.export": 8,
     "lpm.viewer": 8,
+    "lpm.init_from": 9,
     "lpm.cli": 9,
     "lpm.model": 10,
     "lpm.datamanager": 10,
