@@ -28,7 +28,7 @@ def latest_checkpoint(folder: Path) -> Path:
 
 def find_checkpoint(run: Path) -> Path:
     """The newest checkpoint of `run`: its folder, its config.yml, its nerfstudio_models folder, or a .ckpt file."""
-    if run.suffix == ".ckpt":
+    if run.suffix == ".ckpt" or (run.is_file() and run.name != "config.yml"):
         return run
     folder = run.parent if run.name == "config.yml" else run
     if not folder.is_dir():

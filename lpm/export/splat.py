@@ -84,9 +84,11 @@ def read_splat(path: Path) -> dict[str, Tensor]:
     check_some(path, len(rows))
     colors = rows["rgba"].astype(np.float32) / 255
     tiny = np.finfo(np.float32).tiny  # a flat Gaussian has a size of 0, which has no logarithm
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, and is counted by whoever asks
+        scales = np.log(np.maximum(rows["scales"], tiny))
     return sh0_params(
         means=rows["means"],
-        scales=np.log(np.maximum(rows["scales"], tiny)),
+        scales=scales,
         quats=(rows["quats"].astype(np.float32) - 128) / 128,
         features_dc=(colors[:, :3] - 0.5) / SH_C0,
         opacities=logit(colors[:, 3]),
