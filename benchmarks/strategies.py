@@ -91,6 +91,21 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def differences(runs: list[dict[str, Any]], of: str = "lpm") -> str:
+    """PSNR of `of` less that of each other strategy, by scene, seed by seed: mean and range, as Markdown."""
+    psnr = {(r["scene"], r["strategy"], r["seed"]): r["psnr"] for r in runs}
+    scenes = sorted({r["scene"] for r in runs})
+    lines = [f"| `{of}` less | {' | '.join(scenes)} |", "|---" * (len(scenes) + 1) + "|"]
+    for other in sorted({r["strategy"] for r in runs} - {of}):
+        cells = []
+        for scene in scenes:
+            pairs = [psnr[scene, of, seed] - value for (place, name, seed), value in psnr.items()
+                     if (place, name) == (scene, other) and (scene, of, seed) in psnr]  # fmt: skip
+            cells.append(f"{statistics.mean(pairs):+.2f} ({min(pairs):+.2f} to {max(pairs):+.2f})" if pairs else "")
+        lines.append(f"| `{other}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Makes the missing runs; prints the table and writes JSON and Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,7 +163,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(run, jobs))
-    print(table(runs))
+    print(table(runs), differences(runs), sep="\n\n")
 
 
 def save(path: Path, runs: list[dict[str, Any]]) -> None:
@@ -163,7 +178,7 @@ def save(path: Path, runs: list[dict[str, Any]]) -> None:
     order = sorted(runs, key=lambda r: (r["scene"], r["strategy"], r["seed"]))
     work.write_text(json.dumps({"runs": order, "about": about}, indent=1) + "\n")
     os.replace(work, path)
-    path.with_suffix(".md").write_text(table(runs) + "\n")
+    path.with_suffix(".md").write_text(f"{table(runs)}\n\n{differences(runs)}\n")
 
 
 if __name__ == "__main__":
