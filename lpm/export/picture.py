@@ -56,7 +56,7 @@ def draw(
             width,
             height,
             sh_degree=degree,
-            backgrounds=torch.full((len(viewmats), 3), background),
+            backgrounds=torch.full((len(viewmats), 3), float(background)),
             rasterize_mode=rasterize_mode,
         )
     return colors.clamp(0, 1)

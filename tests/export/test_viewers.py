@@ -1,0 +1,208 @@
+"""What we write, opened by programs that nobody here wrote (`pytest -m export`).
+
+Node packages are installed once into lpm.export.splat_transform.node_folder(), and only when this group is asked for
+by name: other test runs use what is there and never the network.
+"""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from export.some import visible
+
+from lpm.export import canaries, splat_transform
+from lpm.export.load import load
+from lpm.export.picture import draw, look_at
+from lpm.export.ply import write_ply
+from lpm.export.splat import write_splat
+
+pytestmark = pytest.mark.export
+PACKAGES = {
+    "puppeteer-core": "24.43.1",
+    "three": "0.187.0",
+    "@sparkjsdev/spark": "2.2.0",
+    "@mkkellogg/gaussian-splats-3d": "0.4.7",
+    splat_transform.PACKAGE: splat_transform.VERSION,
+}
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Spark's own settings are for antialiased models; these are the classic low-pass filter of 3DGS, reaching as far.
+CLASSIC = {"preBlurAmount": 0.3, "blurAmount": 0.0, "maxStdDev": 3.33, "minAlpha": 1 / 255}
+FOV = 50.0
+
+
+@pytest.fixture(scope="session")
+def packages(request) -> Path:
+    """The folder with node_modules; skips where Node or the packages are missing and cannot be had."""
+    if shutil.which("node") is None:
+        pytest.skip("no Node on this machine")
+    folder = splat_transform.node_folder()
+    missing = [name for name in PACKAGES if not (folder / "node_modules" / name / "package.json").is_file()]
+    if not missing:
+        return folder
+    if "export" not in re.findall(r"\w+", request.config.option.markexpr.replace("not export", "")):
+        pytest.skip(f"{missing[0]} is not in {folder}: `pytest -m export` installs it")
+    if shutil.which("npm") is None:
+        pytest.skip("no npm on this machine")
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
+    command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        pytest.skip(f"npm install failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A Chromium; skips where there is none."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    return found
+
+
+@pytest.fixture
+def shoot(packages, chromium, tmp_path):
+    """shoot(jobs): a picture [H, W, 3] 0..255 float of each job (see viewers/shoot.mjs)."""
+
+    def take(jobs):
+        usual = {"width": 320, "height": 240, "fov": FOV, "target": [0, 0, 0], "up": [0, 1, 0], "background": 0}
+        full = []
+        for i, job in enumerate(jobs):
+            file = job["file"]
+            paths = {"file": str(file), "name": file.name, "out": str(tmp_path / f"shot{i}.png")}
+            full.append({**usual, "settings": {}, **job, **paths})
+        text = json.dumps({"chromium": chromium, "packages": str(packages), "jobs": full})
+        (tmp_path / "jobs.json").write_text(text)
+        script = Path(__file__).parent / "viewers" / "shoot.mjs"
+        command = ["node", str(script), str(tmp_path / "jobs.json")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=800)
+        assert done.returncode == 0, done.stdout + done.stderr
+        pictures = [cv2.imread(job["out"]) for job in full]
+        return [torch.from_numpy(picture[..., ::-1].copy()).float() for picture in pictures]
+
+    return take
+
+
+def statistics(path):
+    """splat-transform's table: {column: {min, max, ..., nans, infs}}."""
+    said = splat_transform.run_tool([path, "-m", "null"])
+    rows = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in said.splitlines() if "|" in line]
+    head = next(row for row in rows if row[0] == "Column")
+    table = {row[0]: dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head) and row[0] != "Column"}
+    count = re.search(r"Row Count:\D*([\d,]+)", said)
+    return int(count[1].replace(",", "")), table
+
+
+def test_statistics_of_our_ply(packages, tmp_path):
+    """Count, activated values and the absence of NaN as splat-transform sees them; nx ny nz are there."""
+    params = canaries.scale_canary(0.2, 0.8)
+    write_ply(tmp_path / "a.ply", params)
+    count, table = statistics(tmp_path / "a.ply")
+    assert count == 1
+    for name in ("x", "y", "z", "nx", "ny", "nz"):
+        assert float(table[name]["median"]) == 0
+    for name in ("scale_0", "scale_1", "scale_2"):
+        assert float(table[name]["median"]) == pytest.approx(0.2, rel=1e-3)
+    assert float(table["opacity"]["median"]) == pytest.approx(0.8, rel=1e-3)
+    assert float(table["f_dc_0"]["median"]) == pytest.approx(1.0, rel=1e-3)
+    write_ply(tmp_path / "b.ply", visible(1000))
+    count, table = statistics(tmp_path / "b.ply")
+    assert count == 1000
+    assert {"nx", "ny", "nz", "f_rest_44"} <= table.keys()
+    assert all(row["nans"] == row["infs"] == "0" for row in table.values())
+
+
+@pytest.mark.parametrize("ending", [".compressed.ply", ".spz", ".sog"])
+def test_the_tools_formats_come_back(packages, tmp_path, ending):
+    """Ours -> splat-transform's writer -> our reader (its own for .sog): the same scene."""
+    params = visible(2000, degree=2)
+    write_ply(tmp_path / "a.ply", params)
+    splat_transform.convert(tmp_path / "a.ply", tmp_path / f"b{ending}")
+    back = load(tmp_path / f"b{ending}").params
+    assert len(back["means"]) == 2000
+    camera = look_at(torch.tensor([3.0, 1.0, 1.0]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+    K = torch.tensor([[[200.0, 0, 100], [0, 200, 100], [0, 0, 1]]])
+    ours, theirs = (draw(each, camera[None], K, 200, 200) for each in (params, back))
+    psnr = -10 * math.log10(float((ours - theirs).square().mean()))
+    print(f"{ending}: {psnr:.1f} dB")
+    assert psnr > 30
+
+
+@pytest.mark.parametrize("viewer", ["spark", "mkkellogg"])
+def test_sh_canary(shoot, tmp_path, viewer):
+    """Red 252 from +X and 3 from -X, green and blue 127; a file in the wrong order is seen to be wrong."""
+    right, wrong = tmp_path / "right.ply", tmp_path / "wrong.ply"
+    params = canaries.sh_canary()
+    write_ply(right, params)
+    mixed = params["features_rest"].transpose(1, 2).reshape(40, 15, 3)
+    write_ply(wrong, {**params, "features_rest": mixed})
+    eyes = ([3, 0, 0.001], [-3, 0, 0.001])
+    jobs = [{"viewer": viewer, "file": file, "position": eye} for file in (right, wrong) for eye in eyes]
+    seen = [picture[120, 160].tolist() for picture in shoot(jobs)]
+    print(viewer, seen)
+    for rgb, red in zip(seen[:2], (252, 3), strict=True):
+        assert abs(rgb[0] - red) <= 3
+        assert abs(rgb[1] - 127) <= 3
+        assert abs(rgb[2] - 127) <= 3
+    assert abs(seen[2][0] - 252) > 20
+
+
+@pytest.mark.parametrize("viewer", ["spark", "mkkellogg"])
+@pytest.mark.parametrize("ending", ["ply", "splat"])
+def test_quaternion_opacity_and_scale_canaries(shoot, tmp_path, viewer, ending):
+    write = write_ply if ending == "ply" else write_splat
+    files = []
+    for name in ("quaternion", "opacity", "scale"):
+        files.append(tmp_path / f"{name}.{ending}")
+        write(files[-1], getattr(canaries, f"{name}_canary")())
+    settings = CLASSIC if viewer == "spark" else {}
+    jobs = [{"viewer": viewer, "file": file, "position": [0, 0, 3], "settings": settings} for file in files]
+    needle, opacity, scale = shoot(jobs)
+    focal = 120 / math.tan(math.radians(FOV / 2))
+    assert needle[120 - 40, 160].min() > 220  # it stands along y
+    assert needle[120, 160 + 40].max() < 10
+    assert abs(opacity[120, 160, 0] - 0.25 * 255) <= 4
+    at = [float(scale[120, 160 + round(step * 0.2 / 3 * focal), 0]) for step in (0, 1, 2)]
+    print(viewer, ending, float(opacity[120, 160, 0]), at)
+    for step, value in enumerate(at):
+        assert abs(value - 255 * 0.8 * math.exp(-0.5 * step**2)) <= 8
+
+
+def compare(shoot, file, params, position, target, up, size, fov, background):
+    """PSNR of Spark's picture of `file` against ours of `params`, and both pictures, 0..1."""
+    width, height = size
+    job = {
+        "viewer": "spark", "file": file, "position": position, "target": target, "up": up, "width": width,
+        "height": height, "fov": fov, "background": background, "settings": CLASSIC,
+    }  # fmt: skip
+    theirs = shoot([job])[0] / 255
+    focal = height / 2 / math.tan(math.radians(fov / 2))
+    K = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]]])
+    camera = look_at(torch.tensor(position), torch.tensor(target), torch.tensor(up))
+    ours = draw(params, camera[None], K, width, height, background)[0]
+    return -10 * math.log10(float((ours - theirs).square().mean())), ours, theirs
+
+
+def test_spark_shows_what_we_render(shoot, tmp_path):
+    params = visible(3000)
+    write_ply(tmp_path / "a.ply", params)
+    psnr, _, _ = compare(shoot, tmp_path / "a.ply", params, [2.5, 1.0, 1.5], [0.0] * 3, [0.0, 0, 1], (400, 300), FOV, 0)
+    print(f"{psnr:.1f} dB")
+    assert psnr >= 30
+
+
+def test_spark_shows_a_real_scene_as_we_do(shoot, real_data, tmp_path):
+    """The shared guitar through our reader and writer."""
+    params = load(real_data / "splats" / "guitar.compressed.ply").params
+    write_ply(tmp_path / "a.ply", params)
+    place = ([0.3, -2.1, 5.0], [0.07, -2.1, 0.2], [0.0, -1, 0])
+    psnr, _, _ = compare(shoot, tmp_path / "a.ply", params, *place, (480, 640), FOV, 1)
+    print(f"{psnr:.1f} dB")
+    assert psnr >= 30

@@ -1,0 +1,74 @@
+// Takes pictures of files in web viewers, in headless Chromium with software WebGL.
+//   node shoot.mjs JOBS.json
+// JOBS.json: {chromium, packages, jobs: [{viewer, file, name, out, width, height, fov, position, target, up,
+//            background, settings}]}; fov is vertical, in degrees. Prints a line for each job; code 1 if one failed.
+import fs from "node:fs";
+import http from "node:http";
+import {createRequire} from "node:module";
+import path from "node:path";
+import {pathToFileURL} from "node:url";
+
+const {chromium, packages, jobs} = JSON.parse(fs.readFileSync(process.argv[2]));
+const require = createRequire(path.join(packages, "package.json"));
+const puppeteer = (await import(pathToFileURL(require.resolve("puppeteer-core")))).default;
+const here = path.dirname(new URL(import.meta.url).pathname);
+const TYPES = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"};
+
+const server = http.createServer((request, response) => {
+  const url = new URL(request.url, "http://localhost");
+  const job = jobs[Number(url.searchParams.get("job"))];
+  if (url.pathname === "/job") return response.end(JSON.stringify(job));
+  const inside = (root, name) => {
+    const found = path.join(root, path.normalize(decodeURIComponent(name)));
+    return found.startsWith(root + path.sep) ? found : "";
+  };
+  const file = url.pathname === "/file" ? job.file
+    : inside(url.pathname.startsWith("/node_modules/") ? packages : here, url.pathname);
+  if (!file || !fs.existsSync(file) || fs.statSync(file).isDirectory()) return response.writeHead(404).end();
+  response.writeHead(200, {
+    "content-type": TYPES[path.extname(file)] || "application/octet-stream",
+    "content-length": fs.statSync(file).size,
+  });
+  fs.createReadStream(file).pipe(response);
+});
+await new Promise(done => server.listen(0, "127.0.0.1", done));
+const origin = `http://127.0.0.1:${server.address().port}`;
+
+const browser = await puppeteer.launch({
+  executablePath: chromium, headless: true, protocolTimeout: 240000,
+  args: ["--no-sandbox", "--use-angle=swiftshader", "--use-gl=angle", "--enable-unsafe-swiftshader",
+         "--ignore-gpu-blocklist", "--force-color-profile=srgb", "--disable-dev-shm-usage"],
+});
+let failed = false;
+for (const [i, job] of jobs.entries()) {
+  const page = await browser.newPage();
+  const said = [];
+  page.on("console", message => said.push(message.text().slice(0, 200)));
+  page.on("pageerror", error => said.push(String(error.message || error).slice(0, 300)));
+  try {
+    await page.setViewport({width: job.width, height: job.height, deviceScaleFactor: 1});
+    await page.goto(`${origin}/${job.viewer}.html?job=${i}`, {waitUntil: "load", timeout: 60000});
+    await page.waitForFunction("window.frames > 0 || window.failure", {timeout: 120000, polling: 200});
+    const failure = await page.evaluate(() => window.failure);
+    if (failure) throw new Error(failure);
+    await new Promise(done => setTimeout(done, 2500));
+    // Sorting and loading go on behind the first frame: the picture counts when it stands still.
+    let last = "", same = 0, shot;
+    for (let n = 0; n < 60 && same < 3; n++) {
+      shot = await page.screenshot({type: "png", timeout: 120000});
+      const text = Buffer.from(shot).toString("base64");
+      same = text === last ? same + 1 : 0;
+      last = text;
+      await new Promise(done => setTimeout(done, 500));
+    }
+    fs.writeFileSync(job.out, shot);
+    console.log(`${job.viewer} ${job.name}: written`);
+  } catch (error) {
+    failed = true;
+    console.log(`${job.viewer} ${job.name}: ${error.message || error}\n  ${said.slice(0, 5).join("\n  ")}`);
+  }
+  await page.close();
+}
+await browser.close();
+server.close();
+process.exit(failed ? 1 : 0);
