@@ -33,11 +33,11 @@ PadSh = Annotated[Literal[0, 1, 2, 3] | None, arg(name="pad-sh")]
 
 # What draws with 3DGS's low-pass filter and does not dim what the filter enlarged.
 ANTIALIASED = (
-    "warning: this model was trained antialiased, and no format says so to its viewer. Viewers that draw the classic "
-    "way (antimatter15's splat and splatv, SuperSplat, PlayCanvas, Unity and Blender importers, mkkellogg's unless "
-    "its option antialiased is set) show small and far Gaussians too bold. Spark draws it right as it is. What would "
-    "have to be dimmed depends on the distance of the viewer, so it cannot be written into the file; train with "
-    "--pipeline.model.rasterize-mode classic for those viewers."
+    "warning: this model was trained antialiased, and the file does not say so to its viewer. Viewers that draw as the "
+    "original 3DGS does show its small and far Gaussians too bold: GaussianSplats3D unless its option antialiased is "
+    "set, antimatter15's splat and splatv, and others that do not say they compensate (see docs/export.md). Spark "
+    "draws it right as it is. What has to be dimmed depends on the viewer's distance, so it cannot be written into "
+    "the file; for those viewers train with --pipeline.model.rasterize-mode classic."
 )
 
 

@@ -100,7 +100,7 @@ def test_antialiased_models_are_warned_of(run, tmp_path, capsys):
     call(export_main, "ply", folder, tmp_path / "a.ply")
     said = capsys.readouterr().err
     assert "trained antialiased" in said
-    assert "SuperSplat" in said
+    assert "GaussianSplats3D" in said
     (folder / "config.yml").write_text("    rasterize_mode: classic\n")
     call(export_main, "ply", folder, tmp_path / "a.ply")
     assert "antialiased" not in capsys.readouterr().err

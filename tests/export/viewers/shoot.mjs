@@ -16,13 +16,14 @@ const TYPES = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/jav
 
 const server = http.createServer((request, response) => {
   const url = new URL(request.url, "http://localhost");
-  const job = jobs[Number(url.searchParams.get("job"))];
+  const [, kind, number] = url.pathname.split("/");  // /file/NUMBER/NAME: some viewers look at the name's ending
+  const job = jobs[Number(kind === "file" ? number : url.searchParams.get("job"))];
   if (url.pathname === "/job") return response.end(JSON.stringify(job));
   const inside = (root, name) => {
     const found = path.join(root, path.normalize(decodeURIComponent(name)));
     return found.startsWith(root + path.sep) ? found : "";
   };
-  const file = url.pathname === "/file" ? job.file
+  const file = kind === "file" ? job.file
     : inside(url.pathname.startsWith("/node_modules/") ? packages : here, url.pathname);
   if (!file || !fs.existsSync(file) || fs.statSync(file).isDirectory()) return response.writeHead(404).end();
   response.writeHead(200, {
