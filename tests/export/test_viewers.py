@@ -6,6 +6,7 @@ by name: other test runs use what is there and never the network.
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from export.some import visible
 
 from lpm.export import canaries, splat_transform
+from lpm.export.commands import Options, prepare
 from lpm.export.load import load
 from lpm.export.picture import draw, look_at
 from lpm.export.ply import write_ply
@@ -31,8 +33,11 @@ PACKAGES = {
     splat_transform.PACKAGE: splat_transform.VERSION,
 }
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# Spark's own settings are for antialiased models; these are the classic low-pass filter of 3DGS, reaching as far.
-CLASSIC = {"preBlurAmount": 0.3, "blurAmount": 0.0, "maxStdDev": 3.33, "minAlpha": 1 / 255}
+# Spark is made for antialiased models and sorts by distance; this is 3DGS: its low-pass filter, sorted by depth.
+CLASSIC = {
+    "preBlurAmount": 0.3, "blurAmount": 0.0, "maxStdDev": 3.33, "minAlpha": 1 / 255, "sortRadial": False,
+    "maxPixelRadius": 4096, "accumExtSplats": True,
+}  # fmt: skip
 FOV = 50.0
 
 
@@ -221,3 +226,26 @@ def test_spark_shows_a_real_scene_as_we_do(shoot, real_data, tmp_path):
     psnr, _, _ = compare(shoot, tmp_path / "a.ply", params, *place, (480, 640), FOV, 1)
     print(f"{psnr:.1f} dB")
     assert psnr >= 30
+
+
+@pytest.mark.slow
+def test_a_trained_scene_in_spark_at_its_cameras(shoot, real_data, tmp_path):
+    """fox, trained into the folder that LPM_TEST_RUN names, exported in the world's frame, at three of its photos."""
+    run = os.environ.get("LPM_TEST_RUN")
+    if not run:
+        pytest.skip("LPM_TEST_RUN is not set to the folder of a run on fox")
+    params = prepare(Path(run), Options(frame="world"))[1]
+    write_ply(tmp_path / "fox.ply", params)
+    scene = json.loads((real_data / "fox" / "transforms.json").read_text())
+    fov = 2 * math.degrees(math.atan(scene["h"] / 2 / scene["fl_y"]))
+    for frame in scene["frames"][::20]:
+        pose = torch.tensor(frame["transform_matrix"])  # OpenGL: right, up, back
+        position, up, ahead = pose[:3, 3], pose[:3, 1], -pose[:3, 2]
+        place = (position.tolist(), (position + ahead).tolist(), up.tolist())
+        psnr, ours, theirs = compare(shoot, tmp_path / "fox.ply", params, *place, (540, 960), fov, 0)
+        photo = cv2.imread(str(real_data / "fox" / frame["file_path"]))[..., ::-1].copy()
+        likeness = -10 * math.log10(float((torch.from_numpy(photo) / 255 - ours).square().mean()))
+        print(f"{frame['file_path']}: {psnr:.1f} dB between Spark and us, {likeness:.1f} dB between us and the photo")
+        assert psnr >= 30
+        assert likeness > 15  # the cameras are where the photos were taken
+        assert theirs.std() > 0.05
