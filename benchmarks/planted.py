@@ -275,6 +275,61 @@ def surface_distance(scene: PlainScene, means: Tensor) -> Tensor:
     return torch.from_numpy(distance).float()
 
 
+ROWS = {
+    "fitted": {
+        "recall_hole": "true surface in the hole that is inside a zone",
+        "recall_false_points": "visible false points in front of a false front",
+        "precision": "cells of missing and false-front zones with a planted defect",
+        "precision_with_under_resolved": "cells of all zones with a planted defect",
+        "planted_reset": "false points reset in this one event",
+        "good_reset": "points on a true surface that were reset",
+        "reset_at_glass_or_sky": "points at the glass or the background that were reset",
+    },
+    "lpm": {
+        "psnr": "PSNR, all pixels (dB)",
+        "psnr_hole": "PSNR in the hole's pixels (dB)",
+        "psnr_background": "PSNR in the background's pixels (dB)",
+        "planted_reset_or_pruned": "false points reset or pruned by the end",
+        "planted_no_longer_in_front": "false points reset, gone, faint, or at a surface by the end",
+        "good_reset": "points on a true surface that were reset",
+        "inserted_in_hole": "points inserted in the hole",
+        "inserted_in_hole_within_2_percent": "of these within 2 % of the scene's size of the true surface",
+        "inserted_within_2_percent": "of all inserted points within 2 %",
+    },
+    "adc": {
+        "psnr": "PSNR, all pixels (dB)",
+        "psnr_hole": "PSNR in the hole's pixels (dB)",
+        "psnr_background": "PSNR in the background's pixels (dB)",
+    },
+}
+
+
+def tables(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    scenes = [name for name, value in result.items() if isinstance(value, dict)]
+    lines = [
+        "# Planted defects on the sample scenes", "",
+        f"A hole without points and 90 false points before a surface; {result['views']} views of 320x240, "
+        f"{result['steps']:,} steps, at most {result['cap']:,} points.", "",
+        f"`python benchmarks/planted.py --scenes {' '.join(scenes)} --steps {result['steps']}`",
+    ]  # fmt: skip
+    titles = {
+        "fitted": "One event on a model that was fitted without a defect, into which they were planted",
+        "lpm": "A whole run of `lpm` from the sample scene's own points",
+        "adc": "The same run of `adc`",
+    }
+    for part, rows in ROWS.items():
+        lines += ["", f"## {titles[part]}", "", f"| | {' | '.join(scenes)} |", "|---" * (len(scenes) + 1) + "|"]
+        for key, text in rows.items():
+            values = [result[scene].get(part, {}).get(key) for scene in scenes]
+            shown = [
+                "" if v is None else str(v) if isinstance(v, int) else f"{v:.2f}" if v > 1.5 else f"{v:.1%}"
+                for v in values
+            ]
+            lines.append(f"| {text} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Makes the scenes, measures, prints, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -299,6 +354,7 @@ def main() -> None:
             print(name, part, json.dumps(measured), flush=True)
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+        options.out.with_suffix(".md").write_text(tables(result))
 
 
 if __name__ == "__main__":
