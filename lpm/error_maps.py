@@ -19,10 +19,10 @@ TILE = 16  # pixels; the size of the rasterizer's own tiles
 def exposure_gain(render: Tensor, truth: Tensor) -> Tensor:
     """Gain [C] of each channel that brings `render` closest to `truth` (least squares), within a factor of two.
 
-    Both [H, W, C], finite. A photo that is merely darker than its neighbours is no error of geometry.
+    Both [C, H, W], finite. A photo that is merely darker than its neighbours is no error of geometry.
     """
-    cross = (render * truth).sum((0, 1))
-    return (cross / render.square().sum((0, 1)).clamp_min(1e-12)).clamp(0.5, 2.0)
+    cross = (render * truth).sum((1, 2))
+    return (cross / render.square().sum((1, 2)).clamp_min(1e-12)).clamp(0.5, 2.0)
 
 
 def pool(residual: Tensor, tile: int = TILE, mask: Tensor | None = None) -> Tensor:
@@ -53,17 +53,20 @@ def tile_errors(
     Args:
         render, truth: [H, W, 3], 0..1. mask: [H, W], only pixels in it count; a tile without any is 0.
     """
-    finite = torch.isfinite(render).all(-1) & torch.isfinite(truth).all(-1)
-    if not bool(finite.all()):  # broken pixels are no evidence
+    # Planes of channels: sums over a last dimension of three are slow, and this is done at every step.
+    render, truth = (image.permute(2, 0, 1).contiguous() for image in (render, truth))
+    if not bool(torch.isfinite((render - truth).abs().amax())):  # broken pixels are no evidence
+        finite = (torch.isfinite(render) & torch.isfinite(truth)).all(0)
         mask = finite if mask is None else finite & (mask != 0)
-        render, truth = (torch.where(finite[..., None], image, 0.0) for image in (render, truth))
+        render, truth = (torch.where(finite, image, 0.0) for image in (render, truth))
     if mask is not None:
-        render, truth = render * mask[..., None], truth * mask[..., None]
-    render = render * exposure_gain(render, truth)
-    l1 = (render - truth).abs().mean(-1)
+        render, truth = render * mask, truth * mask
+    render = render * exposure_gain(render, truth)[:, None, None]
+    l1 = (render - truth).abs_()
+    l1 = (l1[0] + l1[1] + l1[2]) / 3
     if dssim == 0:
         return pool(l1, tile, mask)
-    x, y = render.mean(-1), truth.mean(-1)
+    x, y = ((image[0] + image[1] + image[2]) / 3 for image in (render, truth))
     l1, x, y, xx, yy, xy = pool(torch.stack([l1, x, y, x * x, y * y, x * y]), tile, mask)
     ssim = (2 * x * y + C1) * (2 * (xy - x * y) + C2) / ((x * x + y * y + C1) * (xx - x * x + yy - y * y + C2))
     return (1 - dssim) * l1 + dssim * (0.5 - 0.5 * ssim)

@@ -146,8 +146,8 @@ class LpmStrategy(Strategy):
         means2d = info[self.key_for_gradient]
         gradient = means2d.absgrad if self.absgrad else means2d.grad
         if gradient is not None:
-            size = gradient.new_tensor([info["width"], info["height"]])
-            state["gradient"] += (gradient * size).norm(dim=-1).reshape(-1, len(state["gradient"])).sum(0)
+            x, y = gradient.reshape(-1, len(state["gradient"]), 2).unbind(-1)
+            state["gradient"] += torch.hypot(x * info["width"], y * info["height"]).sum(0)
         self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"))
         if step > self.refine_start_iter and step % self.refine_every == 0:
             self._event(params, optimizers, state, step)
