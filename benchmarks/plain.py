@@ -18,7 +18,7 @@ from lpm.scenes.images import load_image
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import camera_extent
 from lpm.scenes.split import hold_out
-from lpm.views import Views
+from lpm.views import Views, project
 
 RATES = dict(means=1.6e-4, scales=5e-3, quats=1e-3, features_dc=2.5e-3, features_rest=1.25e-4, opacities=5e-2)
 SH_DEGREE = 2
@@ -115,8 +115,6 @@ class Run:
     @torch.no_grad()
     def off_surface(self, means: Tensor) -> Tensor:
         """[N] least |z - true z| / true z of `means` [N, 3] over the training views that see that place; inf: none."""
-        from lpm.views import project
-
         best = torch.full((len(means),), torch.inf)
         for i in self.scene.train:
             pixels, z = project(means, self.scene.viewmats[i], self.scene.Ks[i])

@@ -24,7 +24,7 @@ from lpm import edits, gaussians
 from lpm.scenes.sample import make
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.lpm import LpmStrategy
-from lpm.views import unproject
+from lpm.views import project, unproject
 from lpm.zones import FALSE_FRONT, MISSING, ViewZones, membership
 
 CAP = 40_000
@@ -145,7 +145,7 @@ def zone_quality(scene: PlainScene, found: list[ViewZones], ghosts: Tensor, size
         has_hole = torch.zeros(view.near.numel()).index_add_(0, cell, inside.float()) > 0
         # A false point counts where nothing true hides it, with three standard deviations of its size.
         ghost_tiles = torch.zeros(view.near.shape, dtype=torch.bool)
-        pixels, z = project_one(scene, ghosts, i)
+        pixels, z = project(ghosts, scene.viewmats[i], scene.Ks[i])
         for (px, py), depth in zip(pixels.tolist(), z.tolist(), strict=True):
             if depth <= 0.05 or not (0 <= px < scene.size[0] and 0 <= py < scene.size[1]):
                 continue
@@ -176,13 +176,6 @@ def zone_quality(scene: PlainScene, found: list[ViewZones], ghosts: Tensor, size
     }
 
 
-def project_one(scene: PlainScene, means: Tensor, i: int) -> tuple[Tensor, Tensor]:
-    """Pixels [N, 2] and z-depths [N] in photo i."""
-    from lpm.views import project
-
-    return project(means, scene.viewmats[i], scene.Ks[i])
-
-
 def depth_at(scene: PlainScene, pixels: Tensor, i: int) -> Tensor:
     """[N] true depth at `pixels` [N, 2] of photo i; 0 outside."""
     x, y = pixels.nan_to_num(-1).floor().long().unbind(-1)
@@ -195,7 +188,7 @@ def near_label(scene: PlainScene, means: Tensor, labels: tuple[str, ...]) -> int
     """How many of `means` [N, 3] stand on a surface that some training view shows with one of the labels."""
     hit = torch.zeros(len(means), dtype=torch.bool)
     for i in scene.train:
-        pixels, z = project_one(scene, means, i)
+        pixels, z = project(means, scene.viewmats[i], scene.Ks[i])
         true = depth_at(scene, pixels, i)
         x, y = pixels.nan_to_num(0).floor().long().unbind(-1)
         width, height = scene.size
