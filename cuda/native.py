@@ -32,7 +32,9 @@ _SIGNATURES = {
     "bin_fill": ("i li pp pp ii ppp", None),
     "raster_forward": ("i li ii p pli pi ppp p ppp", None),
     "raster_backward": ("i li ii p pli pi ppp pp ppp pp p pppppp", None),
+    "raster_colors_backward": ("i li ii p pli ppp pp p p i pp", None),
     "l1_ssim": ("i lli pp d pp p", None),
+    "tile_errors": ("i llii pp p d p", None),
     "zone_votes": ("i li pp p ppp pp p", None),
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
@@ -68,6 +70,10 @@ class NativeLibrary:
     def slot_size(self, channels: int, absgrad: bool, dtype: torch.dtype) -> int:
         """Values in a gradient slot of the raster kernel's backward pass."""
         return self._library.lpm_raster_slot_size(channels, int(absgrad), int(dtype == torch.float64))
+
+    def colors_slot_size(self, channels: int, dtype: torch.dtype) -> int:
+        """The same of its backward pass for colours alone."""
+        return self._library.lpm_raster_colors_slot_size(channels, int(dtype == torch.float64))
 
 
 def native() -> NativeLibrary | None:

@@ -185,10 +185,22 @@ class _Raster(torch.autograd.Function):
         cameras, n = depths.shape
         dtype, channels = means2d.dtype, values.shape[-1]
         grad_out, grad_alphas = grad_out.contiguous(), grad_alphas.contiguous()
+        grad_values = torch.empty_like(values)
+        grad_colors = grad_values if channels else None
+        grad_backgrounds = None
+        if ctx.needs_input_grad[6]:
+            grad_backgrounds = ((1 - alphas) * grad_out[..., :channels]).sum((1, 2))
+        if not absgrad and not any(ctx.needs_input_grad[i] for i in (0, 1, 3, 4)):
+            slots = means2d.new_empty(len(pair_splat), library.colors_slot_size(channels, dtype))
+            library.call(
+                "raster_colors_backward", dtype, n, cameras, *size, packed, values, camera_stride, channels,
+                tile_begin, pair_splat, pair_rows, splat_begin, pair_slot, visited, grad_out, out.shape[-1], slots,
+                grad_values,
+            )  # fmt: skip
+            return (None, None, grad_colors, None, None, None, grad_backgrounds, *[None] * 5)
         slots = means2d.new_empty(len(pair_splat), library.slot_size(out.shape[-1], absgrad, dtype))
         grad_means2d, grad_conics, grad_opacities = (means2d.new_empty(cameras, n, *k) for k in ([2], [3], []))
         grad_depths = torch.empty_like(depths) if depth_mode else None
-        grad_values = torch.empty_like(values)
         absolute = torch.empty_like(grad_means2d) if absgrad else None
         library.call(
             "raster_backward", dtype, n, cameras, *size, packed, values, camera_stride, channels, depths,
@@ -197,9 +209,5 @@ class _Raster(torch.autograd.Function):
         )  # fmt: skip
         if absgrad:
             means2d.absgrad = absolute
-        grad_backgrounds = None
-        if ctx.needs_input_grad[6]:
-            grad_backgrounds = ((1 - alphas) * grad_out[..., :channels]).sum((1, 2))
-        grad_colors = grad_values if channels else None
         grads = (grad_means2d, grad_conics, grad_colors, grad_opacities, grad_depths, None, grad_backgrounds)
         return (*grads, *[None] * 5)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpm.cuda.native import native
 from lpm.losses import C1, C2
 
 TILE = 16  # pixels; the size of the rasterizer's own tiles
@@ -42,7 +43,7 @@ def pool(residual: Tensor, tile: int = TILE, mask: Tensor | None = None) -> Tens
 
 
 def tile_errors(
-    render: Tensor, truth: Tensor, tile: int = TILE, mask: Tensor | None = None, dssim: float = 0.2
+    render: Tensor, truth: Tensor, tile: int = TILE, mask: Tensor | None = None, dssim: float = 0.2, stride: int = 1
 ) -> Tensor:
     """(1 - dssim) L1 + dssim (1 - SSIM) / 2 of each tile, after the view's exposure is taken out.
 
@@ -50,22 +51,44 @@ def tile_errors(
     in Wang 2002's block-wise index: it needs only the moments that pooling gives. Pixels that are not finite in either
     image are left out.
 
+    On the CPU one native kernel does this; elsewhere, and without a compiler, its torch twin does. No gradients.
+
     Args:
-        render, truth: [H, W, 3], 0..1. mask: [H, W], only pixels in it count; a tile without any is 0.
+        render, truth: [H, W, 3], 0..1.
+        tile: pixels, a multiple of `stride`.
+        mask: [H, W], only pixels in it count; a tile without any is 0.
+        stride: of every so many pixels, down and across, one is looked at.
     """
+    kernels = native() if render.device.type == "cpu" else None
+    if kernels is None:
+        return tile_errors_torch(render, truth, tile, mask, dssim, stride)
+    height, width, _ = render.shape
+    render, truth = render.detach().contiguous(), truth.to(render.dtype).contiguous()
+    mask = None if mask is None else (mask != 0).contiguous()
+    out = render.new_empty(-(-height // tile), -(-width // tile))
+    kernels.call(
+        "tile_errors", render.dtype, height, width, stride, tile // stride, render, truth, mask, dssim, out
+    )  # fmt: skip
+    return out
+
+
+def tile_errors_torch(
+    render: Tensor, truth: Tensor, tile: int = TILE, mask: Tensor | None = None, dssim: float = 0.2, stride: int = 1
+) -> Tensor:
+    """The torch twin of the native kernel; see tile_errors."""
+    thin, tile = slice(None, None, stride), tile // stride
     # Planes of channels: sums over a last dimension of three are slow, and this is done at every step.
-    render, truth = (image.permute(2, 0, 1).contiguous() for image in (render, truth))
+    render, truth = (image.detach()[thin, thin].permute(2, 0, 1).contiguous() for image in (render, truth))
+    mask = None if mask is None else mask[thin, thin] != 0
     if not bool(torch.isfinite((render - truth).abs().amax())):  # broken pixels are no evidence
         finite = (torch.isfinite(render) & torch.isfinite(truth)).all(0)
-        mask = finite if mask is None else finite & (mask != 0)
+        mask = finite if mask is None else finite & mask
         render, truth = (torch.where(finite, image, 0.0) for image in (render, truth))
     if mask is not None:
         render, truth = render * mask, truth * mask
     render = render * exposure_gain(render, truth)[:, None, None]
     l1 = (render - truth).abs_()
     l1 = (l1[0] + l1[1] + l1[2]) / 3
-    if dssim == 0:
-        return pool(l1, tile, mask)
     x, y = ((image[0] + image[1] + image[2]) / 3 for image in (render, truth))
     l1, x, y, xx, yy, xy = pool(torch.stack([l1, x, y, x * x, y * y, x * y]), tile, mask)
     ssim = (2 * x * y + C1) * (2 * (xy - x * y) + C2) / ((x * x + y * y + C1) * (xx - x * x + yy - y * y + C2))
@@ -112,9 +135,8 @@ class ErrorMaps:
     @torch.no_grad()
     def update(self, view: int, step: int, render: Tensor, truth: Tensor, mask: Tensor | None = None) -> None:
         """Takes in one training step: `render` and `truth` [H, W, 3] in 0..1, mask [H, W], [H, W, 1] or None."""
-        thin = slice(None, None, self.stride)
-        seen = None if mask is None else mask.to(render.device).reshape(mask.shape[:2])[thin, thin]
-        pooled = tile_errors(render.detach()[thin, thin], truth[thin, thin], self.tile // self.stride, seen, self.dssim)
+        seen = None if mask is None else mask.to(render.device).reshape(mask.shape[:2])
+        pooled = tile_errors(render, truth, self.tile, seen, self.dssim, self.stride)
         old = self.maps.get(view)  # of another shape at another resolution (coarse to fine), and then of no use
         if old is not None and old.shape == pooled.shape:
             pooled = torch.lerp(pooled, old, self.keep)
