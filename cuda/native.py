@@ -35,6 +35,7 @@ _SIGNATURES = {
     "raster_colors_backward": ("i li ii p pli ppp pp p p i pp", None),
     "l1_ssim": ("i lli pp d pp p", None),
     "tile_errors": ("i llii pp p d p", None),
+    "zncc": ("i l pp i l i p ll ppp pp p", None),
     "zone_votes": ("i li pp p ppp pp p", None),
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpm.cuda.native import native
 from lpm.views import Views
 
 BLOCK = 2**18
-"""Samples (patch pixels x depths x pairs) worked on at once on a CPU, about 40 bytes each: they stay in its cache."""
+"""Samples (patch pixels x depths x pairs) the torch twin works on at once on a CPU, about 40 bytes each."""
 BLOCK_CUDA = 2**22
 UNSEEN = -2.0
 """Score of a depth at which no neighbour sees the whole patch."""
@@ -114,20 +115,32 @@ class Warp:
         `slope` [R, H, 2] is the relative change of inverse depth per pixel in x and y.
         """
         r, h = w.shape
-        n = self.patch * self.patch
+        rows, w, slope = rows.contiguous(), w.contiguous(), None if slope is None else slope.contiguous()
         out = w.new_full((r * self.k, h), UNSEEN)
-        block = max(1, (BLOCK_CUDA if w.is_cuda else BLOCK) // (h * n))
+        kernels = native() if w.device.type == "cpu" else None
         for v, pairs in _groups(self.neighbour[rows].reshape(-1)):
-            image = self.views.gray(v)[None, None]
-            for part in pairs.split(block):
-                i = torch.div(part, self.k, rounding_mode="floor")
-                row, j = rows[i], part % self.k
-                depth = w[i][:, :, None]
-                if slope is not None:
-                    tilt = slope[i][:, :, None, :] * self.offsets
-                    depth = depth * (1 + tilt.sum(-1))
-                out[part] = self._compare(image, row, j, depth)
+            image = self.views.gray(v).to(w.dtype)
+            if kernels is None:
+                self._zncc_torch(image, pairs, rows, w, slope, out)
+            else:
+                kernels.call(
+                    "zncc", w.dtype, len(pairs), pairs, rows, self.k, h, self.patch, image, *image.shape, self.a,
+                    self.b, self.ref, w, slope, out,
+                )  # fmt: skip
         return out.reshape(r, self.k, h)
+
+    def _zncc_torch(
+        self, image: Tensor, pairs: Tensor, rows: Tensor, w: Tensor, slope: Tensor | None, out: Tensor
+    ) -> None:
+        """The torch twin of the native kernel: `pairs` (row * k + neighbour) of one image, into `out` [R * k, H]."""
+        block = max(1, (BLOCK_CUDA if w.is_cuda else BLOCK) // (w.shape[1] * self.patch * self.patch))
+        for part in pairs.split(block):
+            i, j = torch.div(part, self.k, rounding_mode="floor"), part % self.k
+            depth = w[i][:, :, None]
+            if slope is not None:
+                tilt = slope[i][:, :, None, :] * self.offsets
+                depth = depth * (1 + tilt.sum(-1))
+            out[part] = self._compare(image[None, None], rows[i], j, depth)
 
     def _compare(self, image: Tensor, row: Tensor, j: Tensor, w: Tensor) -> Tensor:
         a, b = self.a[row, j][:, None], self.b[row, j][:, None, None]  # [q, 1, n, 3], [q, 1, 1, 3]

@@ -194,6 +194,25 @@ def test_pair_of_harmonics_equals_one_tensor(backend):
     assert torch.equal(whole.grad, torch.cat([p.grad for p in parts], 1))
 
 
+@pytest.mark.parametrize("render_mode", ["RGB", "RGB+ED"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("per_camera", [False, True])
+def test_gradient_of_colors_alone(backend, channels, per_camera, render_mode):
+    """A pass of its own in the native kernels: the same numbers as with all gradients."""
+    scene = make_scene(60, 2, WIDTH, HEIGHT)
+    scene["colors"] = torch.rand(*([2, 60] if per_camera else [60]), channels, dtype=torch.float64)
+    behind = torch.rand(2, channels, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for wanted in (("colors",), LEARNED):
+        inputs = {k: v.clone().requires_grad_(k in wanted) for k, v in scene.items()}
+        image, _, _ = rasterize(**inputs, width=WIDTH, height=HEIGHT, backgrounds=behind, render_mode=render_mode)
+        cotangent = torch.linspace(-1, 1, image.numel(), dtype=torch.float64).reshape(image.shape)
+        gradients.append(torch.autograd.grad((image * cotangent).sum(), [inputs["colors"], behind]))
+    for alone, among in zip(*gradients, strict=True):
+        assert among.abs().max() > 0.1
+        torch.testing.assert_close(alone, among, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
 @pytest.mark.parametrize("render_mode", MODES)

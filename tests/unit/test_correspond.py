@@ -20,6 +20,8 @@ from torch import Tensor
 from lpm import sift
 from lpm.checks import LpmError
 from lpm.correspond import covisible
+from lpm.cuda.native import native
+from lpm.patch_warp import UNSEEN, Warp, reference
 from lpm.plane_sweep import Sweep, plane_sweep
 from lpm.scenes import sample
 from lpm.scenes.read import read_scene
@@ -468,6 +470,36 @@ def test_a_patch_does_not_depend_on_the_others():
     alone = sweep_first(scene.views, pixels[some])
     for name, value in vars(alone).items():
         assert torch.equal(value.nan_to_num(-9), getattr(together, name)[some].nan_to_num(-9)), name
+
+
+@pytest.mark.skipif(native() is None, reason="no native kernels on this machine")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
+@pytest.mark.parametrize("patch", [3, 7])
+@pytest.mark.parametrize("tilted", [False, True])
+def test_native_correlation_is_the_twin(tilted, patch, dtype, tolerance, monkeypatch):
+    """Also of patches that leave the neighbour, of neighbours that are missing, and of masked pixels."""
+    torch.manual_seed(0)
+    views = shots([wall(4.0, tilt=30)], ROW).views
+    views.masks = [torch.rand(HEIGHT, WIDTH) > 0.001 for _ in range(len(views))]
+    pixels = grid(12)
+    p, h = len(pixels), 24
+    view = torch.arange(p) % 2
+    ref, _ = reference(views, view, pixels, patch)
+    neighbours = torch.tensor([[1, 2, 3, 4], [0, 2, -1, 3]])[view]
+    warp = Warp(views, view, pixels, neighbours, ref, patch)
+    warp.a, warp.b, warp.ref = (t.to(dtype) for t in (warp.a, warp.b, warp.ref))
+    rows = torch.arange(0, p, 3)
+    w = torch.linspace(0.01, 1.2, h, dtype=dtype).expand(len(rows), h)
+    slope = 2e-3 * torch.randn(len(rows), h, 2, dtype=dtype) if tilted else None
+    got = warp.zncc(rows, w, slope)
+    monkeypatch.setenv("LPM_NATIVE", "off")
+    wanted = warp.zncc(rows, w, slope)
+    seen = wanted > UNSEEN
+    assert torch.equal(got > UNSEEN, seen)
+    assert 0.2 < seen.double().mean() < 0.8
+    textured = ref.isfinite().all(1)[rows][:, None, None] & seen
+    assert wanted[textured].amax() > 0.9
+    torch.testing.assert_close(got[textured], wanted[textured], rtol=0, atol=tolerance)
 
 
 def test_plane_sweep_in_the_room(room):

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from lpm.error_maps import ErrorMaps, pool, tile_errors
+from lpm.cuda.native import native
+from lpm.error_maps import ErrorMaps, pool, tile_errors, tile_errors_torch
+
+needs_native = pytest.mark.skipif(native() is None, reason="no native kernels on this machine")
 
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 50), (7, 5)])
@@ -48,7 +51,8 @@ def test_l1_and_dssim_by_hand():
     l1 = (render - truth).abs().mean()
     for dssim in (0.0, 0.2, 1.0):
         wanted = (1 - dssim) * l1 + dssim * (1 - ssim) / 2
-        assert tile_errors(render, truth, 8, dssim=dssim).item() == pytest.approx(float(wanted), rel=1e-4)
+        for errors in (tile_errors, tile_errors_torch):
+            assert errors(render, truth, 8, dssim=dssim).item() == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_a_blurred_texture_is_seen_by_dssim():
@@ -130,3 +134,30 @@ def test_large_images_give_the_same_bits_for_any_number_of_threads():
     for other in results[1:]:
         assert torch.equal(other[0], results[0][0])
         assert other[1:] == results[0][1:]
+
+
+SIZES = [((40, 56), 8, 1), ((37, 51), 8, 2), ((5, 3), 16, 4), ((1, 1), 8, 2)]
+
+
+@needs_native
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 3e-6)])
+@pytest.mark.parametrize("hidden", ["nothing", "mask", "broken", "both"])
+@pytest.mark.parametrize(("size", "tile", "stride"), SIZES)
+def test_native_is_the_twin(size, tile, stride, hidden, dtype, tolerance):
+    render, truth = (torch.rand(*size, 3, dtype=dtype) for _ in range(2))
+    mask = torch.rand(size) > 0.4 if hidden in ("mask", "both") else None
+    if hidden in ("broken", "both"):
+        render[torch.rand(size) > 0.8] = torch.nan
+        truth[..., 1][torch.rand(size) > 0.8] = torch.inf
+    for dssim in (0.0, 0.2):
+        got, wanted = (f(render, truth, tile, mask, dssim, stride) for f in (tile_errors, tile_errors_torch))
+        assert got.shape == (-(-size[0] // tile), -(-size[1] // tile))
+        torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance)
+
+
+def test_inputs_may_be_strided_or_carry_gradients():
+    both = torch.rand(6, 24, 32)
+    render, truth = (image.permute(1, 2, 0) for image in both.split(3))
+    wanted = tile_errors(render.contiguous(), truth.contiguous(), 8)
+    assert torch.equal(tile_errors(render.requires_grad_(), truth, 8), wanted)
+    assert not wanted.requires_grad
