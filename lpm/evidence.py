@@ -22,9 +22,9 @@ class Evidence:
     visible: Tensor
     """[N] bool: drawn in this view."""
     depth: Tensor
-    """[H, W] expected z-depth, world."""
+    """[h, w] expected z-depth, world."""
     alpha: Tensor
-    """[H, W] accumulated opacity."""
+    """[h, w] accumulated opacity."""
 
 
 def look(
@@ -35,6 +35,7 @@ def look(
     error: Tensor,
     rasterize_mode: str = "classic",
     flat: bool = False,
+    shrink: int = 1,
 ) -> Evidence:
     """Splats the residual of a view onto the points that made it.
 
@@ -46,8 +47,12 @@ def look(
         error: [H, W] residual of each pixel.
         flat: the points are disks (2DGS) whose third scale means nothing; they are drawn with a hundredth of the
             smaller of the other two.
+        shrink: the image is drawn so many times smaller, h = H // shrink. The filter of a pixel stays as large as in
+            the full image, so that small points paint what they paint there, on average over their places.
     """
-    width, height = size
+    shrink = min(shrink, *size)
+    width, height = (n // shrink for n in size)
+    K = torch.cat([K[:2] / shrink, K[2:]])
     scales = params["scales"].detach().exp()
     if flat:
         scales = torch.cat([scales[:, :2], 0.01 * scales[:, :2].amin(1, keepdim=True)], 1)
@@ -56,9 +61,11 @@ def look(
         image, alpha, meta = rasterize(
             params["means"].detach(), params["quats"].detach(), scales,
             torch.sigmoid(params["opacities"].detach()).flatten(), zero, viewmat[None], K[None], width, height,
-            render_mode="RGB+ED", rasterize_mode=rasterize_mode,  # type: ignore[arg-type]
+            render_mode="RGB+ED", rasterize_mode=rasterize_mode, eps2d=0.3 / shrink**2,  # type: ignore[arg-type]
         )  # fmt: skip
+        error = error[::shrink, ::shrink][:height, :width]
         cotangent = torch.stack([error, torch.ones_like(error)], -1)
         (gathered,) = torch.autograd.grad(image[0, ..., :2], zero, cotangent)
     visible = (meta["radii"][0] > 0).all(-1)
+    gathered *= shrink**2  # pixels of the full image
     return Evidence(gathered[:, 0], gathered[:, 1], visible, image[0, ..., 2].detach(), alpha[0, ..., 0].detach())

@@ -105,7 +105,9 @@ def find_zones(
         low = torch.where(swept, sweep.interval[mine, 0], by_feature[0]) * 0.99
         high = torch.where(swept, sweep.interval[mine, 1], by_feature[1]) * 1.01
         known = torch.isfinite(low) & torch.isfinite(high)
-        kind = classify(torch.stack([low, high], 1), known, seen.depth[row, column], seen.alpha[row, column])
+        width, height = zones.size
+        at = (row * seen.depth.shape[0] // height, column * seen.depth.shape[1] // width)
+        kind = classify(torch.stack([low, high], 1), known, seen.depth[at], seen.alpha[at])
         zones.kind[cell] = kind
         known = kind != NO_EVIDENCE
         middle = torch.where(swept, sweep.depth[mine], (low + high) / 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lpm.edits import rotations
 from lpm.gaussians import start_colors
 from lpm.views import Views, unproject
 from lpm.zones import NO_EVIDENCE, ViewZones
@@ -30,6 +31,30 @@ def lowest(value: Tensor, allowed: Tensor, k: int) -> Tensor:
     mask = torch.zeros_like(allowed)
     rows = allowed.nonzero().flatten()
     mask[rows[value[rows].argsort(stable=True)[: max(0, k)]]] = True
+    return mask
+
+
+def around_cameras(means: Tensor, quats: Tensor, scales: Tensor, centres: Tensor, within: float) -> Tensor:
+    """Mask [N] of the points that reach around one of the camera `centres` [V, 3], world: no surface does.
+
+    Such a point is drawn over everything by the cameras that look along it, and by those that look away not at all.
+
+    Args:
+        means: [N, 3], world. quats: [N, 4]. scales: [N, 3], log of world units.
+        within: standard deviations of the point, at its centre 0.
+    """
+    reach = within * scales.amax(1).exp()
+    mask = torch.zeros_like(reach, dtype=torch.bool)
+    if len(centres) == 0:
+        return mask
+    block = max(1, 2**22 // len(centres))  # bounds the memory
+    nearest = [torch.cdist(m, centres, compute_mode="donot_use_mm_for_euclid_dist").amin(1) for m in means.split(block)]
+    rows = (torch.cat(nearest) < reach).nonzero().flatten()
+    if len(rows) == 0:
+        return mask
+    offset = centres - means[rows, None]  # [R, V, 3]
+    local = (offset[..., None] * rotations(quats[rows])[:, None]).sum(2) / scales[rows, None].exp()
+    mask[rows] = (local.square().sum(-1) < within * within).any(1)
     return mask
 
 

@@ -104,7 +104,7 @@ static void tile_errors(int threads, const Pair<S>& images, int tile, S dssim, S
                 const Moments<S>& m = sums[j];
                 const S share = S(1) / max_of(m.count, S(1));
                 const S ssim = ssim_of(m.x * share, m.y * share, m.xx * share, m.yy * share, m.xy * share).value;
-                const S error = (1 - dssim) * m.l1 * share + dssim * (S(0.5) - S(0.5) * ssim);
+                const S error = (1 - dssim) * m.l1 * share + dssim * max_of(S(0), S(0.5) - S(0.5) * ssim);
                 out[i * across + j] = m.count > 0 ? error : S(0);
             }
         }

@@ -27,9 +27,10 @@ from lpm.evidence import Evidence, look
 from lpm.find_zones import find_zones
 from lpm.notices import Notices
 from lpm.optim_state import apply
-from lpm.proposals import lowest, surface_points, weighted_sample
+from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
 from lpm.records import EditRecord
 from lpm.surroundings import Surroundings
+from lpm.views import centres_of
 from lpm.votes import Votes, zone_votes
 from lpm.zones import FALSE_FRONT, ViewZones
 
@@ -66,6 +67,8 @@ class LpmStrategy(Strategy):
     """How much more readily points inside a zone are split."""
     reset_cap: float = 0.05
     """Opacity of points after a targeted reset. Well above 1/255, below which a point never comes back."""
+    clearance: float = 2.0
+    """Points that a training camera stands inside of, within so many standard deviations, are removed. 0: none."""
     cooldown: int = 500
     """Steps in which a point is not reset again, nor removed for being transparent."""
     bad_share: tuple[float, float] = (0.15, 0.05)
@@ -79,7 +82,7 @@ class LpmStrategy(Strategy):
     reset: bool = True
     """Lower the opacity of points that stand in front of the surface."""
     prune: bool = True
-    """Remove transparent points and those that paint next to nothing."""
+    """Remove points that are transparent, paint next to nothing, or reach around a camera."""
     random_zones: bool = False
     """Placebo for comparisons: the zones that were found are moved to a random place of their view."""
     seed: int = 0
@@ -220,6 +223,10 @@ class LpmStrategy(Strategy):
             rested = rested & ~mistaken
         if self.prune:
             gone = (opacity < self.prune_opacity) & rested
+            if self.clearance > 0:
+                centres = centres_of(self.surroundings.views.viewmats)
+                places = (edit.params[name] for name in ("means", "quats", "scales"))
+                gone |= around_cameras(*places, centres, self.clearance)
             more = round(self.recycle * len(gone)) - int(gone.sum()) if bool((score > 0).any()) else 0
             known = state["looks"] > 0.5
             painted = torch.where(known, state["painted"] / state["looks"].clamp_min(1e-6), torch.inf)
@@ -283,16 +290,15 @@ class LpmStrategy(Strategy):
                 zones[i] = view.shifted(rows, columns)
         return zones
 
-    def _look(self, params, view: int, shrink: int = 1) -> Evidence:
-        """What `view` says; with `shrink`, from an image so many times smaller."""
+    def _look(self, params, view: int, shrink: int = 2) -> Evidence:
+        """What `view` says, from an image `shrink` times smaller: an error is known for tiles of pixels only."""
         views = self.surroundings.views
-        height, width = (max(1, n // shrink) for n in views.images[view].shape[:2])
-        K = views.Ks[view].clone()
-        K[:2] /= shrink
-        error = self.maps.maps.get(view, torch.zeros(1, 1, device=K.device))
+        height, width = views.images[view].shape[:2]
+        error = self.maps.maps.get(view, views.viewmats.new_zeros(1, 1))
         # Less than a grey level is no error.
         error = spread((error - GREY_LEVEL).clamp_min(0), (width, height), self.maps.tile)
-        return look(params, views.viewmats[view], K, (width, height), error, self.rasterize_mode, self.flat)
+        camera = (views.viewmats[view], views.Ks[view], (width, height))
+        return look(params, *camera, error, self.rasterize_mode, self.flat, shrink)
 
     def _depth(self, params, view: int) -> Tensor:
         """[h, w] z-depth of the rendered surface, world; NaN where there is none. For who sees what, coarse will do."""
