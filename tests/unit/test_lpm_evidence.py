@@ -11,6 +11,7 @@ from lpm import sift
 from lpm.checks import LpmError
 from lpm.correspond import Views
 from lpm.error_maps import coarse, spread
+from lpm.evidence import look
 from lpm.strategy.lpm import LpmStrategy
 from lpm.zones import FALSE_FRONT
 
@@ -185,3 +186,27 @@ def test_errors_stay_where_they_are_in_images_of_any_size(size):
         half = torch.arange(float(rows * -(-(width // 2) // 8))).reshape(rows, -1)
         wanted = half[(y // 16).clamp(max=half.shape[0] - 1), (x // 16).clamp(max=half.shape[1] - 1)]
         assert torch.equal(spread(half, size, 8), wanted)
+
+
+@pytest.mark.parametrize(("size", "noise"), [(0.004, 0.6), (0.02, 0.25), (0.2, 0.05)])
+def test_a_smaller_image_says_the_same(size, noise):
+    """Pixels painted and residual splatted, in pixels of the full image, of points from a tenth of a pixel to many."""
+    torch.manual_seed(0)
+    n = 4000
+    params = {
+        "means": torch.rand(n, 3) * torch.tensor([3.0, 2.0, 1.0]) + torch.tensor([-1.5, -1.0, 4.0]),
+        "quats": torch.randn(n, 4),
+        "scales": torch.full((n, 3), size).log(),
+        "opacities": torch.full((n, 1), -2.0),
+    }
+    K = torch.tensor([[100.0, 0, 50], [0, 100, 37], [0, 0, 1]])
+    error = torch.linspace(0, 1, 100).expand(75, 100)
+    full, half = (look(params, torch.eye(4), K, (100, 75), error, shrink=s) for s in (1, 2))
+    assert half.depth.shape == half.alpha.shape == (37, 50)
+    inside = full.visible & half.visible
+    assert inside.sum() > 0.9 * full.visible.sum() > 2000
+    for name in ("contribution", "point_error"):
+        a, b = (getattr(e, name)[inside] for e in (full, half))
+        assert b.sum() == pytest.approx(float(a.sum()), rel=0.03)
+        assert (a - b).square().mean().sqrt() < noise * a.square().mean().sqrt()
+    torch.testing.assert_close(half.alpha.mean(), full.alpha.mean(), rtol=0.05, atol=0)

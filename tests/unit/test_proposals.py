@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lpm.find_zones import feature_depths
-from lpm.proposals import lowest, surface_points, weighted_sample
+from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
 from lpm.views import Views
 from lpm.zones import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones
 
@@ -77,3 +77,20 @@ def test_depth_by_features_takes_two_on_one_surface():
     nan = float("nan")
     wanted = torch.tensor([2.0, nan, nan, 4.0, nan, nan]), torch.tensor([2.1, nan, nan, 4.2, nan, nan])
     torch.testing.assert_close((near, far), wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_points_that_reach_around_a_camera(turned):
+    """By hand: a needle along x, and along y after a quarter turn about z, with cameras on either axis."""
+    quats = torch.tensor([[0.5**0.5, 0, 0, 0.5**0.5] if turned else [1.0, 0, 0, 0]]).expand(6, 4)
+    scales = torch.tensor([2.0, 0.1, 0.1]).log().expand(6, 3)
+    means = torch.zeros(6, 3)
+    along = 1 if turned else 0
+    means[:, along] = torch.tensor([0.0, 3.9, 4.1, -3.9, 0.0, 0.0])
+    means[4, 1 - along] = 0.19
+    means[5, 1 - along] = 0.21
+    cameras = torch.tensor([[100.0, 0, 0], [0, 0, 0]])
+    assert around_cameras(means, quats, scales, cameras, 2.0).tolist() == [True, True, False, True, True, False]
+    assert around_cameras(means, quats, scales, cameras, 1.0).tolist() == [True, False, False, False, False, False]
+    assert not around_cameras(means, quats, scales, cameras[:0], 2.0).any()
+    assert not around_cameras(means[:0], quats[:0], scales[:0], cameras, 2.0).any()
