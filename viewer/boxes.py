@@ -30,23 +30,24 @@ def edge_ends(corners: np.ndarray) -> np.ndarray:
     return np.asarray(corners, np.float64).reshape(-1, 8, 3)[:, EDGES].reshape(-1, 2, 3)
 
 
-def edges_mesh(corners: np.ndarray, thickness: float) -> tuple[np.ndarray, np.ndarray]:
+def edges_mesh(corners: np.ndarray, thickness: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A mesh of square bars, `thickness` wide, along the 12 edges of each box; viser 0.2.7 draws no lines.
 
     Args:
         corners: [Z, 8, 3], four of the near face in turn, then the four of the far face.
-        thickness: Width of a bar, in the units of `corners`.
+        thickness: Width of the bars, in the units of `corners`; one for all, or [Z] one for each box.
 
     Returns:
         Vertices [Z * 96, 3] float32 and faces [Z * 96, 3] int64 (indices of vertices, seen from outside).
     """
     start, end = edge_ends(corners).transpose(1, 0, 2)
+    width = np.broadcast_to(thickness, (len(start) // 12,)).repeat(12)[:, None]
     along = end - start
     length = np.linalg.norm(along, axis=1, keepdims=True)
     along = np.where(length > 0, along / np.where(length > 0, length, 1), (0.0, 0.0, 1.0))
     # Across: any direction that is not nearly along; the axis that the edge has least of.
     across = np.cross(along, np.eye(3)[np.abs(along).argmin(1)])
-    across *= 0.5 * thickness / np.linalg.norm(across, axis=1, keepdims=True)
+    across *= 0.5 * width / np.linalg.norm(across, axis=1, keepdims=True)
     upward = np.cross(along, across)
     around = np.stack([across + upward, -across + upward, -across - upward, across - upward], 1)  # [E, 4, 3]
     vertices = np.concatenate([start[:, None] + around, end[:, None] + around], 1)  # [E, 8, 3]
