@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.checks import check_shape, fail
+from lpm.records import Changes
 from lpm.relocation import relocated
 
 Params = dict[str, Tensor]
@@ -34,6 +35,13 @@ class Edit:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def changes(self, step: int, means: Tensor) -> Changes:
+        """Where rows were added, removed and reset; `means` [N, 3] are those before the edit."""
+        gone = torch.ones(len(means), dtype=torch.bool, device=means.device)
+        gone[self.source[self.source >= 0]] = False
+        new = self.params["means"]
+        return Changes(step, added=new[self.fresh], removed=means[gone], reset=new[self.cleared & ~self.fresh])
 
 
 def identity(params: Params) -> Edit:

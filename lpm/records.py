@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 ZoneKind = Literal["false-front", "under-resolved", "missing", "no-evidence"]
 
 
@@ -60,6 +62,16 @@ class EditRecord:
             f"step {self.step}: zones: {zones}; +{self.cloned} cloned, +{self.split} split, +{self.inserted} inserted, "
             f"-{self.pruned} pruned, {self.relocated} relocated, {self.reset} reset; {self.points:,} points"
         )
+
+
+@dataclass
+class Changes:
+    """Where an event changed something: positions [M, 3], world, on the device. For those who want to see it."""
+
+    step: int
+    added: Tensor
+    removed: Tensor
+    reset: Tensor
 
 
 def append(path: Path, record: EditRecord) -> None:

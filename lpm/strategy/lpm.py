@@ -28,7 +28,8 @@ from lpm.find_zones import find_zones
 from lpm.notices import Notices
 from lpm.optim_state import apply
 from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
-from lpm.records import EditRecord
+from lpm.records import Changes, EditRecord
+from lpm.requests import Requests, inside_any
 from lpm.surroundings import Surroundings
 from lpm.views import centres_of
 from lpm.votes import Votes, zone_votes
@@ -37,6 +38,8 @@ from lpm.zones import FALSE_FRONT, ViewZones
 # What edits read and change. All other parameters follow the map of rows, and are copied once.
 EDITED = ("means", "scales", "quats", "opacities", "features_dc")
 GREY_LEVEL = 1 / 255
+FIRST = 1e9
+"""Weight of points whose edit was asked for, over the largest of the others: drawn before all of them."""
 
 
 @dataclass
@@ -99,6 +102,8 @@ class LpmStrategy(Strategy):
     """How much the screen gradient counts beside the error when points are chosen: 0 not at all, 1 alone."""
     on_event: Callable[[EditRecord], None] | None = None
     """Called with each event's record."""
+    on_changes: Callable[[Changes], None] | None = None
+    """Called with the places of each event's edits."""
 
     def __post_init__(self) -> None:
         self.maps = ErrorMaps(tile=8)
@@ -106,6 +111,8 @@ class LpmStrategy(Strategy):
         self.visited: dict[int, int] = {}
         self.first_points: int | None = None
         self.notices = Notices()
+        self.requests = Requests()
+        self.asked: dict[str, Any] = {}
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """Tells the training photos with their cameras, and the SfM points [N, 3] (world) if there are any.
@@ -177,6 +184,12 @@ class LpmStrategy(Strategy):
         start = time.perf_counter()
         if not hasattr(self, "surroundings"):
             fail("views", "none", "the training photos and cameras", "call attach(views, points) before the first step")
+        views, means = self.surroundings.views, params["means"].detach()
+        settings, forced, frozen = self.requests.take()
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self.asked |= settings
+        wanted, untouched = (inside_any(regions, means, views.viewmats, views.Ks) for regions in (forced, frozen))
         for parameter in params.values():
             parameter.grad = None  # of no use after the edit: an event then needs no more memory than a step
         chosen = self._choose_views()
@@ -188,7 +201,11 @@ class LpmStrategy(Strategy):
         for name, new in (("painted", [e.contribution for e in evidence]), ("looks", [e.visible for e in evidence])):
             state[name].mul_(0.8).add_(torch.stack(new).sum(0))
 
-        edit, counts = self._edit(params, state, step, evidence, zones, errors, votes)
+        score = self._score(state, evidence).masked_fill(untouched, 0)
+        score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
+        edit, counts = self._edit(params, state, step, score, zones, errors, votes, untouched)
+        if self.on_changes is not None:
+            self.on_changes(edit.changes(step, means))
         apply(edit, params, optimizers, state)
         state["gradient"].zero_()
         state["touched"][edit.fresh | edit.cleared] = step
@@ -203,15 +220,14 @@ class LpmStrategy(Strategy):
                                      points=points, budget=budget, **counts))  # fmt: skip
 
     def _edit(
-        self, params, state, step: int, evidence: list[Evidence], zones: list[ViewZones], errors: list[Tensor],
-        votes: Votes,
+        self, params, state, step: int, score: Tensor, zones: list[ViewZones], errors: list[Tensor], votes: Votes,
+        untouched: Tensor,
     ) -> tuple[edits.Edit, dict[str, int]]:  # fmt: skip
-        """The event's edit, and how many rows each part of it touched."""
+        """The event's edit, and how many rows each part of it touched. `untouched` [N] bool: points to leave alone."""
         edit = edits.identity({name: params[name].detach() for name in EDITED})
         opacity = torch.sigmoid(edit.params["opacities"]).flatten()
-        rested = state["touched"] < step - self.cooldown
+        rested = (state["touched"] < step - self.cooldown) & ~untouched
         counts = dict.fromkeys(("split", "inserted", "pruned", "reset"), 0)
-        score = self._score(state, evidence)
         if self.reset:
             # At least two views saw it in front of the surface, and none has seen it inside a zone for some events.
             seen = state["front"] | state["front_before"]
@@ -226,19 +242,21 @@ class LpmStrategy(Strategy):
             if self.clearance > 0:
                 centres = centres_of(self.surroundings.views.viewmats)
                 places = (edit.params[name] for name in ("means", "quats", "scales"))
-                gone |= around_cameras(*places, centres, self.clearance)
+                gone |= around_cameras(*places, centres, self.clearance) & ~untouched
             more = round(self.recycle * len(gone)) - int(gone.sum()) if bool((score > 0).any()) else 0
             known = state["looks"] > 0.5
             painted = torch.where(known, state["painted"] / state["looks"].clamp_min(1e-6), torch.inf)
             gone |= lowest(painted, rested & ~gone & known, more)
-            # Only where a run starts with more points than it may have.
-            gone |= lowest(painted, ~gone, len(gone) - int(gone.sum()) - self.budget(step))
+            # Only where there are more points than there may be: from the start, or since somebody asked for fewer.
+            gone |= lowest(painted, ~gone & ~untouched, len(gone) - int(gone.sum()) - self.budget(step))
             counts["pruned"] = int(gone.sum())
             edit = edits.then(edit, edits.prune(edit.params, gone))
         room = max(0, self.budget(step) - len(edit))
         if self.insert and room and zones:
             views, harmonics = self.surroundings.views, params["features_rest"].shape[1] > 0
             rows = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
+            frozen = inside_any(self.requests.frozen(), rows["means"], views.viewmats, views.Ks)
+            rows = {name: value[~frozen] for name, value in rows.items()}
             counts["inserted"] = len(rows["means"])
             edit = edits.then(edit, edits.insert(edit.params, rows))
         room = max(0, self.budget(step) - len(edit))
@@ -311,16 +329,20 @@ class LpmStrategy(Strategy):
             "photos": len(self.surroundings.views),
             "maps": self.maps.state(), "visited": dict(self.visited), "first_points": self.first_points,
             "generator": self.generator.get_state(),
-            "surroundings": self.surroundings.state(),
+            "surroundings": self.surroundings.state(), "asked": dict(self.asked), "frozen": self.requests.state(),
         }  # fmt: skip
 
     def load_extra_state(self, saved: dict[str, Any], device: torch.device | str) -> None:
         """Puts back what extra_state() gave; if it was made with other photos, only what does not speak of them."""
         self.first_points = saved["first_points"]
         self.generator.set_state(saved["generator"])
+        self.asked = dict(saved.get("asked", {}))
+        for name, value in self.asked.items():
+            setattr(self, name, value)
         if saved["photos"] != len(self.surroundings.views):
             self.notices.once("photos", "lpm: the checkpoint was made with other photos: errors are gathered anew.")
             return
         self.maps.load(saved["maps"], device)
         self.visited = dict(saved["visited"])
         self.surroundings.load(saved["surroundings"])
+        self.requests.load(saved.get("frozen", []))

@@ -34,6 +34,7 @@ LEVEL = {
     "lpm.relocation": 1,
     "lpm.error_maps": 3,
     "lpm.evidence": 3,
+    "lpm.requests": 1,
     "lpm.zones": 4,
     "lpm.votes": 4,
     "lpm.find_zones": 4,
