@@ -24,6 +24,11 @@ def rgb_to_sh0(rgb: Tensor) -> Tensor:
     return (rgb - 0.5) / SH_C0
 
 
+def sh0_to_rgb(sh0: Tensor) -> Tensor:
+    """Zeroth SH coefficients -> colours, 0..1 where they can be shown, any shape."""
+    return sh0 * SH_C0 + 0.5
+
+
 def start_colors(rgb: Tensor, harmonics: bool) -> Tensor:
     """features_dc [..., 3] of colours in 0..1; without harmonics they are kept as logits, as splatfacto does."""
     return rgb_to_sh0(rgb) if harmonics else rgb.logit(eps=1e-4)

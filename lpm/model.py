@@ -7,6 +7,7 @@ works. What splatfacto ties to CUDA, to the network or to torch.compile is repla
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -147,6 +148,7 @@ class LpmModel(SplatfactoModel):
             switches={name: getattr(config, name) for name in ("densify", "insert", "reset", "prune")},
         )
         self.reset_strategy_state()
+        self.viewer_outputs: Callable[[Cameras, dict[str, Any]], dict[str, Tensor]] | None = None
 
     def reset_strategy_state(self) -> None:
         """Forgets what the strategy has gathered."""
@@ -304,6 +306,11 @@ class LpmModel(SplatfactoModel):
         if not self.training:  # ns-render writes every output as an image
             background = background.expand(height, width, 3)
         return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}
+
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
+        """What get_outputs renders, inside of a crop box if given, and what a training run's viewer shows beside."""
+        outputs = super().get_outputs_for_camera(camera, obb_box)
+        return outputs if self.viewer_outputs is None else outputs | self.viewer_outputs(camera, outputs)
 
     def _truth(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """The photo [H, W, 3] that `outputs` should look like, at their size and over their background."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,23 @@ class LpmPipelineConfig(VanillaPipelineConfig):
 class LpmPipeline(VanillaPipeline):
     """Data and model together."""
 
+    held_out: Callable[[float], None] | None = None
+    """Called with the PSNR (dB) of a held-out image, or of all of them, whenever it is measured."""
+
+    def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Metrics and pictures of one held-out image."""
+        metrics, images = super().get_eval_image_metrics_and_images(step)
+        if self.held_out is not None:
+            self.held_out(metrics["psnr"])
+        return metrics, images
+
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
         """Mean metrics over the held-out images, also printed."""
         metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        if self.held_out is not None:
+            self.held_out(metrics["psnr"])
         names = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.4f}", "lpips": "LPIPS {:.4f}"}
         text = ", ".join(form.format(metrics[name]) for name, form in names.items() if name in metrics)
         images, points = len(self.datamanager.eval_dataset or []), self.model.num_points

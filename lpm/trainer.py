@@ -14,17 +14,18 @@ import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
-from nerfstudio.utils import writer
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.viewer import Viewer
 
-from lpm import checkpoint, records
+from lpm import checkpoint
 from lpm.checks import LpmError, fail
 from lpm.correspond import Views
 from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.runs import find_checkpoint
+from lpm.watch import TRAIN_SHARE, Watch
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
 MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
@@ -50,6 +51,8 @@ class LpmTrainer(Trainer):
     """Trains lpm-splat."""
 
     config: LpmTrainerConfig
+    watch: Watch | None = None
+    """Follows a strategy that tells of its events."""
 
     @property
     def model(self) -> LpmModel:
@@ -89,6 +92,8 @@ class LpmTrainer(Trainer):
         except LpmError:
             self._remove_empty_run()
             raise
+        if self.watch is not None and isinstance(self.viewer_state, Viewer):
+            self.watch.show(self.viewer_state, self.train_lock)
         self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
 
     def _attach_views(self) -> None:
@@ -109,15 +114,23 @@ class LpmTrainer(Trainer):
         points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
         strategy.notices.say, strategy.seed = CONSOLE.print, self.config.machine.seed
         strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")
-        path = self.base_dir / "edits.jsonl"
+        self.watch = Watch(self.base_dir, self.model)
+        self.pipeline.held_out = self.watch.held_out
 
-        def on_event(record: records.EditRecord) -> None:
-            records.append(path, record)
-            CONSOLE.log(record.line())
-            for name in ("split", "inserted", "pruned", "reset", "points", "seconds"):
-                writer.put_scalar(name=f"Point management/{name}", scalar=getattr(record, name), step=record.step)
+    def _init_viewer_state(self) -> None:
+        super()._init_viewer_state()
+        viewer = self.viewer_state
+        if not isinstance(viewer, Viewer):
+            return
+        viewer.train_util = TRAIN_SHARE
+        if self.model.camera_optimizer.config.mode == "off":
+            viewer.update_camera_poses = lambda: None  # they are where they were; the host sends them at every picture
 
-        strategy.on_event = on_event
+    def shutdown(self) -> None:
+        """Ends training and viewer."""
+        if self.watch is not None:
+            self.watch.stop()
+        super().shutdown()
 
     def _remove_empty_run(self) -> None:
         if any(self.base_dir.rglob("*.ckpt")):

@@ -52,11 +52,12 @@ LEVEL = {
     "lpm.model": 10,
     "lpm.datamanager": 10,
     "lpm.pipeline": 11,
+    "lpm.watch": 11,
     "lpm.trainer": 11,
     "lpm.config": 12,
 }
 # The plugin: only these may import the host.
-PLUGIN = ("scenes.parser", "scenes.plugin", "model", "datamanager", "pipeline", "trainer", "config")
+PLUGIN = ("scenes.parser", "scenes.plugin", "model", "datamanager", "pipeline", "watch", "trainer", "config")
 HOST = {f"lpm.{name}" for name in PLUGIN}
 
 

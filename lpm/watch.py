@@ -1,0 +1,125 @@
+"""What is written and shown of point management while a run trains: log, tensorboard, the replay's files, panels."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
+from torch import Tensor
+
+from lpm import gaussians, records
+from lpm.model import LpmModel, world_to_camera
+from lpm.viewer import recording
+from lpm.viewer.outputs import NAMES, Outputs
+from lpm.viewer.panels import Panels, mean_errors
+
+CLOUDS = 12
+"""About so many events of a run are recorded with all points; the others with what they changed."""
+TRAIN_SHARE = 0.98
+"""Share of the time that stays for training while somebody looks at a view that stands still."""
+
+
+class Watch:
+    """Follows a strategy that tells of its events."""
+
+    def __init__(self, folder: Path, model: LpmModel) -> None:
+        """`folder`: the run's, where edits.jsonl and replay/ are written."""
+        self.folder, self.model, self.strategy = folder, model, cast(Any, model.strategy)
+        self.panels: Panels | None = None
+        self.outputs: Outputs | None = None
+        self._changes: records.Changes | None = None
+        self._events = 0
+        self._psnr: float | None = None
+        plan = model.schedule
+        self._cloud_every = max(1, (plan.stop - plan.start) // plan.every // CLOUDS)
+        self.strategy.on_event, self.strategy.on_changes = self._on_event, self._on_changes
+
+    def show(self, viewer: Viewer, lock: threading.Lock) -> None:
+        """Adds our pictures and panels to nerfstudio's viewer."""
+        views, maps = self.strategy.surroundings.views, self.strategy.maps
+        self.outputs = Outputs(views, maps, self.model.config.rasterize_mode, getattr(self.strategy, "flat", False))
+        panel = viewer.control_panel
+
+        def extra(camera: Cameras, outputs: dict[str, Any]) -> dict[str, Tensor]:
+            split = panel.split_output_render if panel.split else None
+            return self._pictures({panel.output_render, split}, camera, outputs)
+
+        def errors() -> dict[int, float]:
+            with lock:
+                return mean_errors(maps.maps)
+
+        self.model.viewer_outputs = extra
+        self.panels = Panels(
+            viewer.viser_server, views, self.strategy.requests, errors, lambda name: getattr(self.strategy, name, None),
+            VISER_NERFSTUDIO_SCALE_RATIO, viewer._trigger_rerender,
+        )  # fmt: skip
+
+    def held_out(self, psnr: float) -> None:
+        """Takes the PSNR (dB) of held-out photos; it goes with the next event."""
+        self._psnr = psnr
+        if self.panels is not None:
+            self.panels.held_out(psnr)
+
+    def stop(self) -> None:
+        """Ends the panels."""
+        if self.panels is not None:
+            self.panels.stop()
+
+    def _on_changes(self, changes: records.Changes) -> None:
+        self._changes = changes
+        if self.panels is not None:
+            self.panels.on_changes(changes)
+
+    def _on_event(self, record: records.EditRecord) -> None:
+        records.append(self.folder / "edits.jsonl", record)
+        CONSOLE.log(record.line())
+        for name in ("split", "inserted", "pruned", "reset", "points", "seconds"):
+            writer.put_scalar(name=f"Point management/{name}", scalar=getattr(record, name), step=record.step)
+        self._record(record.step)
+        if self.outputs is not None:
+            self.outputs.record = record
+        if self.panels is not None:
+            self.panels.on_event(record)
+
+    def _record(self, step: int) -> None:
+        changes, self._changes = self._changes, None
+        if changes is None:
+            return
+        snapshot = recording.Snapshot(step, changes.added, changes.removed, changes.reset, psnr=self._psnr)
+        if self._events % self._cloud_every == 0:
+            color = self.model.gauss_params["features_dc"].detach()
+            rgb = gaussians.sh0_to_rgb(color) if self.model.config.sh_degree > 0 else torch.sigmoid(color)
+            snapshot.means, snapshot.colors = self.model.means.detach(), (rgb.clamp(0, 1) * 255).byte()
+        self._events, self._psnr = self._events + 1, None
+        try:
+            recording.write(self.folder / recording.FOLDER, snapshot)
+        except OSError as error:  # a replay with a gap is no reason to end a run
+            notices = self.strategy.notices
+            notices.once("replay", f"lpm: the replay is not recorded: {error.filename}: {error.strerror}.")
+
+    @torch.no_grad()
+    def _pictures(self, wanted: set[str | None], camera: Cameras, outputs: dict[str, Any]) -> dict[str, Tensor]:
+        """NAMES -> pictures [H, W, 1 or 3]; those that nobody looks at are black and cost nothing."""
+        assert self.outputs is not None
+        rgb, depth = outputs["rgb"], outputs["depth"]
+        made: dict[str, Tensor] = {name: rgb.new_zeros(1, 1, 1).expand(*rgb.shape[:2], 1) for name in NAMES}
+        if depth is None or not wanted & set(NAMES):
+            return made
+        viewmat = world_to_camera(camera.camera_to_worlds.to(rgb.device, torch.float32))[0]
+        K = camera.get_intrinsics_matrices()[0].to(rgb.device)
+        size = (int(rgb.shape[1]), int(rgb.shape[0]))
+        params = {name: value.detach() for name, value in self.model.gauss_params.items()}
+        if "error" in wanted:
+            made["error"] = self.outputs.error(params, viewmat, K, size)
+        if "zones" in wanted:
+            made["zones"] = self.outputs.zones(rgb, depth, viewmat, K)
+        if "age" in wanted:
+            touched = self.model.strategy_state.get("touched")
+            made["age"] = self.outputs.age(params, touched, self.model.step, viewmat, K, size)
+        return made
