@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,6 +46,35 @@ def rasterize_native(
         height=height, n_cameras=cameras, gaussian_ids=None,
     )  # fmt: skip
     return out, alphas, meta
+
+
+def rasterize_strips(
+    library: NativeLibrary, means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, rows: int,
+    sh_degree: int, backgrounds=None, rasterize_mode: str = "classic", near_plane: float = 0.01,
+    far_plane: float = 1e10, eps2d: float = 0.3,
+) -> Iterator[Tensor]:  # fmt: skip
+    """The colours of `rasterize_native`, [C, R, W, 3] at a time from the top, without gradients.
+
+    Whoever draws for somebody who may turn away meanwhile can stop in between. R is `rows` rounded up to whole tiles,
+    less in the last strip; together the strips are the very picture, since it is projected once and as a whole.
+    """
+    means, quats, scales, opacities = (t.detach() for t in (means, quats, scales, opacities))
+    sh0, shN = (t.detach() for t in colors)
+    antialiased = rasterize_mode == "antialiased"
+    with torch.no_grad():
+        radii, means2d, depths, conics, splat_opacities, values = _Project.apply(
+            means, quats, scales, opacities, sh0, shN, viewmats, Ks, (width, height),
+            (near_plane, far_plane, eps2d, 0.0), antialiased, sh_degree, library,
+        )  # fmt: skip
+        if not antialiased:
+            splat_opacities = opacities.expand(len(viewmats), len(means))
+        rows = -(-rows // 16) * 16
+        for top in range(0, height, rows):
+            moved = means2d - means2d.new_tensor([0.0, top])
+            size = (width, min(rows, height - top))
+            yield _Raster.apply(
+                moved, conics, values, splat_opacities, depths, radii, backgrounds, size, "RGB", False, False, library
+            )[0]
 
 
 def _ready(tensor: Any) -> Any:

@@ -2,20 +2,81 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
+import re
 import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import viser
+import viser.infra
+import viser.transforms
 
 from lpm.checks import fail
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+# The page of viser 0.2.7 reports each visit to Google.
+ANALYTICS = re.compile(
+    rb"<script\b[^>]*googletagmanager[^>]*>\s*</script>|<script>(?:(?!</script>).)*?\bgtag\((?:(?!</script>).)*</script>",
+    re.DOTALL,
+)
+
+
+class _FrontPage:
+    """viser's index.html without what would report the visit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def exists(self) -> bool:
+        return True
+
+    def read_bytes(self) -> bytes:
+        return ANALYTICS.sub(b"", self.path.read_bytes())
+
+
+class _Pages:
+    """The folder of viser's page, and nothing else: viser joins to it whatever a request names, `..` included."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.front = _FrontPage(self.root / "index.html")
+
+    def __truediv__(self, name: str) -> Path | _FrontPage:
+        nothing = self.root / "nothing"
+        try:
+            path = (self.root / name).resolve()
+            if not path.is_relative_to(self.root) or not path.is_file():
+                return nothing
+        except (OSError, ValueError):  # a name too long, or with a zero byte in it
+            return nothing
+        return self.front if path == self.front.path else path
+
+
+@contextlib.contextmanager
+def confined() -> Iterator[None]:
+    """Servers made in the body serve files of viser's page only, and the page reports to nobody."""
+    usual: Any = viser.infra.WebsockServer
+
+    class Confined(usual):
+        def start(self) -> None:
+            self._http_server_root: Any = _Pages(self._http_server_root)
+            super().start()
+
+    viser.infra.WebsockServer = Confined  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        viser.infra.WebsockServer = usual  # type: ignore[misc]
 
 
 def serve(host: str, port: int, label: str) -> viser.ViserServer:
-    """A viser server on `host` and `port`; says where it is, and so if others can reach it.
+    """A viser server on `host` and `port` (0: any free one); says where it is, and so if others can reach it.
 
     Raises:
         LpmError: the port is taken. viser itself would take another one, where nobody looks for it.
@@ -24,10 +85,12 @@ def serve(host: str, port: int, label: str) -> viser.ViserServer:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+            port = probe.getsockname()[1]  # 0 asks for any
         except OSError as error:
             fail("--port", f"{port} on {host} ({error.strerror})", "a free port", "give another with --port")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints a table of its own, with names of no use here
-        server = viser.ViserServer(host=host, port=port, label=label)
+    # It prints a table of its own, with names of no use here.
+    with confined(), contextlib.redirect_stdout(io.StringIO()):
+        server = viser.ViserServer(host=host, port=port, label=label, verbose=False)
     here = "localhost" if host in ("0.0.0.0", "::") else host
     print(f"{label} at http://{here}:{server.get_port()}", flush=True)
     if host not in LOCAL:
@@ -45,6 +108,62 @@ def show_image(client: Any, image: Any, jpeg_quality: int, depth: Any = None) ->
     client.scene.set_background_image(image, format="jpeg", jpeg_quality=jpeg_quality, depth=depth)
 
 
+def notify(client: Any, title: str, body: str) -> None:
+    """Shows a note in the page of one client, for ten seconds."""
+    try:
+        client.add_notification(title, body, auto_close_seconds=10.0)
+    except TypeError:  # 0.2.7
+        client.add_notification(title, body, auto_close=10_000)
+
+
+def move_camera(client: Any, position: Any, wxyz: Any, up: Any, distance: float, fov: float) -> None:
+    """Puts the camera of one client somewhere; it orbits around what is `distance` ahead, about `up` [3]."""
+    camera = client.camera
+    with client.atomic():
+        camera.up_direction = np.asarray(up, np.float64)
+        camera.position = np.asarray(position, np.float64)
+        # viser keeps the distance when it is told a rotation, so this sets it; the direction comes with the rotation.
+        ahead = rotated(wxyz)[:, 2]
+        camera.look_at = np.asarray(position, np.float64) + distance * ahead
+        camera.wxyz = np.asarray(wxyz, np.float64)
+        camera.fov = fov
+
+
+def rotated(wxyz: Any) -> np.ndarray:
+    """The rotation matrix [3, 3] of a quaternion wxyz."""
+    return viser.transforms.SO3(np.asarray(wxyz, np.float64)).as_matrix()
+
+
+def send_file(client: Any, name: str, content: bytes) -> None:
+    """Lets the browser of `client` download `content` under `name`."""
+    try:
+        client.send_file_download(name, content, save_immediately=True)  # 1.x would ask first
+    except TypeError:
+        client.send_file_download(name, content)
+
+
 def stop(server: viser.ViserServer) -> None:
-    """Ends a server and frees its port."""
-    server.stop()
+    """Ends a server; its port is free afterwards."""
+    inner: Any = server._websock_server
+    sockets = getattr(inner, "_ws_server", None)
+    if sockets is None:  # 1.x
+        server.stop()
+        return
+    # 0.2.7 closes it from the wrong thread, at some later time, and leaves its event loop running.
+    loop = inner._broadcast_buffer.event_loop
+
+    async def close() -> threading.Thread:
+        sockets.close()
+        await sockets.wait_closed()
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        return threading.current_thread()
+
+    inner._ws_server = None
+    with contextlib.suppress(TimeoutError, asyncio.TimeoutError), contextlib.redirect_stdout(io.StringIO()):
+        thread = asyncio.run_coroutine_threadsafe(close(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)  # it says good-bye, which nobody needs to read
+    inner._thread_executor.shutdown(wait=False)

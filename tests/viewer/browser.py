@@ -33,7 +33,7 @@ import pytest
 from lpm.export.splat_transform import node_folder
 
 PUPPETEER = "24.43.1"
-# What viser 0.2.7's own page complains of, whatever is in it: a splat geometry without points, Google Analytics offline.
+# What the page of viser 0.2.7 says by itself: a splat geometry without points, Google Analytics without a network.
 VISERS_OWN = ("Computed radius is NaN", "googletagmanager.com", "net::ERR_NAME_NOT_RESOLVED")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

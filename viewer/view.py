@@ -1,0 +1,256 @@
+"""The command lpm-view: Gaussians in a page of their own, drawn here with all of their view-dependent colour."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from tyro.conf import Positional, arg
+
+from lpm.checks import fail, one_line_errors
+from lpm.export.load import Loaded, load
+from lpm.export.progress import bar
+from lpm.export.sidecar import read_sidecar
+from lpm.runs import run_folder
+from lpm.viewer import compat
+from lpm.viewer.desk import Desk
+from lpm.viewer.eye import MOST, Eye, frame, middle
+from lpm.viewer.photos import Photo, read_photos
+from lpm.viewer.scene import Shown
+
+Axis = Literal["+x", "-x", "+y", "-y", "+z", "-z"]
+ANTIALIASED = (
+    "**Trained antialiased.** It is drawn so here; viewers that do not dim small Gaussians show it too bold "
+    "(docs/export.md)."
+)
+
+
+def axis(name: str) -> Tensor:
+    """The unit vector [3] of "+x", "-y" and the like."""
+    out = torch.zeros(3)
+    out["xyz".index(name[1])] = 1.0 if name[0] == "+" else -1.0
+    return out
+
+
+def up_of(loaded: Loaded) -> Tensor:
+    """The scene's up direction [3], from what is known about the file.
+
+    nerfstudio makes it z in the training frame; an export's sidecar says it; files of other programs come from
+    COLMAP's axes, where up is about -y.
+    """
+    if loaded.frame == "train":
+        return axis("+z")
+    if loaded.frame == "world" and loaded.world_to_train is not None:
+        return torch.from_numpy(loaded.world_to_train.rotation.T @ np.array([0.0, 0.0, 1.0])).float()
+    sidecar = read_sidecar(loaded.path)
+    try:
+        up = torch.tensor(sidecar.up if sidecar is not None else None, dtype=torch.float32)
+        if up.shape == (3,) and 0 < float(up.norm()) < math.inf:
+            return up / up.norm()
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    return axis("-y")
+
+
+class View:
+    """A page with Gaussians in it. `start` opens it and `stop` closes it; each browser has a view of its own."""
+
+    def __init__(
+        self,
+        scene: Loaded | Mapping[str, Tensor],
+        host: str = "127.0.0.1",
+        port: int = 7009,
+        *,
+        up: Tensor | None = None,
+        photos: list[Photo] | None = None,
+        photo_note: str = "",
+        longer: int = 960,
+        out: Path = Path(),
+        device: str = "cpu",
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            scene: what lpm.export.load gives, or parameters (lpm.gaussians).
+            host, port: where to listen; port 0 takes any that is free.
+            up: [3], the scene's up direction; None goes by what is known about the file.
+            photos: photos and where they were taken, in the scene's frame.
+            photo_note: what to say about them.
+            longer: pixels along the longer side of a picture at rest.
+            out: the folder where films are written.
+            device: cpu or cuda.
+
+        Raises:
+            LpmError: nothing finite is there to draw, or `longer` is out of range.
+        """
+        if not 64 <= longer <= MOST:
+            fail("--size", str(longer), f"64 to {MOST} pixels")
+        loaded = scene if isinstance(scene, Loaded) else Loaded(dict(scene), Path("scene"), "ply")
+        self.shown = Shown(loaded, device)
+        self.host, self.port, self.longer, self.out = host, port, longer, out
+        self.up = up_of(loaded) if up is None else torch.nn.functional.normalize(up.float(), dim=0)
+        self.photos, self.photo_note = photos or [], photo_note
+        self.antialiased = loaded.rasterize_mode == "antialiased"
+        self.centre, self.radius = middle(self.shown.params)
+        self.places = np.array([photo.eye.position for photo in self.photos]).reshape(-1, 3)
+        self.frustum = self._frustum()
+        self.stem = loaded.path.name.split(".")[0] or "scene"
+        self.path: list[Eye] = []
+        """Keyframes; all pages share them, so that they outlive a reload."""
+        self.desks: dict[int, Desk] = {}
+        self._lock = threading.Lock()
+        self.server: Any = None
+
+    @property
+    def about(self) -> str:
+        """What the page says about the scene, Markdown."""
+        loaded, shown = self.shown.loaded, self.shown
+        count = len(shown.params["means"])
+        lines = [f"**{loaded.path.name}** ({loaded.kind})", f"{count:,} Gaussians, SH degree {shown.degree}"]
+        if shown.left_out:
+            lines.append(f"{shown.left_out:,} that are not finite are left out.")
+        if shown.files:
+            lines.append(f"{len(shown.files)} time steps")
+        if self.antialiased:
+            lines.append(ANTIALIASED)
+        if self.photo_note and not self.photos:
+            lines.append(self.photo_note)
+        # A file's name is anybody's: it must not become a link or an image.
+        return "\n\n".join(lines).replace("<", "&lt;").replace("[", "\\[").replace("!", "\\!")
+
+    def _frustum(self) -> float:
+        """How large photos are shown, in the scene's unit: less than half of what is between neighbours."""
+        if len(self.places) < 2:
+            return 0.1 * self.radius
+        apart = np.linalg.norm(self.places[:, None] - self.places[None], axis=-1)
+        np.fill_diagonal(apart, np.inf)
+        return float(np.clip(0.4 * np.median(apart.min(1)), 1e-3 * self.radius, 0.2 * self.radius))
+
+    def distance(self, eye: Eye) -> float:
+        """How far ahead of `eye` the scene's middle is; never less than a tenth of its radius."""
+        ahead = eye.c2w[:3, 2] @ (self.centre.double().numpy() - np.array(eye.position))
+        return max(float(ahead), 0.1 * self.radius)
+
+    def frame_eye(self, aspect: float) -> tuple[Eye, float]:
+        """A camera that has all of the scene in view, and how far the scene's middle is."""
+        eye, centre = frame(self.shown.params, self.up, aspect if 1e-2 < aspect < 1e2 else 4 / 3)
+        return eye, float(np.linalg.norm(centre.numpy() - np.array(eye.position)))
+
+    def start_eye(self, aspect: float) -> tuple[Eye, float]:
+        """Where a page begins: at the first photo, since a scene around its cameras is a hull from outside."""
+        if self.photos:
+            eye = self.photos[0].eye
+            return eye, self.distance(eye)
+        return self.frame_eye(aspect)
+
+    def set_path(self, path: list[Eye]) -> None:
+        """Other keyframes, for all pages."""
+        self.path = path
+        with self._lock:
+            desks = list(self.desks.values())
+        for desk in desks:
+            desk.path_changed()
+
+    def free_name(self, ending: str) -> Path:
+        """A name in `out` that nothing has yet."""
+        number = 1
+        while (path := self.out / f"{self.stem}_{number:03d}{ending}").exists():
+            number += 1
+        return path
+
+    def start(self) -> View:
+        """Opens the page. Raises LpmError where the port is taken."""
+        self.server = compat.serve(self.host, self.port, "lpm-view")
+        self.port = self.server.get_port()
+        self.server.gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
+        self.server.scene.set_up_direction(tuple(self.up.tolist()))
+        self.server.on_client_disconnect(self._leave)
+        self.server.on_client_connect(self._come)
+        return self
+
+    def stop(self) -> None:
+        """Closes the page; the port is free afterwards."""
+        with self._lock:
+            desks, self.desks = list(self.desks.values()), {}
+        for desk in desks:
+            desk.end()
+        if self.server is not None:
+            compat.stop(self.server)
+            self.server = None
+        for desk in desks:
+            desk.painter.join(5)
+
+    def _come(self, client: Any) -> None:
+        desk = Desk(client, self)
+        with self._lock:
+            self.desks[compat.client_id(client)] = desk
+
+    def _leave(self, client: Any) -> None:
+        with self._lock:
+            desk = self.desks.pop(compat.client_id(client), None)
+        if desk is not None:
+            desk.end()
+
+    def __enter__(self) -> View:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def view(
+    source: Annotated[Positional[Path], arg(metavar="FILE|RUN")],
+    host: str = "127.0.0.1",
+    port: int = 7009,
+    size: int = 960,
+    up: Axis | None = None,
+    photos: bool = True,
+    out: Path = Path(),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Look at Gaussians in the browser: drag to turn, right button to shift, wheel to come nearer.
+
+    They are drawn here, with all of their view-dependent colour, and sent to the page as pictures: small ones while
+    the camera moves, in full when it rests. Camera paths, screenshots, videos and a run's photos are in the page.
+
+    Args:
+        source: A run's folder, its config.yml, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or
+            .sog file, or a folder of numbered PLYs.
+        host: Address to listen on; 0.0.0.0 lets others on the network look, too.
+        port: Port to listen on; 0 takes any that is free.
+        size: Pixels along the longer side of a picture at rest.
+        up: The scene's up direction, where the file does not say it and the guess is wrong.
+        photos: Show the photos of a run, where they are still found.
+        out: Folder for videos.
+        device: What draws; auto takes a CUDA GPU where there is one.
+    """
+    loaded = load(source, bar)
+    if device == "cuda" and not torch.cuda.is_available():
+        fail("--device", "cuda, and PyTorch sees no CUDA GPU", "a CUDA GPU", "leave --device out")
+    if not 0 <= port <= 65535:
+        fail("--port", str(port), "0 to 65535")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found: list[Photo] = []
+    note = ""
+    if photos and loaded.kind == "checkpoint":
+        found, note = read_photos(run_folder(loaded.path), loaded.world_to_train, bar)
+    page = View(
+        loaded, host, port, up=None if up is None else axis(up), photos=found, photo_note=note, longer=size, out=out,
+        device=device,
+    )  # fmt: skip
+    with page, contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def main() -> None:
+    """The command lpm-view."""
+    one_line_errors(lambda: tyro.cli(view, prog="lpm-view"))
