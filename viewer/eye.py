@@ -102,7 +102,8 @@ def frame(params: Mapping[str, Tensor], up: Tensor, aspect: float = 4 / 3, fov: 
     """
     centre, radius = middle(params)
     up = torch.nn.functional.normalize(up.float(), dim=0)
-    side = torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())])
+    # From the front: from -y where z is up, as modellers have it; from -z where -y is up, as COLMAP's first camera.
+    side = torch.linalg.cross(torch.eye(3)[int(up.abs().argmin())], up)
     side = torch.nn.functional.normalize(side, dim=0)
     narrower = 2 * math.atan(math.tan(fov / 2) * min(1.0, aspect))
     away = torch.nn.functional.normalize(side + 0.35 * up, dim=0) * radius / math.sin(narrower / 2)

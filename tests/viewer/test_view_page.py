@@ -1,0 +1,253 @@
+"""lpm-view in headless Chromium (`pytest -m viewer`)."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from balls import balls
+from browser import Browser
+
+from lpm.export.load import Loaded
+from lpm.export.splatv import TIME_SHAPES
+from lpm.viewer.photos import Photo
+from lpm.viewer.view import View
+
+pytestmark = pytest.mark.viewer
+CANVAS = "document.querySelector('canvas')"
+UP = torch.tensor([0.0, 0.0, 1.0])
+WIDE, HIGH = 900, 600
+
+
+@pytest.fixture
+def browser():
+    with Browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page_of(tmp_path):
+    """page_of(params, ...): a started View, stopped afterwards."""
+    views = []
+
+    def start(params=None, **more):
+        views.append(View(balls() if params is None else params, port=0, up=UP, out=tmp_path, **more).start())
+        return views[-1]
+
+    yield start
+    for view in views:
+        view.stop()
+
+
+def opened(browser, view, size=(WIDE, HIGH)):
+    page = browser.open(f"http://127.0.0.1:{view.port}", *size)
+    page.until(CANVAS)
+    page.until("document.body.innerText.includes('Gaussians')")
+    until(lambda: view.desks and all(at_rest(desk) for desk in view.desks.values()))
+    page.wait(0.5)
+    return page
+
+
+def at_rest(desk):
+    """Whether the newest view is drawn in full."""
+    wish, count = desk.painter.wish, desk.painter.drawn
+    time.sleep(0.5)
+    return wish is not None and (wish, count) == (desk.painter.wish, desk.painter.drawn)
+
+
+def until(done, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def likeness(page, view, desk):
+    """PSNR of the page's canvas against our own picture of where it looks, dB, and the canvas [H, W, 3]."""
+    left, top, width, height = page.evaluate(
+        "[...document.querySelectorAll('canvas')].map(c => c.getBoundingClientRect())"
+        ".map(r => [r.x, r.y, r.width, r.height].map(Math.round)).sort((a, b) => a[2] - b[2])[0]"
+    )  # the smallest: viser lays another one over the whole page
+    ours = view.shown.draw(desk.wish(), width, height).astype(float)
+    theirs = page.still()[top : top + height, left : left + width].astype(float)
+    mse = np.square((ours - theirs) / 255).mean()
+    return -10 * np.log10(mse + 1e-12), theirs
+
+
+def centre_of(picture, channel):
+    """Where (x) the pixels are that have one colour alone, and how many there are."""
+    others = [c for c in range(3) if c != channel]
+    found = (picture[..., channel] > 150) & (picture[..., others].max(-1) < 90)
+    return float(np.nonzero(found)[1].mean()) if found.any() else float("nan"), int(found.sum())
+
+
+def test_the_page_shows_what_we_draw_and_follows_the_mouse(browser, page_of):
+    view = page_of()
+    page = opened(browser, view)
+    [desk] = view.desks.values()
+    desk.go(*view.frame_eye(WIDE / HIGH))
+    until(lambda: at_rest(desk))
+    psnr, first = likeness(page, view, desk)
+    print(f"{psnr:.1f} dB")
+    assert psnr > 30
+    (red, many), (green, too) = centre_of(first, 0), centre_of(first, 1)
+    assert min(many, too) > 200
+    assert red + 50 < green
+    drawn = desk.painter.drawn
+    page.drag((200, 300), (330, 260), seconds=1.0, steps=25)
+    moving = desk.painter.drawn - drawn
+    until(lambda: at_rest(desk))
+    psnr, second = likeness(page, view, desk)
+    print(f"{psnr:.1f} dB after the drag, {moving} pictures during it")
+    assert psnr > 30
+    assert np.abs(second - first).mean() > 3
+    assert moving >= 4
+    assert page.errors() == []
+
+
+def test_two_clients_look_where_they_want(browser, page_of):
+    view = page_of()
+    first = opened(browser, view)
+    second = opened(browser, view)
+    assert len(view.desks) == 2
+    one, two = (view.desks[key] for key in sorted(view.desks))
+    before = one.wish()
+    second.front()
+    second.drag((200, 300), (400, 300))
+    until(lambda: at_rest(two))
+    assert two.wish().eye != before.eye
+    assert one.wish() == before
+    assert likeness(second, view, two)[0] > 30
+    assert likeness(first, view, one)[0] > 30
+    second.close()
+    until(lambda: len(view.desks) == 1)
+    until(lambda: not two.painter.is_alive())
+    first.front()
+    first.drag((200, 300), (300, 350))  # and the other goes on
+    until(lambda: at_rest(one))
+    assert one.wish() != before
+    assert likeness(first, view, one)[0] > 30
+    assert first.errors() == []
+
+
+def test_clients_that_come_and_go_lock_nothing_up(browser, page_of):
+    view = page_of()
+    for _ in range(6):
+        page = browser.open(f"http://127.0.0.1:{view.port}", 400, 300)
+        page.wait(0.3)
+        page.close()  # some before they have said where they look from
+    page = opened_anew(browser, view)
+    [desk] = view.desks.values()
+    assert likeness(page, view, desk)[0] > 30
+
+
+def opened_anew(browser, view):
+    until(lambda: not view.desks)
+    return opened(browser, view)
+
+
+def test_reconnecting_works_and_keeps_the_path(browser, page_of):
+    view = page_of()
+    for count in range(3):
+        page = opened(browser, view)
+        [desk] = view.desks.values()
+        assert f"{count} keyframe" in page.text()
+        page.click("Add keyframe")
+        page.until(f"document.body.innerText.includes('{count + 1} keyframe')")
+        assert likeness(page, view, desk)[0] > 30
+        assert page.errors() == []
+        page.close()
+        until(lambda: not view.desks)
+    assert len(view.path) == 3
+
+
+def test_a_page_that_outlives_the_server_finds_it_again(browser, page_of):
+    view = page_of()
+    page = opened(browser, view)
+    view.stop()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", view.port), 2)
+    with View(balls(), port=view.port, up=UP) as again:
+        until(lambda: len(again.desks) == 1)
+        [desk] = again.desks.values()
+        until(lambda: at_rest(desk))
+        assert likeness(page, again, desk)[0] > 30
+
+
+def test_paths_screenshots_and_videos(browser, page_of, tmp_path):
+    view = page_of(longer=320)
+    page = opened(browser, view)
+    [desk] = view.desks.values()
+    page.click("Video")  # of nothing
+    page.until("document.body.innerText.includes('Nothing to film')")
+    page.click("Screenshot")
+    shot = browser.downloaded(".png")
+    assert shot.stat().st_size > 1000
+    page.click("Add keyframe")
+    page.drag((200, 300), (330, 300))
+    until(lambda: at_rest(desk))
+    page.click("Add keyframe")
+    page.until("document.body.innerText.includes('2 keyframes')")
+    desk.seconds.value = 1.0
+    desk.go(*view.frame_eye(1.5))
+    page.click("Play path")
+    until(lambda: not desk.playing.is_set())
+    assert np.allclose(desk.eye().position, view.path[-1].position, atol=1e-3)
+    assert np.allclose(desk.eye().c2w, view.path[-1].c2w, atol=1e-3)
+    page.click("Save path")
+    saved = browser.downloaded(".json")
+    assert len(json.loads(saved.read_text())["keyframes"]) == 2
+    page.click("Clear path")
+    page.until("document.body.innerText.includes('0 keyframes')")
+    page.upload("Load path", saved)
+    page.until("document.body.innerText.includes('2 keyframes')")
+    page.click("Video")
+    until(lambda: not desk.filming.is_set() and list(tmp_path.glob("scene_*")), 60)
+    [film] = [path for path in tmp_path.iterdir() if path.name.startswith("scene_")]
+    assert browser.downloaded(film.suffix).read_bytes() == film.read_bytes()
+    assert page.errors() == []
+
+
+def test_photos_can_be_gone_to(browser, page_of):
+    start, _ = View(balls(), up=UP).frame_eye(1.5)
+    photos = []
+    for i in range(4):
+        place = tuple(float(v) for v in np.array(start.position) + [0.8 * i, 0, 0.2])
+        eye = type(start)(place, start.wxyz, 0.8, 1.5)
+        photos.append(Photo(f"photo{i}.jpg", eye, np.full((40, 60, 3), 60 * i, np.uint8)))
+    view = page_of(photos=photos)
+    page = opened(browser, view)
+    [desk] = view.desks.values()
+    assert np.allclose(desk.eye().position, photos[0].eye.position, atol=1e-3)
+    page.click("Next photo")
+    page.click("Next photo")
+    page.until("document.body.innerText.includes('photo1.jpg (2 of 4)')")
+    until(lambda: at_rest(desk))
+    assert np.allclose(desk.eye().c2w, photos[1].eye.c2w, atol=1e-3)
+    assert desk.eye().fov == pytest.approx(0.8, abs=1e-4)
+    page.click("Show photos")
+    page.wait(1)
+    assert not any(handle.visible for handle in desk.frustums)
+    assert likeness(page, view, desk)[0] > 30
+    assert page.errors() == []
+
+
+def test_a_moving_scene_plays(browser, page_of):
+    params = balls()
+    n = len(params["means"])
+    params.update({name: torch.zeros(n, size) for name, size in TIME_SHAPES.items()})
+    params["motion"][:, 2], params["time_width"][:] = 1.5, 1e4
+    view = page_of(Loaded(params, Path("moving.splatv"), "splatv"))
+    page = opened(browser, view)
+    [desk] = view.desks.values()
+    _, before = likeness(page, view, desk)
+    page.click("Play time")
+    until(lambda: desk.time.value == 1.0)
+    until(lambda: at_rest(desk))
+    psnr, after = likeness(page, view, desk)
+    assert psnr > 30
+    assert np.abs(after - before).mean() > 3
+    assert page.errors() == []
