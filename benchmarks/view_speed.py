@@ -49,7 +49,6 @@ def random_scene(n: int, degree: int = 3) -> dict[str, torch.Tensor]:
 
 def around(start: Eye, angle: float) -> Eye:
     """`start` turned by `angle` radians about the z axis through the origin."""
-
     c2w = start.c2w
     turn = Rotation.from_rotvec([0, 0, angle]).as_matrix()
     return eye_at(np.column_stack([turn @ c2w[:3, :3], turn @ c2w[:3, 3]]), start.fov, start.aspect)

@@ -102,7 +102,11 @@ class View:
         self.centre, self.radius = middle(self.shown.params)
         self.places = np.array([photo.eye.position for photo in self.photos]).reshape(-1, 3)
         self.frustum = self._frustum()
-        self.stem = loaded.path.name.split(".")[0] or "scene"
+        # Checkpoints are all called alike; their run's folder is not.
+        of_run = loaded.kind == "checkpoint" and loaded.path.parent.name == "nerfstudio_models"
+        run = run_folder(loaded.path).name
+        self.name = f"{run}/{loaded.path.name}" if of_run else loaded.path.name
+        self.stem = (run if of_run else loaded.path.name.split(".")[0]) or "scene"
         self.path: list[Eye] = []
         """Keyframes; all pages share them, so that they outlive a reload."""
         self.desks: dict[int, Desk] = {}
@@ -114,7 +118,7 @@ class View:
         """What the page says about the scene, Markdown."""
         loaded, shown = self.shown.loaded, self.shown
         count = len(shown.params["means"])
-        lines = [f"**{loaded.path.name}** ({loaded.kind})", f"{count:,} Gaussians, SH degree {shown.degree}"]
+        lines = [f"**{self.name}** ({loaded.kind})", f"{count:,} Gaussians, SH degree {shown.degree}"]
         if shown.left_out:
             lines.append(f"{shown.left_out:,} that are not finite are left out.")
         if shown.files:

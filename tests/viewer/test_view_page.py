@@ -215,8 +215,8 @@ def test_photos_can_be_gone_to(browser, page_of):
     start, _ = View(balls(), up=UP).frame_eye(1.5)
     photos = []
     for i in range(4):
-        place = tuple(float(v) for v in np.array(start.position) + [0.8 * i, 0, 0.2])
-        eye = type(start)(place, start.wxyz, 0.8, 1.5)
+        x, y, z = start.position
+        eye = type(start)((x + 0.8 * i, y, z + 0.2), start.wxyz, 0.8, 1.5)
         photos.append(Photo(f"photo{i}.jpg", eye, np.full((40, 60, 3), 60 * i, np.uint8)))
     view = page_of(photos=photos)
     page = opened(browser, view)
