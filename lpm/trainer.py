@@ -160,7 +160,8 @@ class LpmTrainer(Trainer):
         """Trains up to `max_num_iterations`, counted from the very first step of the run."""
         total = cast(int, self.config.max_num_iterations)
         remaining = total - self._start_step
-        self._announce(remaining)
+        with self.train_lock:  # a page that was open before the run began looks already
+            self._announce(remaining)
         # The host logs losses as floats without detaching them, and torch remarks on it in the middle of the progress.
         warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
         self.config.max_num_iterations = remaining  # the host counts from the resumed step

@@ -18,7 +18,7 @@ from lpm.requests import Region
 from lpm.viewer.boxes import ZONE_COLORS
 from lpm.views import Views, centres_of
 
-SAME_PLACE = 0.01
+SAME_PLACE = 0.05
 """Distance between cameras, over the extent of all of them, within which one looks from where the other does."""
 NAMES = ("error", "zones", "age")
 

@@ -26,6 +26,8 @@ from lpm.views import Views
 
 ROOT = "/point_management"
 NO_ZONE = "none"
+AHEAD = 0.02
+"""How far in front of a training camera one looks from it, in units of the training frame: the scene is about 1."""
 
 
 def heat(value: float) -> tuple[int, int, int]:
@@ -67,13 +69,13 @@ class Panels:
         tabs = server.gui.add_tab_group()
         with tabs.add_tab("Zones", viser.Icon.BOX):
             self._zones_tab()
-        with tabs.add_tab("Points", viser.Icon.GRAIN):
+        with tabs.add_tab("Points", viser.Icon.GRAIN) as self._plot_place:
             self._points_tab(settings)
         with tabs.add_tab("Error", viser.Icon.FLAME):
             self._error_tab()
         with tabs.add_tab("Time", viser.Icon.CLOCK):
             server.gui.add_markdown("The scene stands still: there is no time to choose.")
-        server.on_client_connect(lambda _: self._news.set())
+        server.on_client_connect(self._welcome)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -124,7 +126,6 @@ class Panels:
         self.last = gui.add_slider("Last events", 1, 20, 1, 3)
         self.show_plots = gui.add_checkbox("Show plots", False, hint="Points, error and edits over the events")
         self.plot: Any = None
-        self._plot_folder = gui.add_folder("Plots", visible=False)
         self.values = {}
         with gui.add_folder("From the next event on"):
             for name, (kind, least, most) in SETTINGS.items():
@@ -150,10 +151,16 @@ class Panels:
     # -- what a person does ------------------------------------------------------------------------------------------
 
     def jump(self, client: Any, view: int) -> None:
-        """Puts a client's camera where a training view was taken."""
+        """Puts a client's camera where a training view was taken, just before the picture of the photo that is there."""
         position, wxyz = self._pose(view)
+        position = position + AHEAD * self.scale * self.views.viewmats[view, 2, :3].cpu().double().numpy()
         with client.atomic():
             client.camera.position, client.camera.wxyz = position, wxyz
+
+    def _welcome(self, client: Any) -> None:
+        """A page begins where the first photo was taken: there is something to see from there in any scene."""
+        self.jump(client, 0)
+        self._news.set()
 
     def _pose(self, view: int) -> tuple[np.ndarray, np.ndarray]:
         viewmat = self.views.viewmats[view].cpu().double().numpy()
@@ -291,12 +298,13 @@ class Panels:
                     )  # fmt: skip
                     self._nodes["edits"].append(cloud)
         if self._changed("plots", (count, self.show_plots.value)) and count:
-            self._plot_folder.visible = self.show_plots.value
+            if self.plot is not None:
+                self.plot.visible = self.show_plots.value
             if self.show_plots.value:
                 figure = plots(self.replay, "plotly_dark")
                 if self.plot is None:  # at first use: the page is then sent 3 MB of plotly
-                    with self._plot_folder:
-                        self.plot = self.server.gui.add_plotly(figure, aspect=0.8)
+                    with self._plot_place:
+                        self.plot = self.server.gui.add_plotly(figure, aspect=1.6)
                 self.plot.figure = figure
 
     def _draw_errors(self, errors: dict[int, float]) -> None:

@@ -1,0 +1,228 @@
+"""The viewer of a run that trains, in headless Chromium: what a person sees, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import Browser
+
+from lpm import checkpoint
+from lpm.records import read
+from lpm.scenes import sample
+from lpm.viewer import recording
+
+pytestmark = pytest.mark.viewer
+SHOTS = os.environ.get("LPM_SCREENSHOTS")
+"""Folder for the screenshots of the documentation; unset: they are looked at and forgotten."""
+SCENE = (0, 110, 960, 640)
+"""x0, y0, x1, y1 of the page that the scene fills, of 1280 x 800."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "room"
+    sample.make("room", folder, views=12)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Training:
+    """ns-train in a process of its own."""
+
+    def __init__(self, scene: Path, out: Path, steps: int, port: int | None, *more: str) -> None:
+        shown = ["--vis", "viewer", "--viewer.websocket-port", str(port)] if port else ["--vis", "tensorboard"]
+        self.log = out.parent / f"{out.name}.log"
+        command = [
+            str(Path(sys.executable).with_name("ns-train")), "lpm-splat", "--data", str(scene), "--output-dir", str(out),
+            "--timestamp", "0", "--max-num-iterations", str(steps), "--viewer.quit-on-train-completion", "True",
+            "--machine.device-type", "cpu", "--pipeline.datamanager.camera-res-scale-factor", "0.5",
+            "--pipeline.model.warmup-length", "50", "--pipeline.model.refine-every", "50", *shown, *more,
+        ]  # fmt: skip
+        self.out, self.port = out, port
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
+
+    @property
+    def folder(self) -> Path:
+        return next(self.out.glob("*/lpm-splat/0"))
+
+    def events(self) -> int:
+        files = list(self.out.glob("*/lpm-splat/0/edits.jsonl"))
+        return len(read(files[0])) if files else 0
+
+    def until(self, condition, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()[-2000:]
+            assert time.monotonic() < end, self.log.read_text()[-2000:]
+            time.sleep(0.1)
+
+    def listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def end(self) -> int:
+        return self.process.wait(600)
+
+
+@pytest.fixture
+def training(scene, tmp_path):
+    """A run that is long enough to be looked at; ended with the test."""
+    run = Training(scene, tmp_path / "out", 20_000, free_port())
+    yield run
+    if run.process.poll() is None:
+        run.process.kill()
+        run.process.wait()
+
+
+def keep(name: str) -> Path | None:
+    return Path(SHOTS) / name if SHOTS else None
+
+
+def part(picture: np.ndarray) -> np.ndarray:
+    x0, y0, x1, y1 = SCENE
+    return picture[y0:y1, x0:x1].astype(int)
+
+
+def near(picture: np.ndarray, color: tuple[int, int, int], within: int = 60) -> int:
+    """Pixels of the scene that are nearly `color`."""
+    return int((np.abs(part(picture) - color).max(-1) < within).sum())
+
+
+def test_a_person_looks_at_a_run(training):
+    """Connect, see the picture change, open every panel, ask for something, leave and come back, be two; then stop."""
+    training.until(training.listening)
+    with Browser(600) as browser:
+        page = browser.open(f"http://127.0.0.1:{training.port}", 1280, 800)
+        page.until("document.body.innerText.includes('Pause Training')")
+        training.until(lambda: training.events() >= 1)
+        page.wait(3)
+        first = page.shoot()
+        assert part(first).std() > 10  # something is drawn
+        training.until(lambda: training.events() >= 6)
+        page.wait(3)
+        later = page.shoot(keep("viewer_zones.png"))
+        assert np.abs(part(later) - part(first)).mean() > 1  # it has trained on
+
+        text = page.text()
+        assert re.search(r"Step: [1-9]", text)
+        assert re.search(r"\d+ zones in the last event", text)
+        assert all(kind in text for kind in ("false-front", "missing", "under-resolved", "no-evidence"))
+
+        page.click("Error")
+        page.until("/view\\s+error/.test(document.body.innerText)")
+        page.click("Colour cameras by error")
+        page.click("Look from there")
+        page.wait(4)
+        page.shoot(keep("viewer_error.png"))
+
+        page.click("Points")
+        page.click("Show edits")
+        page.wait(4)
+        dots = page.shoot(keep("viewer_points.png"))
+        assert near(dots, (30, 190, 70)) > 20  # green: points that were added
+        page.click("Show plots")
+        page.until("document.querySelectorAll('.js-plotly-plot .trace').length > 2", 60)
+        page.shoot(keep("viewer_plots.png"))
+        page.click("Apply")
+        page.until("document.body.innerText.includes('Counts from the next event on.')")
+
+        page.click("Time")
+        page.until("document.body.innerText.includes('stands still')")
+
+        page.click("Pause Training")
+        page.wait(3)
+        paused = training.events()
+        page.wait(4)
+        assert training.events() == paused
+        page.click("Resume Training")
+        training.until(lambda: training.events() > paused)
+
+        other = browser.open(f"http://127.0.0.1:{training.port}", 900, 700)  # two at once
+        other.until("document.body.innerText.includes('Pause Training')")
+        other.wait(3)
+        assert part(other.shoot()).std() > 10
+        assert page.errors() == other.errors() == []
+        other.close()
+        page.close()
+        before = training.events()
+        training.until(lambda: training.events() > before)  # it goes on without anybody
+        back = browser.open(f"http://127.0.0.1:{training.port}", 1280, 800)
+        back.until("document.body.innerText.includes('Pause Training')")
+        back.front()
+        back.wait(4)
+        assert part(back.shoot()).std() > 10
+        assert back.errors() == []
+        training.process.send_signal(signal.SIGINT)
+        training.process.wait(30)
+        assert not training.listening()  # the port is free
+    snapshots = recording.read(training.folder / recording.FOLDER)
+    assert len(snapshots) >= 6
+    assert any(snapshot.means is not None for snapshot in snapshots)
+    assert any(snapshot.psnr is not None for snapshot in snapshots)
+
+
+@pytest.mark.parametrize("name", ["error", "zones", "age"])
+def test_pictures_of_the_dropdown(training, name):
+    """Each can be chosen, and looks unlike rgb and not empty."""
+    training.until(training.listening)
+    with Browser(300) as browser:
+        page = browser.open(f"http://127.0.0.1:{training.port}", 1280, 800)
+        training.until(lambda: training.events() >= 4)
+        page.wait(3)
+        rgb = page.shoot()
+        page.evaluate("[...document.querySelectorAll('input')].find(e => e.value === 'rgb').click()")
+        page.wait(1)
+        page.click(name)
+        page.wait(5)
+        picture = page.shoot(keep(f"viewer_output_{name}.png"))
+        assert np.abs(part(picture) - part(rgb)).mean() > 3
+        assert part(picture).std() > 4
+        assert page.errors() == []
+
+
+def parameters(training: Training) -> dict[str, torch.Tensor]:
+    newest = max(training.folder.glob("nerfstudio_models/*.ckpt"))
+    saved = checkpoint.load(newest)["pipeline"]
+    return {name: value for name, value in saved.items() if "gauss_params" in name}
+
+
+@pytest.mark.parametrize(
+    ("steps", "visits"), [(400, 4), pytest.param(3000, 50, marks=pytest.mark.slow)], ids=["short", "long"]
+)
+def test_looking_changes_nothing(scene, tmp_path, steps, visits):
+    """Clients that come, look at our pictures, and go: the same parameters to the bit as without any."""
+    alone = Training(scene, tmp_path / "alone", steps, None)
+    assert alone.end() == 0, alone.log.read_text()[-2000:]
+    watched = Training(scene, tmp_path / "watched", steps, free_port())
+    watched.until(watched.listening)
+    came = 0
+    with Browser(900) as browser:
+        while came < visits and watched.process.poll() is None:
+            page = browser.open(f"http://127.0.0.1:{watched.port}", 640, 480)
+            page.wait(0.5)
+            page.drag((200, 200), (260, 220), seconds=0.2)
+            came += 1
+            page.close()
+        assert watched.end() == 0, watched.log.read_text()[-2000:]
+    assert came == visits
+    ours, theirs = parameters(alone), parameters(watched)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == 6
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
