@@ -8,6 +8,7 @@ import io
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,16 @@ def stop(server: viser.ViserServer) -> None:
     """Ends a server; its port is free afterwards."""
     inner: Any = server._websock_server
     sockets = getattr(inner, "_ws_server", None)
-    if sockets is None:  # 1.x
+    if sockets is None:  # 1.x; it returns before the port is free
+        address = ("127.0.0.1" if server.get_host() == "0.0.0.0" else server.get_host(), server.get_port())
         server.stop()
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            try:
+                socket.create_connection(address, 1).close()
+            except OSError:
+                return
+            time.sleep(0.02)
         return
     # 0.2.7 closes it from the wrong thread, at some later time, and leaves its event loop running.
     loop = inner._broadcast_buffer.event_loop

@@ -104,7 +104,7 @@ class Desk:
             self.longer = gui.add_slider(
                 "Longer side", 160, max(1920, view.longer), 16, view.longer, hint="Pixels of a picture at rest"
             )
-            self.background = gui.add_dropdown("Background", tuple(BACKGROUNDS), "white")
+            self.background = gui.add_dropdown("Background", tuple(BACKGROUNDS), initial_value="white")
             self.antialiased = gui.add_checkbox(
                 "Antialiased", view.antialiased, hint="Draw as models are that were trained antialiased"
             )
