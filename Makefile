@@ -4,13 +4,14 @@ BIN := .venv/bin
 # Neither tests nor demo may touch the network once the environment stands.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-export test-gpu lint types format clean
+.PHONY: help setup demo test test-slow test-export test-viewer test-gpu lint types format clean
 help:
 	@echo "make setup      the environment in .venv (idempotent)"
 	@echo "make demo       make a sample scene, train on it, evaluate, export a PLY"
 	@echo "make test       lint, types and the test suite (needs no GPU)"
 	@echo "make test-slow  training and rendering on real scenes (LPM_TEST_DATA=folder)"
 	@echo "make test-export  what we write, opened by programs of others (needs Node, npm and Chromium)"
+	@echo "make test-viewer  our pages in headless Chromium (needs Node, npm and Chromium)"
 	@echo "make test-gpu   CPU/CUDA parity (needs an NVIDIA GPU)"
 
 setup:
@@ -20,13 +21,16 @@ demo: setup
 	@$(BIN)/python tools/demo.py
 
 test: setup lint types
-	@$(BIN)/python -m pytest -m "not slow and not gpu and not export"
+	@$(BIN)/python -m pytest -m "not slow and not gpu and not export and not viewer"
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow
 
 test-export: setup
 	@$(BIN)/python -m pytest -m export
+
+test-viewer: setup
+	@$(BIN)/python -m pytest -m "viewer and not slow"
 
 test-gpu: setup
 	@$(BIN)/python -m pytest -m gpu

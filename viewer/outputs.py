@@ -108,7 +108,8 @@ class Outputs:
         local = torch.stack([(x - K[0, 2]) / K[0, 0] * z, (y - K[1, 2]) / K[1, 1] * z, z], -1).reshape(-1, 3)
         world = (local - viewmat[:3, 3]) @ viewmat[:3, :3]
         for zone in self.record.zones:
-            region = Region(zone.view, zone.box, zone.interval)
+            # As much beyond as still counts as the same surface when zones are classified.
+            region = Region(zone.view, zone.box, (0.97 * zone.interval[0], 1.03 * zone.interval[1]))
             inside = region.contains(world, self.views.viewmats[zone.view], self.views.Ks[zone.view])
             color = out.new_tensor(ZONE_COLORS[zone.kind]) / 255
             out = torch.where(inside.reshape(height, width, 1), 0.35 * out + 0.65 * color, out)

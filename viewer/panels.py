@@ -240,7 +240,7 @@ class Panels:
             corners = self.scale * np.array(zone.corners, np.float64).reshape(-1, 8, 3)
             if len(corners) == 0 or not np.isfinite(corners).all():
                 continue
-            thick = 0.012 * float(np.linalg.norm(corners[0, 0] - corners[0, 6]))
+            thick = 0.03 * float(np.linalg.norm(corners[0, 0] - corners[0, 2]))  # as large as the box is near
             vertices, faces = edges_mesh(corners, thick)
             mesh = self.server.scene.add_mesh_simple(
                 f"{ROOT}/zones/{number}", vertices, faces, color=ZONE_COLORS[zone.kind], side="double"

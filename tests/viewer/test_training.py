@@ -51,7 +51,7 @@ class Training:
             str(Path(sys.executable).with_name("ns-train")), "lpm-splat", "--data", str(scene), "--output-dir", str(out),
             "--timestamp", "0", "--max-num-iterations", str(steps), "--viewer.quit-on-train-completion", "True",
             "--machine.device-type", "cpu", "--pipeline.datamanager.camera-res-scale-factor", "0.5",
-            "--pipeline.model.warmup-length", "50", "--pipeline.model.refine-every", "50", *shown, *more,
+            "--steps-per-eval-image", "100", "--pipeline.model.warmup-length", "50", "--pipeline.model.refine-every", "50", *shown, *more,
         ]  # fmt: skip
         self.out, self.port = out, port
         with self.log.open("w") as log:
