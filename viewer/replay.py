@@ -45,6 +45,8 @@ class Page:
         self.lock = threading.Lock()  # viser calls back from several threads
         self.drawn: dict[str, Any] = {}
         self.shown: dict[str, Any] = {}
+        self.state: tuple[int, int, float] | None = None  # event, events whose edits are shown, size of points
+        self.cloud: tuple[int | None, float] = (None, 0.0)
         self.curves = plots(replay)
         self.centre, self.radius = replay.bounds
         server.scene.set_up_direction("+z")
@@ -61,7 +63,7 @@ class Page:
         self.server.gui.configure_theme(control_layout="fixed", control_width="large", show_logo=False)
         self.text = gui.add_markdown("")
         # A slider needs two ends; with one event it stays where it is.
-        self.event = gui.add_slider("Event", 0, max(1, last), 1, 0, disabled=last < 1)
+        self.event = gui.add_slider("Event", 1, max(2, last + 1), 1, 1, disabled=last < 1)
         self.play = gui.add_button("Play", disabled=last < 1)
         self.speed = gui.add_slider("Events a second", 0.5, 10.0, 0.5, 2.0)
         self.last = gui.add_slider("Edits of last", 1, 20, 1, 1, hint="Edits of so many events are shown")
@@ -80,9 +82,8 @@ class Page:
             handle.on_update(lambda _: self.draw())
 
     def _toggle(self) -> None:
-        at_end = self.event.value >= len(self.replay.events) - 1
-        if at_end and not self.playing:
-            self.event.value = 0
+        if self.event.value >= len(self.replay.events) and not self.playing:
+            self.event.value = 1
         self.playing = not self.playing
         self.play.label = "Pause" if self.playing else "Play"
 
@@ -106,23 +107,30 @@ class Page:
     def draw(self) -> None:
         """Shows what the sliders stand at."""
         with self.lock:
-            index = min(int(self.event.value), len(self.replay.events) - 1)
+            index = min(int(self.event.value), len(self.replay.events)) - 1
             last, size = int(self.last.value), 0.006 * self.radius * self.size.value
-            with self.server.atomic():
-                self.text.content = self._text(index)
-                for kind, corners in self.replay.boxes(index).items():
-                    self._put(kind, self._mesh(kind, corners) if len(corners) else None)
-                for name, places in self.replay.recent(index, last).items():
-                    color = paler(EDIT_COLORS[name]) if name == "removed" else EDIT_COLORS[name]
-                    self._put(name, self._dots(name, places, color, 1.5 * size) if len(places) else None)
-                cloud = self.replay.cloud(index)
-                if cloud is None or cloud.means is None:
-                    self._put("points", None)
-                else:
-                    colors = GRAY if cloud.colors is None else cloud.colors
-                    self._put("points", self._dots("points", cloud.means, colors, size))
-                mark(self.curves, self.replay.events[index].step)
-                self.plot.figure = self.curves
+            if self.state == (index, last, size):  # a slider that is dragged calls faster than this draws
+                return
+            self.state = index, last, size
+            # Not server.atomic(): in viser 0.2.7 two threads that use it can lock each other out for good.
+            self.text.content = self._text(index)
+            for kind, corners in self.replay.boxes(index).items():
+                self._put(kind, self._mesh(kind, corners) if len(corners) else None)
+            for name, places in self.replay.recent(index, last).items():
+                color = paler(EDIT_COLORS[name]) if name == "removed" else EDIT_COLORS[name]
+                self._put(name, self._dots(name, places, color, 1.5 * size) if len(places) else None)
+            self._draw_cloud(index, size)
+            mark(self.curves, self.replay.events[index].step)
+            self.plot.figure = self.curves
+
+    def _draw_cloud(self, index: int, size: float) -> None:
+        cloud = self.replay.cloud(index)
+        if cloud is None or cloud.means is None:
+            self._put("points", None)
+        elif self.cloud != (cloud.step, size) or "points" not in self.drawn:  # most events share it, and it is large
+            colors = GRAY if cloud.colors is None else cloud.colors
+            self._put("points", self._dots("points", cloud.means, colors, size))
+        self.cloud = None if cloud is None else cloud.step, size
 
     def _put(self, name: str, handle: Any) -> None:
         if handle is None and name in self.drawn:
@@ -149,7 +157,7 @@ class Page:
         while not done.wait(1 / self.speed.value if self.playing else 0.1):
             if not self.playing:
                 continue
-            if self.event.value < len(self.replay.events) - 1:
+            if self.event.value < len(self.replay.events):
                 self.event.value = self.event.value + 1
             else:
                 self._toggle()
