@@ -106,8 +106,8 @@ def find_zones(
         high = torch.where(swept, sweep.interval[mine, 1], by_feature[1]) * 1.01
         known = torch.isfinite(low) & torch.isfinite(high)
         width, height = zones.size
-        at = (row * seen.depth.shape[0] // height, column * seen.depth.shape[1] // width)
-        kind = classify(torch.stack([low, high], 1), known, seen.depth[at], seen.alpha[at])
+        drawn = (row * seen.depth.shape[0] // height, column * seen.depth.shape[1] // width)
+        kind = classify(torch.stack([low, high], 1), known, seen.depth[drawn], seen.alpha[drawn])
         zones.kind[cell] = kind
         known = kind != NO_EVIDENCE
         middle = torch.where(swept, sweep.depth[mine], (low + high) / 2)

@@ -24,6 +24,7 @@ from lpm.correspond import Views
 from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
+from lpm.pipeline import LpmPipeline
 from lpm.runs import find_checkpoint
 from lpm.watch import TRAIN_SHARE, Watch
 
@@ -115,7 +116,7 @@ class LpmTrainer(Trainer):
         strategy.notices.say, strategy.seed = CONSOLE.print, self.config.machine.seed
         strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")
         self.watch = Watch(self.base_dir, self.model)
-        self.pipeline.held_out = self.watch.held_out
+        cast(LpmPipeline, self.pipeline).held_out = self.watch.held_out
 
     def _init_viewer_state(self) -> None:
         super()._init_viewer_state()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -151,11 +152,17 @@ class Panels:
     # -- what a person does ------------------------------------------------------------------------------------------
 
     def jump(self, client: Any, view: int) -> None:
-        """Puts a client's camera where a training view was taken, just before the picture of the photo that is there."""
+        """Puts a client's camera where a training view was taken, just in front of the small photo that is there."""
         position, wxyz = self._pose(view)
         position = position + AHEAD * self.scale * self.views.viewmats[view, 2, :3].cpu().double().numpy()
         with client.atomic():
             client.camera.position, client.camera.wxyz = position, wxyz
+
+    def _clicked(self, name: str, _: Any) -> None:
+        self.zone.value = name
+
+    def _jump_of(self, view: int, event: Any) -> None:
+        self.jump(event.client, view)
 
     def _welcome(self, client: Any) -> None:
         """A page begins where the first photo was taken: there is something to see from there in any scene."""
@@ -245,7 +252,7 @@ class Panels:
             mesh = self.server.scene.add_mesh_simple(
                 f"{ROOT}/zones/{number}", vertices, faces, color=ZONE_COLORS[zone.kind], side="double"
             )
-            mesh.on_click(lambda _, name=name: setattr(self.zone, "value", name))
+            mesh.on_click(partial(self._clicked, name))
             self._nodes["zones"].append(mesh)
 
     def _say_zone(self) -> None:
@@ -325,7 +332,7 @@ class Panels:
                 aspect=width / height, scale=0.12 * self.scale / 10, color=heat(error / most), wxyz=wxyz,
                 position=position,
             )  # fmt: skip
-            frustum.on_click(lambda event, v=v: self.jump(event.client, v))
+            frustum.on_click(partial(self._jump_of, v))
             self._nodes["cameras"].append(frustum)
 
 

@@ -241,8 +241,8 @@ class LpmStrategy(Strategy):
             gone = (opacity < self.prune_opacity) & rested
             if self.clearance > 0:
                 centres = centres_of(self.surroundings.views.viewmats)
-                places = (edit.params[name] for name in ("means", "quats", "scales"))
-                gone |= around_cameras(*places, centres, self.clearance) & ~untouched
+                p = edit.params
+                gone |= around_cameras(p["means"], p["quats"], p["scales"], centres, self.clearance) & ~untouched
             more = round(self.recycle * len(gone)) - int(gone.sum()) if bool((score > 0).any()) else 0
             known = state["looks"] > 0.5
             painted = torch.where(known, state["painted"] / state["looks"].clamp_min(1e-6), torch.inf)

@@ -44,15 +44,16 @@ def free_port() -> int:
 class Training:
     """ns-train in a process of its own."""
 
-    def __init__(self, scene: Path, out: Path, steps: int, port: int | None, *more: str) -> None:
-        shown = ["--vis", "viewer", "--viewer.websocket-port", str(port)] if port else ["--vis", "tensorboard"]
+    def __init__(self, scene: Path, out: Path, steps: int, port: int | None) -> None:
         self.log = out.parent / f"{out.name}.log"
-        command = [
-            str(Path(sys.executable).with_name("ns-train")), "lpm-splat", "--data", str(scene), "--output-dir", str(out),
-            "--timestamp", "0", "--max-num-iterations", str(steps), "--viewer.quit-on-train-completion", "True",
-            "--machine.device-type", "cpu", "--pipeline.datamanager.camera-res-scale-factor", "0.5",
-            "--steps-per-eval-image", "100", "--pipeline.model.warmup-length", "50", "--pipeline.model.refine-every", "50", *shown, *more,
-        ]  # fmt: skip
+        options = {
+            "data": scene, "output-dir": out, "timestamp": 0, "max-num-iterations": steps, "steps-per-eval-image": 100,
+            "viewer.quit-on-train-completion": True, "machine.device-type": "cpu",
+            "pipeline.datamanager.camera-res-scale-factor": 0.5, "pipeline.model.warmup-length": 50,
+            "pipeline.model.refine-every": 50, "vis": "viewer" if port else "tensorboard",
+        } | ({"viewer.websocket-port": port} if port else {})  # fmt: skip
+        told = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        command = [str(Path(sys.executable).with_name("ns-train")), "lpm-splat", *told]
         self.out, self.port = out, port
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
