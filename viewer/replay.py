@@ -65,6 +65,7 @@ class Page:
         # A slider needs two ends; with one event it stays where it is.
         self.event = gui.add_slider("Event", 1, max(2, last + 1), 1, 1, disabled=last < 1)
         self.play = gui.add_button("Play", disabled=last < 1)
+        self.pause = gui.add_button("Pause", visible=False)  # a button of viser 0.2.7 keeps its label
         self.speed = gui.add_slider("Events a second", 0.5, 10.0, 0.5, 2.0)
         self.last = gui.add_slider("Edits of last", 1, 20, 1, 1, hint="Edits of so many events are shown")
         with gui.add_folder("Show"):
@@ -76,16 +77,20 @@ class Page:
             mark(self.curves, self.replay.events[0].step)
             # viser's aspect is height over width, whatever it says.
             self.plot = gui.add_plotly(self.curves, aspect=0.45 * len(self.curves.layout.annotations) + 0.1)
-        self.playing = False
-        self.play.on_click(lambda _: self._toggle())
+        self.play.on_click(lambda _: self._play(True))
+        self.pause.on_click(lambda _: self._play(False))
         for handle in (self.event, self.last, self.size):
             handle.on_update(lambda _: self.draw())
 
-    def _toggle(self) -> None:
-        if self.event.value >= len(self.replay.events) and not self.playing:
+    @property
+    def playing(self) -> bool:
+        """Whether it goes on by itself."""
+        return self.pause.visible
+
+    def _play(self, on: bool) -> None:
+        if on and self.event.value >= len(self.replay.events):
             self.event.value = 1
-        self.playing = not self.playing
-        self.play.label = "Pause" if self.playing else "Play"
+        self.play.visible, self.pause.visible = not on, on
 
     def _show(self, name: str) -> None:
         with self.lock:
@@ -160,7 +165,7 @@ class Page:
             if self.event.value < len(self.replay.events):
                 self.event.value = self.event.value + 1
             else:
-                self._toggle()
+                self._play(False)
 
 
 def replay(

@@ -333,10 +333,10 @@ def test_the_slider_draws_an_event(served):
 
 def test_playing_ends_at_the_last_event_and_starts_over(served):
     served.speed.value = 10.0
-    served._toggle()
-    assert served.play.label == "Pause"
+    served._play(True)
+    assert served.playing
     until(lambda: "event 4 of 4" in served.text.content)
-    until(lambda: served.play.label == "Play")
-    served._toggle()
+    until(lambda: not served.playing)
+    served._play(True)
     assert served.event.value == 1
     until(lambda: "event 4 of 4" in served.text.content)
