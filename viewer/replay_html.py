@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lpm.viewer.replay_data import EDITS, Replay, css, plots, safe_json
 
 MOST_BYTES = 15_000_000
 """Size of a file, plotly's 5 MB included. Points are thinned for it first, then events are left out."""
+MOST_CLOUDS = 20
+"""Clouds of all points in a file; each is shown until the next."""
 
 STYLE = """
 body { font: 14px sans-serif; margin: 0; color: #222; background: #fff; }
@@ -105,9 +108,17 @@ def _encoded(values: np.ndarray, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
 
 
+def _fewer_clouds(replay: Replay) -> Replay:
+    steps = [s.step for s in replay.snapshots if s.means is not None]
+    kept = {*steps[:: -(-len(steps) // MOST_CLOUDS) or 1], *steps[-1:]}
+    rest = [s if s.step in kept else dataclasses.replace(s, means=None, colors=None) for s in replay.snapshots]
+    return dataclasses.replace(replay, snapshots=rest)
+
+
 def _events(replay: Replay, limit: int, every: int, progress=bar) -> dict[str, Any]:
     """Events and clouds as the page's script reads them: every `every`-th, with at most `limit` points of an edit."""
     events, clouds, numbers = [], [], {}
+    replay = _fewer_clouds(replay)
     chosen = range(len(replay.events))[::-1][::every][::-1]  # the last one is always there
     for i in progress(chosen, "writing"):
         cloud = replay.cloud(i)
@@ -138,7 +149,7 @@ def _traces() -> list[dict[str, Any]]:
     ]
     edits = [
         {**empty, "name": name, "mode": "markers",
-         "marker": {"color": css(EDIT_COLORS[name]), "size": 3, "opacity": 0.4 if name == "removed" else 0.9,
+         "marker": {"color": css(EDIT_COLORS[name]), "size": 4, "opacity": 0.4 if name == "removed" else 0.9,
                     "line": {"width": 0}}}
         for name in EDITS
     ]  # fmt: skip

@@ -213,6 +213,14 @@ def test_the_html_holds_all_events(tmp_path):
     assert len(data["clouds"]) == 3
 
 
+def test_of_many_clouds_the_html_holds_some_and_the_last(tmp_path):
+    text = page(load(make_run(tmp_path, 90, points=3))).decode().replace(get_plotlyjs(), "")  # 45 clouds
+    data, _ = json.JSONDecoder().raw_decode(text[text.index("const DATA = ") + len("const DATA = ") :])
+    assert len(data["clouds"]) == 16
+    assert data["events"][0]["cloud"] == 0
+    assert data["events"][-1]["cloud"] == 15
+
+
 def test_a_long_run_makes_a_file_no_larger_than_asked_for(tmp_path, capsys):
     replay = load(make_run(tmp_path / "run", 40, points=1500))
     out, most = tmp_path / "replay.html", len(get_plotlyjs().encode()) + 600_000
