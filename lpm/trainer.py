@@ -15,6 +15,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer import Viewer
 
@@ -170,6 +171,14 @@ class LpmTrainer(Trainer):
             super().train()
         finally:
             self.config.max_num_iterations = total
+
+    def eval_iteration(self, step: int) -> None:
+        """The host's, which measures nothing where only the viewer is on; ours shows the held-out PSNR, too."""
+        super().eval_iteration(step)
+        config = self.config
+        writes = config.is_wandb_enabled() or config.is_tensorboard_enabled() or config.is_comet_enabled()
+        if not writes and self.watch is not None and step_check(step, config.steps_per_eval_image):
+            self.pipeline.get_eval_image_metrics_and_images(step)
 
     def _announce(self, remaining: int) -> None:
         data, model = self.data, self.model

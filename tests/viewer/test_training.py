@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ class Training:
         command = [str(Path(sys.executable).with_name("ns-train")), "lpm-splat", *told]
         self.out, self.port = out, port
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
+            # A shell's background job ignores Ctrl-C, and so would its children.
+            heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=heed)
 
     @property
     def folder(self) -> Path:
