@@ -10,6 +10,8 @@ from typing import Any
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from lpm.viewer.compat import confine
+
 
 @dataclass
 class LpmPipelineConfig(VanillaPipelineConfig):
@@ -23,6 +25,10 @@ class LpmPipeline(VanillaPipeline):
 
     held_out: Callable[[float], None] | None = None
     """Called with the PSNR (dB) of a held-out image, or of all of them, whenever it is measured."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        confine()  # before ns-train, ns-viewer or any other of the host's commands opens a page
+        super().__init__(*args, **kwargs)
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Metrics and pictures of one held-out image."""

@@ -27,6 +27,7 @@ from lpm.datamanager import LpmDatamanager
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.pipeline import LpmPipeline
 from lpm.runs import find_checkpoint
+from lpm.viewer import compat
 from lpm.watch import TRAIN_SHARE, Watch
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
@@ -129,10 +130,12 @@ class LpmTrainer(Trainer):
             viewer.update_camera_poses = lambda: None  # they are where they were; the host sends them at every picture
 
     def shutdown(self) -> None:
-        """Ends training and viewer."""
+        """Ends training and viewer; its port is free afterwards."""
+        self.stop_training = True
         if self.watch is not None:
             self.watch.stop()
-        super().shutdown()
+        if isinstance(self.viewer_state, Viewer):
+            compat.stop(self.viewer_state.viser_server)
 
     def _remove_empty_run(self) -> None:
         if any(self.base_dir.rglob("*.ckpt")):

@@ -9,7 +9,6 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +58,23 @@ class _Pages:
         return self.front if path == self.front.path else path
 
 
-@contextlib.contextmanager
-def confined() -> Iterator[None]:
-    """Servers made in the body serve files of viser's page only, and the page reports to nobody."""
+def confine() -> None:
+    """From now on viser's servers in this process, nerfstudio's too, serve files of viser's page only.
+
+    And the page reports to nobody.
+    """
     usual: Any = viser.infra.WebsockServer
+    if getattr(usual, "confined", False):
+        return
 
     class Confined(usual):
+        confined = True
+
         def start(self) -> None:
             self._http_server_root: Any = _Pages(self._http_server_root)
             super().start()
 
     viser.infra.WebsockServer = Confined  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        viser.infra.WebsockServer = usual  # type: ignore[misc]
 
 
 def serve(host: str, port: int, label: str) -> viser.ViserServer:
@@ -89,8 +90,9 @@ def serve(host: str, port: int, label: str) -> viser.ViserServer:
             port = probe.getsockname()[1]  # 0 asks for any
         except OSError as error:
             fail("--port", f"{port} on {host} ({error.strerror})", "a free port", "give another with --port")
+    confine()
     # It prints a table of its own, with names of no use here.
-    with confined(), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, label=label, verbose=False)
     here = "localhost" if host in ("0.0.0.0", "::") else host
     print(f"{label} at http://{here}:{server.get_port()}", flush=True)
@@ -119,20 +121,18 @@ def notify(client: Any, title: str, body: str) -> None:
 
 def move_camera(client: Any, position: Any, wxyz: Any, up: Any, distance: float, fov: float) -> None:
     """Puts the camera of one client somewhere; it orbits around what is `distance` ahead, about `up` [3]."""
-    camera = client.camera
+    right, down, ahead = viser.transforms.SO3(np.asarray(wxyz, np.float64)).as_matrix().T
+    # As near to `up` as gives this rotation: a camera that is held askew tilts what the orbit goes around.
+    upright = up - (up @ right) * right
+    if upright @ -down < 0.05:
+        upright = -down
+    place = np.asarray(position, np.float64)
+    # viser could be told wxyz, but it then reads the place from what the page last said, which may be of before.
     with client.atomic():
-        camera.up_direction = np.asarray(up, np.float64)
-        camera.position = np.asarray(position, np.float64)
-        # viser keeps the distance when it is told a rotation, so this sets it; the direction comes with the rotation.
-        ahead = rotated(wxyz)[:, 2]
-        camera.look_at = np.asarray(position, np.float64) + distance * ahead
-        camera.wxyz = np.asarray(wxyz, np.float64)
-        camera.fov = fov
-
-
-def rotated(wxyz: Any) -> np.ndarray:
-    """The rotation matrix [3, 3] of a quaternion wxyz."""
-    return viser.transforms.SO3(np.asarray(wxyz, np.float64)).as_matrix()
+        client.camera.up_direction = upright
+        client.camera.position = place
+        client.camera.look_at = place + distance * ahead
+        client.camera.fov = fov
 
 
 def send_file(client: Any, name: str, content: bytes) -> None:

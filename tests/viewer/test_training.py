@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -94,6 +95,18 @@ def training(scene, tmp_path):
         run.process.wait()
 
 
+def get(port: int, path: str) -> str:
+    """What a server says to GET `path`, which no client library has put in order."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        connection.settimeout(3)
+        said = b""
+        with contextlib.suppress(TimeoutError):
+            while more := connection.recv(65536):
+                said += more
+    return said.decode(errors="replace")
+
+
 def keep(name: str) -> Path | None:
     return Path(SHOTS) / name if SHOTS else None
 
@@ -145,6 +158,10 @@ def test_a_person_looks_at_a_run(training):
         page.shoot(keep("viewer_plots.png"))
         page.click("Apply")
         page.until("document.body.innerText.includes('Counts from the next event on.')")
+
+        for path in ("/../../../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd"):
+            assert "root:" not in get(training.port, path)
+        assert "<html" in get(training.port, "/")
 
         page.click("Time")
         page.until("document.body.innerText.includes('stands still')")
