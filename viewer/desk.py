@@ -51,25 +51,29 @@ class Desk:
             tuple(camera.position.tolist()), tuple(camera.wxyz.tolist()), float(camera.fov), float(camera.aspect)
         )  # type: ignore[arg-type]
 
-    def wish(self) -> Wish:
-        """What the page shall show now."""
+    def wish(self, eye: Eye | None = None) -> Wish:
+        """What the page shall show now, or from `eye`."""
         moment = float(self.time.value) if self.time is not None else 0.0
         return Wish(
-            self.eye(), int(self.longer.value), moment, self.antialiased.value, BACKGROUNDS[self.background.value]
-        )
+            eye or self.eye(), int(self.longer.value), moment, self.antialiased.value,
+            BACKGROUNDS[self.background.value],
+        )  # fmt: skip
 
     def look(self) -> None:
         """Draws what the page looks at, unless it is gone."""
         if not self.done.is_set():
-            self.painter.ask(self.wish())
-            self._clear_the_way()
+            wish = self.wish()
+            self.painter.ask(wish)
+            self._clear_the_way(wish.eye)
 
     def go(self, eye: Eye, distance: float) -> None:
         """Moves the camera there; it then turns around what is `distance` ahead."""
         if self.done.is_set() or not eye.usable():
             return
-        compat.move_camera(self.client, eye.position, eye.wxyz, self.view.up.tolist(), distance, eye.fov)
-        self.look()
+        compat.move_camera(self.client, eye.position, eye.wxyz, self.view.up.double().numpy(), distance, eye.fov)
+        # Not from eye(), which follows when the page has answered.
+        self.painter.ask(self.wish(replace(eye, aspect=float(self.client.camera.aspect))))
+        self._clear_the_way(eye)
 
     def _show(self, picture: np.ndarray, moving: bool) -> None:
         if not self.done.is_set():
@@ -249,7 +253,7 @@ class Desk:
         with gui.add_folder("Photos"):
             self.named = gui.add_markdown(view.photo_note or f"{len(view.photos)} photos; click one to go there.")
             self.photos_on = gui.add_checkbox("Show photos", True)
-            self.photos_on.on_update(lambda _: self._clear_the_way())
+            self.photos_on.on_update(lambda _: self._clear_the_way(self.eye()))
             gui.add_button("Next photo").on_click(lambda _: self.jump(self.photo + 1))
             gui.add_button("Previous photo").on_click(lambda _: self.jump(self.photo - 1))
         for i, photo in enumerate(view.photos):
@@ -261,11 +265,11 @@ class Desk:
             handle.on_click(lambda _, i=i: self.jump(i))
             self.frustums.append(handle)
 
-    def _clear_the_way(self) -> None:
+    def _clear_the_way(self, eye: Eye) -> None:
         """Hides photos that stand right before the eye; one that the camera has gone to would fill the page."""
         if not self.frustums:
             return
-        apart = np.linalg.norm(self.view.places - np.array(self.eye().position), axis=1)
+        apart = np.linalg.norm(self.view.places - np.array(eye.position), axis=1)
         for handle, far in zip(self.frustums, (apart > 5 * self.view.frustum).tolist(), strict=True):
             visible = far and bool(self.photos_on.value)
             if handle.visible != visible:

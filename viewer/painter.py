@@ -48,6 +48,7 @@ class Painter(threading.Thread):
         self._wish: Wish | None = None
         self._number = 0  # of the newest wish
         self._asked = 0.0  # when it came
+        self._full = 0  # number of the wish last drawn in full
         self._done = False
 
     def ask(self, wish: Wish) -> None:
@@ -72,6 +73,11 @@ class Painter(threading.Thread):
         """The newest one."""
         return self._wish
 
+    @property
+    def idle(self) -> bool:
+        """Whether the newest wish is drawn in full."""
+        return self._wish is not None and self._full == self._number
+
     def end(self) -> None:
         """Lets the thread end; returns at once, since viser calls from where it must not wait."""
         with self._changed:
@@ -80,10 +86,10 @@ class Painter(threading.Thread):
 
     def run(self) -> None:
         """The thread's work."""
-        small, full = 0, 0  # numbers of the wishes last drawn small and in full
+        small = 0  # number of the wish last drawn small
         while True:
             with self._changed:
-                while not self._done and self._number == full:
+                while not self._done and self._number == self._full:
                     self._changed.wait()
                 if not self._done and small == self._number:
                     # Drawn small already: in full once nothing new has come for a while.
@@ -103,7 +109,7 @@ class Painter(threading.Thread):
             if moving:
                 small = number
             elif self._number == number:
-                full = number
+                self._full = number
 
     def _paint(self, wish: Wish, number: int, moving: bool) -> None:
         width, height = size_of(wish.eye.aspect, wish.longer)

@@ -52,10 +52,10 @@ def opened(browser, view, size=(WIDE, HIGH)):
 
 
 def at_rest(desk):
-    """Whether the newest view is drawn in full."""
-    wish, count = desk.painter.wish, desk.painter.drawn
+    """Whether the newest view is drawn in full, and the page has nothing more to say."""
+    drawn, idle = desk.painter.drawn, desk.painter.idle
     time.sleep(0.5)
-    return wish is not None and (wish, count) == (desk.painter.wish, desk.painter.drawn)
+    return idle and desk.painter.idle and drawn == desk.painter.drawn
 
 
 def until(done, seconds=30.0):
@@ -194,8 +194,8 @@ def test_paths_screenshots_and_videos(browser, page_of, tmp_path):
     desk.seconds.value = 1.0
     desk.go(*view.frame_eye(1.5))
     page.click("Play path")
-    until(lambda: not desk.playing.is_set())
-    assert np.allclose(desk.eye().position, view.path[-1].position, atol=1e-3)
+    until(desk.playing.is_set)
+    until(lambda: not desk.playing.is_set() and at_rest(desk))
     assert np.allclose(desk.eye().c2w, view.path[-1].c2w, atol=1e-3)
     page.click("Save path")
     saved = browser.downloaded(".json")
