@@ -98,7 +98,8 @@ class Page:
                 self.drawn[name].visible = self.shown[name].value
 
     def _text(self, index: int) -> str:
-        event, kinds = self.replay.events[index], [zone.kind for zone in self.replay.events[index].zones]
+        event = self.replay.events[index]
+        kinds: list[str] = [zone.kind for zone in event.zones]
         placeless = sum(not zone.corners for zone in event.zones)
         zones = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ZONE_COLORS if kind in kinds) or "none"
         added = event.cloned + event.split + event.inserted
@@ -146,13 +147,13 @@ class Page:
     def _mesh(self, kind: str, corners: np.ndarray) -> Any:
         # Bars as thick as the box is near, so that those far away can be seen, too.
         edge = np.linalg.norm(corners[:, [1, 2, 3, 0]] - corners[:, :4], axis=-1).mean(1)
-        vertices, faces = edges_mesh(corners, np.maximum(0.03 * edge, 0.002 * self.radius))
+        vertices, faces = edges_mesh(corners, np.maximum(0.03 * edge, 0.005 * self.radius))
         return self.server.scene.add_mesh_simple(
             f"/zones/{kind}", vertices, faces, color=ZONE_COLORS[kind], side="double", flat_shading=True,
             visible=self.shown[kind].value,
         )  # fmt: skip
 
-    def _dots(self, name: str, places: np.ndarray, colors: Any, size: float) -> Any:
+    def _dots(self, name: str, places: Any, colors: Any, size: float) -> Any:
         return self.server.scene.add_point_cloud(
             f"/{name}", places, colors, point_size=size, point_shape="circle", visible=self.shown[name].value
         )

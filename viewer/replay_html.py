@@ -117,12 +117,14 @@ def _fewer_clouds(replay: Replay) -> Replay:
 
 def _events(replay: Replay, limit: int, every: int, progress=bar) -> dict[str, Any]:
     """Events and clouds as the page's script reads them: every `every`-th, with at most `limit` points of an edit."""
-    events, clouds, numbers = [], [], {}
+    events: list[dict[str, Any]] = []
+    clouds: list[dict[str, Any]] = []
+    numbers: dict[int, int] = {}
     replay = _fewer_clouds(replay)
     chosen = range(len(replay.events))[::-1][::every][::-1]  # the last one is always there
     for i in progress(chosen, "writing"):
         cloud = replay.cloud(i)
-        if cloud is not None and cloud.step not in numbers:
+        if cloud is not None and cloud.means is not None and cloud.step not in numbers:
             numbers[cloud.step] = len(clouds)
             most = CLOUD_LIMIT * limit // LIMIT
             colors = None if cloud.colors is None else thin(cloud.colors, most)
