@@ -155,8 +155,7 @@ class Panels:
         """Puts a client's camera where a training view was taken, just in front of the small photo that is there."""
         position, wxyz = self._pose(view)
         position = position + AHEAD * self.scale * self.views.viewmats[view, 2, :3].cpu().double().numpy()
-        with client.atomic():
-            client.camera.position, client.camera.wxyz = position, wxyz
+        client.camera.position, client.camera.wxyz = position, wxyz
 
     def _clicked(self, name: str, _: Any) -> None:
         self.zone.value = name
@@ -208,7 +207,7 @@ class Panels:
     def draw(self) -> None:
         """Brings the page up to date."""
         errors = self.errors()  # waits for the training step; before the page is held
-        with self._lock, self.server.atomic():
+        with self._lock:  # not server.atomic(): in viser 0.2.7 two threads that use it can lock each other out for good
             self._draw_zones()
             self._draw_edits()
             self._draw_errors(errors)
@@ -311,7 +310,8 @@ class Panels:
                 figure = plots(self.replay, "plotly_dark")
                 if self.plot is None:  # at first use: the page is then sent 3 MB of plotly
                     with self._plot_place:
-                        self.plot = self.server.gui.add_plotly(figure, aspect=1.6)
+                        below = self.show_plots.order + 0.5
+                        self.plot = self.server.gui.add_plotly(figure, aspect=1.6, order=below)
                 self.plot.figure = figure
 
     def _draw_errors(self, errors: dict[int, float]) -> None:
