@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from lpm import gaussians, records
 from lpm.model import LpmModel, world_to_camera
 from lpm.viewer import recording
 from lpm.viewer.outputs import NAMES, Outputs
-from lpm.viewer.panels import Panels, mean_errors
+from lpm.viewer.panels import Panels
 
 CLOUDS = 12
 """About so many events of a run are recorded with all points; the others with what they changed."""
@@ -33,7 +34,7 @@ class Watch:
         self.folder, self.model, self.strategy = folder, model, cast(Any, model.strategy)
         self.panels: Panels | None = None
         self.outputs: Outputs | None = None
-        self._changes: records.Changes | None = None
+        self._snapshot: recording.Snapshot | None = None
         self._events = 0
         self._psnr: float | None = None
         plan = model.schedule
@@ -41,7 +42,9 @@ class Watch:
         self.strategy.on_event, self.strategy.on_changes = self._on_event, self._on_changes
 
     def show(self, viewer: Viewer, lock: threading.Lock) -> None:
-        """Adds our pictures and panels to nerfstudio's viewer."""
+        """Adds our pictures and panels to nerfstudio's viewer, for a strategy that takes requests."""
+        if not hasattr(self.strategy, "requests"):
+            return
         views, maps = self.strategy.surroundings.views, self.strategy.maps
         self.outputs = Outputs(views, maps, self.model.config.rasterize_mode, getattr(self.strategy, "flat", False))
         panel = viewer.control_panel
@@ -52,7 +55,7 @@ class Watch:
 
         def errors() -> dict[int, float]:
             with lock:
-                return mean_errors(maps.maps)
+                return {view: maps.mean(view) for view in sorted(maps.maps)}
 
         self.model.viewer_outputs = extra
         self.panels = Panels(
@@ -63,8 +66,6 @@ class Watch:
     def held_out(self, psnr: float) -> None:
         """Takes the PSNR (dB) of held-out photos; it goes with the next event."""
         self._psnr = psnr
-        if self.panels is not None:
-            self.panels.held_out(psnr)
 
     def stop(self) -> None:
         """Ends the panels."""
@@ -72,31 +73,29 @@ class Watch:
             self.panels.stop()
 
     def _on_changes(self, changes: records.Changes) -> None:
-        self._changes = changes
-        if self.panels is not None:
-            self.panels.on_changes(changes)
+        places = (recording.thin(part, recording.LIMIT) for part in (changes.added, changes.removed, changes.reset))
+        self._snapshot = recording.Snapshot(changes.step, *places, psnr=self._psnr)
+        self._psnr = None
 
     def _on_event(self, record: records.EditRecord) -> None:
         records.append(self.folder / "edits.jsonl", record)
         CONSOLE.log(record.line())
         for name in ("split", "inserted", "pruned", "reset", "points", "seconds"):
             writer.put_scalar(name=f"Point management/{name}", scalar=getattr(record, name), step=record.step)
-        self._record(record.step)
         if self.outputs is not None:
             self.outputs.record = record
-        if self.panels is not None:
-            self.panels.on_event(record)
-
-    def _record(self, step: int) -> None:
-        changes, self._changes = self._changes, None
-        if changes is None:
+        if self._snapshot is None:  # a strategy that does not tell where
             return
-        snapshot = recording.Snapshot(step, changes.added, changes.removed, changes.reset, psnr=self._psnr)
+        if self.panels is not None:
+            self.panels.on_event(record, self._snapshot)
+        self._record(replace(self._snapshot))
+
+    def _record(self, snapshot: recording.Snapshot) -> None:
         if self._events % self._cloud_every == 0:
             color = self.model.gauss_params["features_dc"].detach()
             rgb = gaussians.sh0_to_rgb(color) if self.model.config.sh_degree > 0 else torch.sigmoid(color)
             snapshot.means, snapshot.colors = self.model.means.detach(), (rgb.clamp(0, 1) * 255).byte()
-        self._events, self._psnr = self._events + 1, None
+        self._events += 1
         try:
             recording.write(self.folder / recording.FOLDER, snapshot)
         except OSError as error:  # a replay with a gap is no reason to end a run

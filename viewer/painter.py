@@ -120,7 +120,6 @@ class Painter(threading.Thread):
             strips = self.pace.strips(pixels, height)
         start = time.monotonic()
         # A small picture is finished, however stale: one that comes late beats none at all while the camera moves.
-        # A small picture is finished, however stale: one that comes late beats none at all while the camera moves.
         picture = self.draw(wish, width, height, strips, lambda: self._done or (not moving and self._number != number))
         if picture is None:
             return

@@ -1,13 +1,14 @@
 """Panels in the viewer of a run that is training: why points are added, removed and reset, and a hand in it.
 
-The training thread only hands over what happened (`on_event`, `on_changes`, `held_out`); a thread of the panels draws
-it, once a second at most and only while somebody is connected. What a person asks for goes into lpm.requests.Requests
-and counts from the next event on.
+The training thread only hands over what happened (`on_event`); a thread of the panels draws it, once a second at most
+and only while somebody is connected. What a person asks for goes into lpm.requests.Requests and counts from the next
+event on.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,13 +16,12 @@ from typing import Any
 import numpy as np
 import viser
 import viser.transforms as vtf
-from torch import Tensor
 
 from lpm.checks import LpmError
-from lpm.records import Changes, EditRecord, ZoneRecord
+from lpm.records import EditRecord, ZoneRecord
 from lpm.requests import SETTINGS, Region, Requests
 from lpm.viewer.boxes import EDIT_COLORS, ZONE_COLORS, edges_mesh
-from lpm.viewer.recording import LIMIT, Snapshot, thin
+from lpm.viewer.recording import Snapshot
 from lpm.viewer.replay_data import Replay, plots
 from lpm.views import Views
 
@@ -61,7 +61,6 @@ class Panels:
         self.scale, self.rerender = scale, rerender
         self.replay = Replay("training", [], [])
         self.chosen: ZoneRecord | None = None
-        self._psnr: float | None = None
         self._nodes: dict[str, list[Any]] = {"zones": [], "edits": [], "cameras": []}
         self._drawn: dict[str, Any] = {}
         self._news = threading.Event()
@@ -82,20 +81,11 @@ class Panels:
 
     # -- what the training thread tells ------------------------------------------------------------------------------
 
-    def on_event(self, record: EditRecord) -> None:
-        """Takes an event's record."""
+    def on_event(self, record: EditRecord, snapshot: Snapshot) -> None:
+        """Takes an event's record and the places of its edits, on the CPU."""
+        self.replay.snapshots.append(snapshot)
         self.replay.events.append(record)
         self._news.set()
-
-    def on_changes(self, changes: Changes) -> None:
-        """Takes the places of an event's edits; called before on_event."""
-        added, removed, reset = (thin(getattr(changes, name), LIMIT) for name in ("added", "removed", "reset"))
-        self.replay.snapshots.append(Snapshot(changes.step, added, removed, reset, psnr=self._psnr))
-        self._psnr = None
-
-    def held_out(self, psnr: float) -> None:
-        """Takes the PSNR (dB) of held-out photos; it is shown at the next event."""
-        self._psnr = psnr
 
     def stop(self) -> None:
         """Ends the drawing thread."""
@@ -202,7 +192,7 @@ class Panels:
                 return
             if self.server.get_clients():
                 self.draw()
-            threading.Event().wait(1.0)
+            time.sleep(1.0)
 
     def draw(self) -> None:
         """Brings the page up to date."""
@@ -329,13 +319,8 @@ class Panels:
             position, wxyz = self._pose(v)
             frustum = self.server.scene.add_camera_frustum(
                 f"{ROOT}/cameras/{v}", fov=2 * float(np.arctan(height / 2 / float(self.views.Ks[v, 1, 1]))),
-                aspect=width / height, scale=0.12 * self.scale / 10, color=heat(error / most), wxyz=wxyz,
+                aspect=width / height, scale=0.012 * self.scale, color=heat(error / most), wxyz=wxyz,
                 position=position,
             )  # fmt: skip
             frustum.on_click(partial(self._jump_of, v))
             self._nodes["cameras"].append(frustum)
-
-
-def mean_errors(maps: dict[int, Tensor]) -> dict[int, float]:
-    """Mean error of each view's map, by view."""
-    return {view: float(value.mean()) for view, value in sorted(maps.items())}

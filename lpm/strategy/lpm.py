@@ -29,7 +29,7 @@ from lpm.notices import Notices
 from lpm.optim_state import apply
 from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
 from lpm.records import Changes, EditRecord
-from lpm.requests import Requests, inside_any
+from lpm.requests import Region, Requests, inside_any
 from lpm.surroundings import Surroundings
 from lpm.views import centres_of
 from lpm.votes import Votes, zone_votes
@@ -203,7 +203,7 @@ class LpmStrategy(Strategy):
 
         score = self._score(state, evidence).masked_fill(untouched, 0)
         score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
-        edit, counts = self._edit(params, state, step, score, zones, errors, votes, untouched)
+        edit, counts = self._edit(params, state, step, score, zones, errors, votes, untouched, frozen)
         if self.on_changes is not None:
             self.on_changes(edit.changes(step, means))
         apply(edit, params, optimizers, state)
@@ -221,9 +221,12 @@ class LpmStrategy(Strategy):
 
     def _edit(
         self, params, state, step: int, score: Tensor, zones: list[ViewZones], errors: list[Tensor], votes: Votes,
-        untouched: Tensor,
+        untouched: Tensor, frozen: list[Region],
     ) -> tuple[edits.Edit, dict[str, int]]:  # fmt: skip
-        """The event's edit, and how many rows each part of it touched. `untouched` [N] bool: points to leave alone."""
+        """The event's edit, and how many rows each part of it touched.
+
+        `untouched` [N] bool: points to leave alone, those in `frozen`, where none is added either.
+        """
         edit = edits.identity({name: params[name].detach() for name in EDITED})
         opacity = torch.sigmoid(edit.params["opacities"]).flatten()
         rested = (state["touched"] < step - self.cooldown) & ~untouched
@@ -255,8 +258,8 @@ class LpmStrategy(Strategy):
         if self.insert and room and zones:
             views, harmonics = self.surroundings.views, params["features_rest"].shape[1] > 0
             rows = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
-            frozen = inside_any(self.requests.frozen(), rows["means"], views.viewmats, views.Ks)
-            rows = {name: value[~frozen] for name, value in rows.items()}
+            outside = ~inside_any(frozen, rows["means"], views.viewmats, views.Ks)
+            rows = {name: value[outside] for name, value in rows.items()}
             counts["inserted"] = len(rows["means"])
             edit = edits.then(edit, edits.insert(edit.params, rows))
         room = max(0, self.budget(step) - len(edit))

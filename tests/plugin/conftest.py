@@ -20,17 +20,22 @@ def make_trainer(tiny, tmp_path):
 
     from lpm.config import lpm_splat
 
-    def make(name: str, steps: int, load: Path | None = None, data: Path = tiny, scale=None, **model):
+    def make(
+        name: str, steps: int, load: Path | None = None, data: Path = tiny, scale=None, vis="tensorboard", **model
+    ):
         config = copy.deepcopy(lpm_splat.config)
         config.experiment_name, config.timestamp, config.output_dir = "tiny", name, tmp_path / "out"
         config.pipeline.datamanager.data, config.pipeline.datamanager.camera_res_scale_factor = data, scale
-        config.max_num_iterations, config.vis, config.load_checkpoint = steps, "tensorboard", load
+        config.max_num_iterations, config.vis, config.load_checkpoint = steps, vis, load
         config.machine.device_type, config.steps_per_eval_image = "cpu", 10
         config.save_only_latest_checkpoint = False
         for key, value in model.items():
             assert hasattr(config.pipeline.model, key)
             setattr(config.pipeline.model, key, value)
         _set_random_seed(config.machine.seed)
+        if vis == "viewer":
+            config.viewer.quit_on_train_completion = True
+            config.save_config()  # as ns-train does; the viewer wants the folder
         trainer = config.setup()
         trainer.setup()
         return trainer
