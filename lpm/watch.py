@@ -19,6 +19,7 @@ from lpm.model import LpmModel, world_to_camera
 from lpm.viewer import recording
 from lpm.viewer.outputs import NAMES, Outputs
 from lpm.viewer.panels import Panels
+from lpm.viewer.replay_data import EDITS
 
 CLOUDS = 12
 """About so many events of a run are recorded with all points; the others with what they changed."""
@@ -73,8 +74,8 @@ class Watch:
             self.panels.stop()
 
     def _on_changes(self, changes: records.Changes) -> None:
-        places = (recording.thin(part, recording.LIMIT) for part in (changes.added, changes.removed, changes.reset))
-        self._snapshot = recording.Snapshot(changes.step, *places, psnr=self._psnr)
+        added, removed, reset = (recording.thin(getattr(changes, name), recording.LIMIT) for name in EDITS)
+        self._snapshot = recording.Snapshot(changes.step, added, removed, reset, psnr=self._psnr)
         self._psnr = None
 
     def _on_event(self, record: records.EditRecord) -> None:
