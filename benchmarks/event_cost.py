@@ -28,18 +28,20 @@ from lpm.surroundings import Surroundings
 from lpm.views import Views
 
 
-def trainer_on(data: Path, scale: float, steps: int, cap: int, folder: str, eval_interval: int = 8) -> Any:
+def trainer_on(data: Path, scale: float, steps: int, cap: int, folder: str, eval_interval: int = 8, vis: str = "tensorboard") -> Any:
     """A trainer of `lpm` that is set up."""
     config = copy.deepcopy(lpm_splat.config)
     config.experiment_name, config.timestamp, config.output_dir = "cost", "0", Path(folder)
-    config.machine.device_type, config.vis, config.max_num_iterations = "cpu", "tensorboard", steps
+    config.machine.device_type, config.vis, config.max_num_iterations = "cpu", vis, steps
     config.steps_per_eval_image, config.steps_per_save = 0, 10**6
     config.logging.local_writer.enable = False
+    config.viewer.quit_on_train_completion = True
     manager = config.pipeline.datamanager
     manager.data, manager.camera_res_scale_factor = data, scale
     manager.dataparser.eval_interval = eval_interval
     config.pipeline.model.max_points, config.pipeline.model.with_lpips = cap, False
     _set_random_seed(42)
+    config.save_config()  # it makes the folder
     trainer = config.setup()
     trainer.setup()
     return trainer

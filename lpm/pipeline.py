@@ -10,7 +10,7 @@ from typing import Any
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from lpm.viewer.compat import confine
+from lpm.viewer.compat import mend
 
 
 @dataclass
@@ -27,7 +27,7 @@ class LpmPipeline(VanillaPipeline):
     """Called with the PSNR (dB) of a held-out image, or of all of them, whenever it is measured."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        confine()  # before ns-train, ns-viewer or any other of the host's commands opens a page
+        mend()  # before ns-train, ns-viewer or any other of the host's commands opens a page
         super().__init__(*args, **kwargs)
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -61,7 +61,7 @@ class Watch:
         self.model.viewer_outputs = extra
         self.panels = Panels(
             viewer.viser_server, views, self.strategy.requests, errors, lambda name: getattr(self.strategy, name, None),
-            VISER_NERFSTUDIO_SCALE_RATIO, viewer._trigger_rerender,
+            VISER_NERFSTUDIO_SCALE_RATIO,
         )  # fmt: skip
 
     def held_out(self, psnr: float) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import io
 import re
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,11 @@ ANALYTICS = re.compile(
 )
 
 
+REST = Path(__file__).with_name("rest.js")
+
+
 class _FrontPage:
-    """viser's index.html without what would report the visit."""
+    """viser's index.html without what would report the visit, and with a page at rest that does not draw."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +42,8 @@ class _FrontPage:
         return True
 
     def read_bytes(self) -> bytes:
-        return ANALYTICS.sub(b"", self.path.read_bytes())
+        page = ANALYTICS.sub(b"", self.path.read_bytes())
+        return page.replace(b"<head>", b"<head><script>" + REST.read_bytes() + b"</script>", 1)
 
 
 class _Pages:
@@ -58,23 +64,44 @@ class _Pages:
         return self.front if path == self.front.path else path
 
 
-def confine() -> None:
-    """From now on viser's servers in this process, nerfstudio's too, serve files of viser's page only.
+@contextlib.contextmanager
+def _atomic(handler: Any) -> Iterator[None]:
+    """viser's `atomic()`, which 0.2.7 leaves locked for good after an error inside, or when two threads meet at its end.
 
-    And the page reports to nobody.
+    nerfstudio's viewer uses it at every move of a camera, and errs there when the page has just been closed.
+    """
+    me = threading.get_ident()
+    if handler._locked_thread_id == me:
+        yield
+        return
+    with handler._atomic_lock:
+        handler._locked_thread_id = me
+        try:
+            yield
+        finally:
+            handler._locked_thread_id = -1  # while the lock is still ours
+
+
+def mend() -> None:
+    """Mends viser in this process, for nerfstudio's servers too.
+
+    They serve files of viser's page only, the page reports to nobody and rests when nothing happens, and no lock is
+    left behind by an error.
     """
     usual: Any = viser.infra.WebsockServer
-    if getattr(usual, "confined", False):
+    if getattr(usual, "mended", False):
         return
 
-    class Confined(usual):
-        confined = True
+    class Mended(usual):
+        mended = True
 
         def start(self) -> None:
             self._http_server_root: Any = _Pages(self._http_server_root)
             super().start()
 
-    viser.infra.WebsockServer = Confined  # type: ignore[misc]
+    viser.infra.WebsockServer = Mended  # type: ignore[misc]
+    if importlib.metadata.version("viser").startswith("0."):
+        viser.infra.WebsockMessageHandler.atomic = _atomic  # type: ignore[method-assign]
 
 
 def serve(host: str, port: int, label: str) -> viser.ViserServer:
@@ -90,7 +117,7 @@ def serve(host: str, port: int, label: str) -> viser.ViserServer:
             port = probe.getsockname()[1]  # 0 asks for any
         except OSError as error:
             fail("--port", f"{port} on {host} ({error.strerror})", "a free port", "give another with --port")
-    confine()
+    mend()
     # It prints a table of its own, with names of no use here.
     with contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, label=label, verbose=False)

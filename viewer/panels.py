@@ -46,7 +46,7 @@ class Panels:
 
     def __init__(
         self, server: viser.ViserServer, views: Views, requests: Requests, errors: Callable[[], dict[int, float]],
-        settings: Callable[[str], float | None], scale: float = 1.0, rerender: Callable[[], None] = lambda: None,
+        settings: Callable[[str], float | None], scale: float = 1.0,
     ) -> None:  # fmt: skip
         """Builds the tabs and starts the drawing thread.
 
@@ -55,10 +55,9 @@ class Panels:
             errors: gives the mean error of each view that was seen; called with nothing locked.
             settings: gives the strategy's value of a field of lpm.requests.SETTINGS.
             scale: of the page's scene over the training frame.
-            rerender: called when the picture behind the scene must be made anew.
         """
         self.server, self.views, self.requests, self.errors = server, views, requests, errors
-        self.scale, self.rerender = scale, rerender
+        self.scale = scale
         self.replay = Replay("training", [], [])
         self.chosen: ZoneRecord | None = None
         self._nodes: dict[str, list[Any]] = {"zones": [], "edits": [], "cameras": []}
@@ -197,7 +196,7 @@ class Panels:
     def draw(self) -> None:
         """Brings the page up to date."""
         errors = self.errors()  # waits for the training step; before the page is held
-        with self._lock:  # not server.atomic(): in viser 0.2.7 two threads that use it can lock each other out for good
+        with self._lock:
             self._draw_zones()
             self._draw_edits()
             self._draw_errors(errors)
@@ -229,7 +228,6 @@ class Panels:
         zones = self._shown_zones()
         self.zone.options = (NO_ZONE, *zones)
         self._say_zone()
-        self.rerender()
         if not self.show_zones.value:
             return
         for number, (name, zone) in enumerate(zones.items()):

@@ -118,7 +118,6 @@ class Page:
             if self.state == (index, last, size):  # a slider that is dragged calls faster than this draws
                 return
             self.state = index, last, size
-            # Not server.atomic(): in viser 0.2.7 two threads that use it can lock each other out for good.
             self.text.content = self._text(index)
             for kind, corners in self.replay.boxes(index).items():
                 self._put(kind, self._mesh(kind, corners) if len(corners) else None)
