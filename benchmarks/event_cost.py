@@ -28,7 +28,9 @@ from lpm.surroundings import Surroundings
 from lpm.views import Views
 
 
-def trainer_on(data: Path, scale: float, steps: int, cap: int, folder: str, eval_interval: int = 8, vis: str = "tensorboard") -> Any:
+def trainer_on(
+    data: Path, scale: float, steps: int, cap: int, folder: str, eval_interval: int = 8, vis: str = "tensorboard"
+) -> Any:
     """A trainer of `lpm` that is set up."""
     config = copy.deepcopy(lpm_splat.config)
     config.experiment_name, config.timestamp, config.output_dir = "cost", "0", Path(folder)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What an open page that nobody moves costs a training run: time per step with it against without, in one run.
 
-    python benchmarks/viewer_cost.py --data SCENE [--steps 3000] [--window 200] [--out FILE.json]
+    python benchmarks/viewer_cost.py --data SCENE [--steps 4500] [--window 300] [--out FILE.json]
 
 The page is a client without a browser that takes whatever the viewer sends: a browser draws with the machine's GPU or
 with another machine's, and here its software renderer would train against us on the same cores. It comes and goes
@@ -24,7 +24,7 @@ import msgspec
 import websockets
 from event_cost import trainer_on
 
-SETTLE = 0.25
+SETTLE = 0.33
 """Share of a window after its begin that does not count: the page loads, the first pictures are drawn."""
 
 
@@ -46,6 +46,7 @@ async def look(url: str, pipe: Any) -> None:
 
 def client(url: str, pipe: Any) -> None:
     """Looks from one word in the pipe to the next."""
+    pipe.send("ready")
     while pipe.recv():
         asyncio.run(look(url, pipe))
 
@@ -55,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scale", type=float, default=0.5, help="of the images")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--window", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--window", type=int, default=300)
     parser.add_argument("--cap", type=int, default=60_000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -67,6 +68,7 @@ def main() -> None:
         url = f"ws://127.0.0.1:{trainer.viewer_state.viser_server.get_port()}"
         page = multiprocessing.get_context("spawn").Process(target=client, args=(url, theirs), daemon=True)
         page.start()
+        ours.recv()
         update = trainer._update_viewer_state
 
         def step_done(step: int) -> None:
@@ -82,7 +84,9 @@ def main() -> None:
         trainer.shutdown()
         page.terminate()
     skip = int(SETTLE * window)
-    each = [(ends[k + window - 1] - ends[k + skip]) / (window - 1 - skip) for k in range(0, len(ends) - window + 1, window)]
+    each = [
+        (ends[k + window - 1] - ends[k + skip]) / (window - 1 - skip) for k in range(0, len(ends) - window + 1, window)
+    ]
     # The first window warms up, so the first one with a page has nothing to be compared with.
     ratios = [2 * each[k] / (each[k - 1] + each[k + 1]) for k in range(3, len(each) - 1, 2)]
     result = {

@@ -28,6 +28,7 @@ from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.pipeline import LpmPipeline
 from lpm.runs import find_checkpoint
 from lpm.viewer import compat
+from lpm.viewer.threads import leave_no_threads_behind
 from lpm.watch import TRAIN_SHARE, Watch
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
@@ -126,6 +127,7 @@ class LpmTrainer(Trainer):
         if not isinstance(viewer, Viewer):
             return
         viewer.train_util = TRAIN_SHARE
+        leave_no_threads_behind()
         if self.model.camera_optimizer.config.mode == "off":
             viewer.update_camera_poses = lambda: None  # they are where they were; the host sends them at every picture
 

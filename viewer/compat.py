@@ -66,7 +66,7 @@ class _Pages:
 
 @contextlib.contextmanager
 def _atomic(handler: Any) -> Iterator[None]:
-    """viser's `atomic()`, which 0.2.7 leaves locked for good after an error inside, or when two threads meet at its end.
+    """viser's `atomic()`, which 0.2.7 leaves locked for good after an error inside, or if two threads meet at its end.
 
     nerfstudio's viewer uses it at every move of a camera, and errs there when the page has just been closed.
     """
@@ -101,7 +101,7 @@ def mend() -> None:
 
     viser.infra.WebsockServer = Mended  # type: ignore[misc]
     if importlib.metadata.version("viser").startswith("0."):
-        viser.infra.WebsockMessageHandler.atomic = _atomic  # type: ignore[method-assign]
+        viser.infra.WebsockMessageHandler.atomic = _atomic  # type: ignore[method-assign, assignment]
 
 
 def serve(host: str, port: int, label: str) -> viser.ViserServer:
