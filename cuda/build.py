@@ -1,6 +1,6 @@
-"""Compiles the CPU kernels into one shared library, once per machine and version of the sources.
+"""Compiles the kernels into shared libraries, for the CPU and for CUDA, once per machine and version of the sources.
 
-The library has a plain C ABI and no torch headers: it builds in seconds and does not break when torch is upgraded.
+They have a plain C ABI and no torch headers: they build in seconds and do not break when torch is upgraded.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 # No -ffast-math: it would set flush-to-zero for the whole process when the library is loaded.
+CUDA_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC"]
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-std=c++17", "-fPIC"]
 
 
@@ -49,20 +51,43 @@ def find_compiler() -> list[str]:
     raise BuildError("no C++ compiler: neither CXX is set nor are g++ or clang++ on PATH", "apt-get install g++")
 
 
+def find_nvcc() -> list[str]:
+    """The command of nvcc: $CUDACXX, $CUDA_HOME/bin/nvcc, PATH, /usr/local/cuda. Raises BuildError if there is none."""
+    wanted = os.environ.get("CUDACXX")
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    places = [wanted] if wanted else [*([f"{home}/bin/nvcc"] if home else []), "nvcc", "/usr/local/cuda/bin/nvcc"]
+    found = next(filter(None, map(shutil.which, places)), None)
+    if found is None:
+        raise BuildError(f"no nvcc: none of {', '.join(places)}", "install a CUDA toolkit, or set CUDA_HOME to one")
+    return [found]
+
+
 def sources() -> list[Path]:
     """The translation units of the CPU library."""
     return sorted((FOLDER / "csrc").glob("*_cpu.cpp"))
 
 
-def cache_key(compiler: list[str]) -> str:
+def cache_key(compiler: list[str], flags: list[str]) -> str:
     """Changes with whatever changes the machine code: sources, flags, compiler, and the processor behind `native`."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True)
     digest = hashlib.sha256()
-    for part in ("1", *compiler, version.stdout, *FLAGS, platform.machine(), _processor()):
+    for part in ("2", *compiler, version.stdout, *flags, platform.machine(), _processor()):
         digest.update(part.encode() + b"\0")
-    for path in [*sources(), *sorted((FOLDER / "include").glob("*.h"))]:
+    for path in sorted(path for folder in ("csrc", "include") for path in (FOLDER / folder).iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
+
+
+def cuda_flags(nvcc: list[str], capability: tuple[int, int] | None) -> list[str]:
+    """PTX for the oldest GPUs that this nvcc knows (7.0 or later), and code for `capability` if it knows that."""
+    told = subprocess.run([*nvcc, "--list-gpu-arch"], capture_output=True, text=True)
+    known = sorted(int(word.split("_")[1]) for word in told.stdout.split() if word.startswith("compute_"))
+    if told.returncode or not known:
+        raise BuildError(f"{nvcc[0]} --list-gpu-arch:\n{told.stdout}{told.stderr}", "install CUDA 11.5 or later")
+    oldest = min(arch for arch in known if arch >= 70)
+    flags = [*CUDA_FLAGS, "-gencode", f"arch=compute_{oldest},code=compute_{oldest}"]
+    own = 10 * capability[0] + capability[1] if capability else None
+    return flags + (["-gencode", f"arch=compute_{own},code=sm_{own}"] if own in known else [])
 
 
 def _processor() -> str:
@@ -76,24 +101,37 @@ def _processor() -> str:
 
 
 def build() -> Path:
-    """Path of the shared library, compiled first if the cache lacks it. Raises BuildError with a complete report.
-
-    Safe with several processes at once: one compiles under a lock, the others wait, and none sees half a file.
-    """
+    """Path of the CPU library, compiled first if the cache lacks it. Raises BuildError with a complete report."""
     compiler = find_compiler()
+    return _cached(f"lpm_cpu_{cache_key(compiler, FLAGS)}.so", lambda library: _compile(compiler, library))
+
+
+def build_cuda(capability: tuple[int, int] | None = None) -> Path:
+    """The same of the CUDA library; `capability` of the GPU that it will run on, e.g. (9, 0)."""
+    nvcc = find_nvcc()
+    flags = cuda_flags(nvcc, capability)
+
+    def compile_to(library: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=library.parent) as name:
+            made = Path(name) / library.name
+            _run([*nvcc, *flags, "--shared", str(FOLDER / "csrc" / "device.cu"), "-o", str(made)])
+            os.replace(made, library)
+
+    return _cached(f"lpm_cuda_{cache_key(nvcc, flags)}.so", compile_to)
+
+
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    """Safe with several processes at once: one compiles under a lock, the others wait, and none sees half a file."""
     folder = cache_folder()
+    library = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BuildError(f"{folder}: {error}", "set LPM_CACHE to a writable folder") from error
-    library = folder / f"lpm_cpu_{cache_key(compiler)}.so"
-    if library.exists():
-        return library
-    try:
+        if library.exists():
+            return library
         with open(folder / "build.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also if this process is killed
             if not library.exists():
-                _compile(compiler, library)
+                make(library)
     except OSError as error:
         raise BuildError(f"{folder}: {error}", "set LPM_CACHE to a writable folder") from error
     return library
@@ -117,5 +155,5 @@ def _run(command: list[str]) -> None:
     if result.returncode:
         raise BuildError(
             f"compiler ended with code {result.returncode}\n$ {shlex.join(command)}\n{result.stdout}",
-            "try another C++17 compiler with OpenMP through CXX",
+            "try another C++17 compiler: CXX names it (with OpenMP), CUDACXX names nvcc",
         )

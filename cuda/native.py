@@ -1,7 +1,8 @@
 """Loads the CPU kernels at first use and calls them through ctypes.
 
-LPM_NATIVE=off does without them (the torch twins serve); LPM_NATIVE=cpu insists on them (an error where they cannot
-be built); unset or `auto` takes them where they can be had and says once where they cannot.
+LPM_NATIVE=off does without native kernels (the torch twins serve); LPM_NATIVE=cpu insists on those for the CPU (an
+error where they cannot be built) and takes no others, LPM_NATIVE=cuda insists on those for CUDA (lpm.cuda.device);
+unset or `auto` takes all that can be had and says once where they cannot.
 
 A process that ran OpenMP code must not fork and run it again: the child waits forever for threads it does not have.
 Start workers with `spawn` or `forkserver` (`multiprocessing.get_context("spawn")`, DataLoader's
@@ -41,6 +42,11 @@ _SIGNATURES = {
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
+def argument_types(letters: str) -> list[type]:
+    """ctypes of a signature: i int, l int64, d double, p pointer."""
+    return [_CODES[letter] for letter in letters.replace(" ", "")]
+
+
 class NativeLibrary:
     """The loaded library. `call` passes tensors as pointers, and torch's number of threads on every call.
 
@@ -58,7 +64,7 @@ class NativeLibrary:
         if function is None:
             letters, result = _SIGNATURES[name]
             function = getattr(self._library, f"lpm_{name}_{_SUFFIX[dtype]}")
-            function.argtypes = [_CODES[letter] for letter in letters.replace(" ", "")]
+            function.argtypes = argument_types(letters)
             function.restype = result
             self._functions[name, dtype] = function
         return function
@@ -82,9 +88,7 @@ def native() -> NativeLibrary | None:
 
     Raises LpmError for an unknown LPM_NATIVE, and under LPM_NATIVE=cpu where the kernels cannot be built or loaded.
     """
-    wanted = os.environ.get("LPM_NATIVE", "") or "auto"
-    if wanted not in ("auto", "cpu", "off"):
-        fail("LPM_NATIVE", repr(wanted), "auto, cpu or off")
+    wanted = wanted_kernels()
     if wanted == "off":
         return None
     loaded = _load()
@@ -92,8 +96,16 @@ def native() -> NativeLibrary | None:
         return loaded
     if wanted == "cpu":
         fail("LPM_NATIVE", "cpu, and the native kernels are not to be had", "a compiler", f"{loaded.remedy}: {loaded}")
-    _warn_once(loaded)
+    warn_once(loaded)
     return None
+
+
+def wanted_kernels() -> str:
+    """LPM_NATIVE: auto, cpu, cuda or off. Raises LpmError for anything else."""
+    wanted = os.environ.get("LPM_NATIVE", "") or "auto"
+    if wanted not in ("auto", "cpu", "cuda", "off"):
+        fail("LPM_NATIVE", repr(wanted), "auto, cpu, cuda or off")
+    return wanted
 
 
 @functools.cache
@@ -109,10 +121,11 @@ def _load() -> NativeLibrary | BuildError:
 
 
 @functools.cache
-def _warn_once(error: BuildError) -> None:
+def warn_once(error: BuildError, what: str = "the slow torch twins serve") -> None:
+    """Says on one line why there are no kernels; a compiler's whole report goes into a file."""
     first_line = str(error).splitlines()[0]
     if "\n" in str(error):
         report = cache_folder() / "build-error.txt"
         report.write_text(str(error))
         first_line += f" (complete report: {report})"
-    print(f"lpm: the slow torch twins serve, since {first_line}; remedy: {error.remedy}", file=sys.stderr)
+    print(f"lpm: {what}, since {first_line}; remedy: {error.remedy}", file=sys.stderr)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.cuda.native import native
-from lpm.losses import C1, C2
+from lpm.losses import C1, C2, TileRequest
 
 TILE = 16  # pixels; the size of the rasterizer's own tiles
 
@@ -80,12 +80,9 @@ def tile_errors_torch(
     # Planes of channels: sums over a last dimension of three are slow, and this is done at every step.
     render, truth = (image.detach()[thin, thin].permute(2, 0, 1).contiguous() for image in (render, truth))
     mask = None if mask is None else mask[thin, thin] != 0
-    if not bool(torch.isfinite((render - truth).abs().amax())):  # broken pixels are no evidence
-        finite = (torch.isfinite(render) & torch.isfinite(truth)).all(0)
-        mask = finite if mask is None else finite & mask
-        render, truth = (torch.where(finite, image, 0.0) for image in (render, truth))
-    if mask is not None:
-        render, truth = render * mask, truth * mask
+    finite = (torch.isfinite(render) & torch.isfinite(truth)).all(0)  # broken pixels are no evidence
+    mask = finite if mask is None else finite & mask
+    render, truth = (torch.where(mask, image, 0.0) for image in (render, truth))
     render = render * exposure_gain(render, truth)[:, None, None]
     l1 = (render - truth).abs_()
     l1 = (l1[0] + l1[1] + l1[2]) / 3
@@ -132,16 +129,34 @@ class ErrorMaps:
         self.maps: dict[int, Tensor] = {}
         self.seen: dict[int, int] = {}
 
+    def request(self, view: int, size: tuple[int, int], mask: Tensor | None = None) -> TileRequest:
+        """What lets the loss of `view` at `size` (height, width) make its next map; mask [H, W], [H, W, 1] or None."""
+        old = self.maps.get(view)
+        if old is not None and old.shape != tuple(-(-n // self.tile) for n in size):
+            old = None
+        seen = None if mask is None else mask.reshape(mask.shape[:2]) != 0
+        return TileRequest(self.tile, self.stride, self.dssim, self.keep, seen, old)
+
     @torch.no_grad()
-    def update(self, view: int, step: int, render: Tensor, truth: Tensor, mask: Tensor | None = None) -> None:
-        """Takes in one training step: `render` and `truth` [H, W, 3] in 0..1, mask [H, W], [H, W, 1] or None."""
+    def update(
+        self, view: int, step: int, render: Tensor, truth: Tensor, mask: Tensor | None = None,
+        made: TileRequest | None = None,
+    ) -> None:  # fmt: skip
+        """Takes in one training step: `render` and `truth` [H, W, 3] in 0..1, mask [H, W], [H, W, 1] or None.
+
+        Args:
+            made: request() of this step after its loss; looked at first, and without an answer of no use.
+        """
+        self.seen[view] = step
+        if made is not None and made.out is not None:
+            self.maps[view] = made.out
+            return
         seen = None if mask is None else mask.to(render.device).reshape(mask.shape[:2])
         pooled = tile_errors(render, truth, self.tile, seen, self.dssim, self.stride)
         old = self.maps.get(view)  # of another shape at another resolution (coarse to fine), and then of no use
         if old is not None and old.shape == pooled.shape:
             pooled = torch.lerp(pooled, old, self.keep)
         self.maps[view] = pooled
-        self.seen[view] = step
 
     def age(self, view: int, step: int) -> int | None:
         """Steps since `view` was seen; None if it never was."""

@@ -337,9 +337,13 @@ class LpmModel(SplatfactoModel):
         if "mask" in batch:
             mask = self._downscale_if_required(batch["mask"]).to(self.device)
             truth, render = truth * mask, render * mask
+        tiles = None
         if self.training:  # what error maps are made from
-            self.info.update(render=render, truth=truth, mask=mask)
-        loss = {"main_loss": l1_dssim(render, truth, config.ssim_lambda)}
+            maps = getattr(self.strategy, "maps", None)
+            if maps is not None and self.step < self.schedule.stop:
+                tiles = maps.request(self.info["view"], self.last_size, mask)
+            self.info.update(render=render, truth=truth, mask=mask, tiles=tiles)
+        loss = {"main_loss": l1_dssim(render, truth, config.ssim_lambda, tiles)}
         if config.strategy == "mcmc":
             loss["opacity_reg"] = config.opacity_reg * torch.sigmoid(self.opacities).mean()
             loss["scale_reg"] = config.scale_reg * self.scales.exp().mean()

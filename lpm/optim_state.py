@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lpm.cuda.device import DeviceLibrary, device_kernels
 from lpm.edits import Edit
 
 
@@ -35,7 +36,11 @@ def apply(
     made = edit.source < 0
     row = edit.source.clamp_min(0)
 
+    kernels = device_kernels(row.device)
+
     def follow(old: Tensor, zero: Tensor) -> Tensor:
+        if kernels is not None and old.is_floating_point():
+            return follow_rows(kernels, old, edit.source, zero)
         new = old[row]
         new[zero] = 0
         return new
@@ -63,3 +68,14 @@ def apply(
     for key, value in state.items():
         if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n:
             state[key] = follow(value, made)
+
+
+def follow_rows(kernels: DeviceLibrary, old: Tensor, source: Tensor, zero: Tensor) -> Tensor:
+    """Row i of the result [M, ...] is `old`[source[i]], or 0 where `source` [M] is below 0 or `zero` [M] is set.
+
+    One pass of a kernel; indexing and zeroing by a mask would be two, and wait for the mask on the host.
+    """
+    old, new = old.contiguous(), old.new_empty(len(source), *old.shape[1:])
+    width = new[:1].numel() if len(source) else 0
+    kernels.call("follow_rows", old, len(source), width, old, new, source.contiguous(), zero.contiguous())
+    return new

@@ -17,6 +17,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 
 from lpm import checkpoint
@@ -127,7 +128,7 @@ class LpmTrainer(Trainer):
         if not isinstance(viewer, Viewer):
             return
         viewer.train_util = TRAIN_SHARE
-        leave_no_threads_behind()
+        leave_no_threads_behind(RenderStateMachine)
         if self.model.camera_optimizer.config.mode == "off":
             viewer.update_camera_poses = lambda: None  # they are where they were; the host sends them at every picture
 

@@ -1,7 +1,7 @@
 """Votes of many views' zones on all points at once: how often a point is inside of a zone, how often in front of one.
 
-On the CPU one native kernel looks at every point once, for all views; elsewhere, and without a compiler, its torch twin
-asks lpm.zones.membership view by view.
+One native kernel looks at every point once, for all views; without a compiler its torch twin asks
+lpm.zones.membership view by view.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lpm.cuda.device import DeviceLibrary, device_kernels
 from lpm.cuda.native import NativeLibrary, native
 from lpm.zones import FALSE_FRONT, ViewZones, membership
 
@@ -36,10 +37,11 @@ def zone_votes(means: Tensor, zones: list[ViewZones], margin: float) -> Votes:
     Points with a NaN or infinity, behind a camera or outside of its image get no vote of it. No gradients.
     """
     means = means.detach()
-    kernels = native() if zones and means.device.type == "cpu" else None
+    on_cpu = means.device.type == "cpu"
+    kernels = (native() if on_cpu else device_kernels(means.device)) if zones else None
     if kernels is None:
         return zone_votes_torch(means, zones, margin)
-    return _zone_votes_native(kernels, means, zones, margin)
+    return zone_votes_native(kernels, means, zones, margin)
 
 
 def zone_votes_torch(means: Tensor, zones: list[ViewZones], margin: float) -> Votes:
@@ -55,17 +57,20 @@ def zone_votes_torch(means: Tensor, zones: list[ViewZones], margin: float) -> Vo
     return Votes(inside, front, counts)
 
 
-def _zone_votes_native(kernels: NativeLibrary, means: Tensor, zones: list[ViewZones], margin: float) -> Votes:
+def zone_votes_native(
+    kernels: NativeLibrary | DeviceLibrary, means: Tensor, zones: list[ViewZones], margin: float
+) -> Votes:
+    """The native kernel, of the CPU or of CUDA; see zone_votes."""
     cameras = torch.stack([_camera(view) for view in zones]).to(means.dtype)
-    grids = torch.tensor([view.near.shape for view in zones])
+    grids = torch.tensor([view.near.shape for view in zones], device=means.device)
     near, far = (torch.cat([getattr(v, name).flatten() for v in zones]).to(means.dtype) for name in ("near", "far"))
     false_front = torch.cat([view.kind.flatten() for view in zones]) == FALSE_FRONT
     limit = torch.where(false_front & near.isfinite(), near * (1 - margin), -torch.inf)
     inside, front = means.new_empty(len(means)), means.new_empty(len(means))
-    counts = torch.empty(len(near), dtype=torch.int64)
+    counts = torch.zeros(len(near), dtype=torch.int64, device=means.device)
     kernels.call(
-        "zone_votes", means.dtype, len(means), len(zones), means.contiguous(), cameras, grids, near, far, limit,
-        inside, front, counts,
+        "zone_votes", means.dtype if isinstance(kernels, NativeLibrary) else means, len(means), len(zones),
+        means.contiguous(), cameras, grids, near, far, limit, inside, front, counts,
     )  # fmt: skip
     parts = counts.split([view.near.numel() for view in zones])
     return Votes(inside, front, [part.reshape(view.near.shape) for part, view in zip(parts, zones, strict=True)])

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
 
-from nerfstudio.viewer.render_state_machine import RenderStateMachine
-
 
 def _passing(work: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(work)
@@ -19,14 +17,14 @@ def _passing(work: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def leave_no_threads_behind() -> None:
-    """From now on a page that was sent a picture leaves no OpenMP threads behind.
+def leave_no_threads_behind(render_state_machine: type) -> None:
+    """From now on a page that was sent a picture by nerfstudio's RenderStateMachine leaves no OpenMP threads behind.
 
     A thread that has computed in parallel keeps its helpers for as long as it lives, and with more threads than cores
     libgomp lets none of them spin: each parallel part of a training step then wakes its helpers through the kernel,
     which made every step 5 to 8 % slower on two cores, whether a picture was being made or not.
     """
     for name in ("_render_img", "_send_output_to_viewer"):
-        method = getattr(RenderStateMachine, name)
+        method = getattr(render_state_machine, name)
         if not hasattr(method, "__wrapped__"):
-            setattr(RenderStateMachine, name, _passing(method))
+            setattr(render_state_machine, name, _passing(method))

@@ -158,7 +158,7 @@ class LpmStrategy(Strategy):
         if gradient is not None:
             x, y = gradient.reshape(-1, len(state["gradient"]), 2).unbind(-1)
             state["gradient"] += torch.hypot(x * info["width"], y * info["height"]).sum(0)
-        self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"))
+        self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"), info.get("tiles"))
         if step > self.refine_start_iter and step % self.refine_every == 0:
             self._event(params, optimizers, state, step)
 

@@ -170,5 +170,5 @@ def test_switch_chooses_the_twin(monkeypatch):
     monkeypatch.setenv("LPM_NATIVE", "off")
     assert rasterize(**scene_of(), **SIZE, sh_degree=0) == "twin"
     monkeypatch.setenv("LPM_NATIVE", "always")
-    with pytest.raises(LpmError, match="LPM_NATIVE: 'always'; wanted auto, cpu or off"):
+    with pytest.raises(LpmError, match="LPM_NATIVE: 'always'; wanted auto, cpu, cuda or off"):
         rasterize(**scene_of(), **SIZE, sh_degree=0)

@@ -1,0 +1,94 @@
+// Work on points, one functor call each: votes of zones, rows that follow an edit, and Adam.
+#pragma once
+#include "launch.h"
+#include "zones.h"
+
+namespace lpm {
+
+// cameras: [views, 18], rows of [R t], fx, fy, cx, cy, width, height, in tiles. grids: [views, 2], rows and columns.
+template <typename S>
+LPM_HD inline ZoneView<S> make_view(const S* camera, const int64_t* grid) {
+    ZoneView<S> view;
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 3; j++) view.R[3 * i + j] = camera[4 * i + j];
+        view.t[i] = camera[4 * i + 3];
+    }
+    view.fx = camera[12];
+    view.fy = camera[13];
+    view.cx = camera[14];
+    view.cy = camera[15];
+    view.rows = int32_t(grid[0]);
+    view.columns = int32_t(grid[1]);
+    view.width = min_of(camera[16], S(view.columns));  // nothing may be read beyond the tables
+    view.height = min_of(camera[17], S(view.rows));
+    return view;
+}
+
+// near, far, limit: the tiles of all views, one view after the other; limit: depth up to which a point is in front.
+// inside, front: [n] votes. counts: points inside of each tile, zero before.
+template <typename S>
+struct ZoneVotes {
+    int views;
+    const S *means, *cameras;
+    const int64_t* grids;
+    const S *near, *far, *limit;
+    S *inside, *front;
+    int64_t* counts;
+
+    LPM_HD void operator()(int64_t i) const {
+        const S x = means[3 * i], y = means[3 * i + 1], z = means[3 * i + 2];
+        S in = 0, before = 0;
+        int64_t first = 0;
+        for (int v = 0; v < views; v++) {
+            const ZoneView<S> view = make_view(cameras + 18 * v, grids + 2 * v);
+            const int32_t tiles = view.rows * view.columns;
+            const Place<S> place = place_of(view, x, y, z);
+            if (place.cell < tiles) {
+                const int64_t cell = first + place.cell;
+                before += S(place.depth < limit[cell]);
+                if (is_between(place.depth, near[cell], far[cell])) {
+                    in += 1;
+                    count_one(counts + cell);
+                }
+            }
+            first += tiles;
+        }
+        inside[i] = in;
+        front[i] = before;
+    }
+};
+
+// One tensor's rows after an edit: to[i] = from[source[i]], or 0 where there is no source or `zero` is set.
+template <typename S>
+struct FollowRows {
+    int64_t width;  // values in a row
+    const S* from;
+    S* to;
+    const int64_t* source;   // -1: made from nothing
+    const uint8_t* zero;     // or null
+
+    LPM_HD void operator()(int64_t i) const {
+        const int64_t row = i / width, old = source[row];
+        to[i] = old < 0 || (zero && zero[row]) ? S(0) : from[old * width + i % width];
+    }
+};
+
+// Adam (Kingma and Ba 2015, algorithm 1) with torch's order of operations, on the rows in `visible` (null: on all).
+template <typename S>
+struct AdamRows {
+    int64_t width;
+    const uint8_t* visible;
+    const S* gradient;
+    S *value, *mean, *square;
+    S beta1, beta2, step_size, root_correction, epsilon;  // lr / (1 - beta1^t), sqrt(1 - beta2^t)
+
+    LPM_HD void operator()(int64_t i) const {
+        if (visible && !visible[i / width]) return;
+        const S g = gradient[i];
+        mean[i] += (1 - beta1) * (g - mean[i]);
+        square[i] = beta2 * square[i] + (1 - beta2) * g * g;
+        value[i] -= step_size * mean[i] / (std::sqrt(square[i]) / root_correction + epsilon);
+    }
+};
+
+}  // namespace lpm

@@ -1,0 +1,185 @@
+"""The source of the CUDA kernels against torch twins: as loops on the host everywhere, on a GPU where there is one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lpm.cuda.build import BuildError, build_cuda, cuda_flags, find_nvcc
+from lpm.cuda.device import _SIGNATURES, DeviceLibrary, device_kernels, on_host
+from lpm.cuda.native import native
+from lpm.error_maps import ErrorMaps, tile_errors_torch
+from lpm.losses import l1_dssim_device, l1_dssim_torch
+from lpm.optim_state import follow_rows
+from lpm.votes import zone_votes_native, zone_votes_torch
+from lpm.zones import FALSE_FRONT, ViewZones
+
+INF = float("inf")
+
+
+@pytest.fixture(params=["host", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> torch.device:
+    if request.param == "host" and native() is None:
+        pytest.skip("no C++ compiler on this machine")
+    return torch.device("cpu" if request.param == "host" else "cuda")
+
+
+@pytest.fixture
+def kernels(device) -> DeviceLibrary:
+    found = on_host() if device.type == "cpu" else device_kernels(device)
+    assert found is not None
+    return found
+
+
+def pair(device, height=37, width=50, channels=3, dtype=torch.float64):
+    truth = torch.rand(height, width, channels, dtype=dtype)
+    render = truth + 0.2 * torch.randn_like(truth)
+    return render.to(device).requires_grad_(), truth.to(device)
+
+
+@pytest.mark.parametrize("size", [(11, 11), (12, 40), (37, 50), (64, 133)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("ssim_lambda", [0.2, 1.0])
+def test_loss_is_the_twin(kernels, device, size, channels, ssim_lambda):
+    render, truth = pair(device, *size, channels)
+    loss = l1_dssim_device(kernels, render, truth, ssim_lambda)
+    (gradient,) = torch.autograd.grad(3.0 * loss, render)
+    twin = l1_dssim_torch(render, truth, ssim_lambda)
+    (wanted,) = torch.autograd.grad(3.0 * twin, render)
+    assert abs(loss - twin) <= 1e-12
+    assert (gradient - wanted).abs().max() <= 1e-12 * max(wanted.abs().max().item(), 1)
+    single = l1_dssim_device(kernels, render.detach().float(), truth.float(), ssim_lambda)
+    assert abs(single - twin) <= 1e-5
+
+
+def test_loss_gradcheck(kernels, device):
+    render, truth = pair(device, 13, 14, 2)
+    assert torch.autograd.gradcheck(lambda r: l1_dssim_device(kernels, r, truth, 0.2), (render,))
+
+
+@pytest.mark.parametrize("size", [(48, 64), (37, 50), (11, 16)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_tiles_come_with_the_loss(kernels, device, size, stride, masked):
+    render, truth = pair(device, *size)
+    broken = render.detach().clone()
+    broken[3, 4, 1], broken[5, 5] = math.nan, INF
+    mask = (torch.rand(size) < 0.7).to(device) if masked else None
+    if masked:
+        mask[:8, :8] = False
+    maps = ErrorMaps(8, stride=stride)
+    request = maps.request(0, size, mask)
+    l1_dssim_device(kernels, broken, truth, 0.2, request)
+    wanted = tile_errors_torch(broken, truth, 8, mask, 0.2, stride)
+    assert request.out.shape == wanted.shape
+    assert (request.out - wanted).abs().max() <= 1e-9
+    assert not masked or request.out[0, 0] == 0
+
+    maps.update(0, 1, broken, truth, mask, request)
+    again = maps.request(0, size, mask)
+    l1_dssim_device(kernels, render, truth, 0.2, again)
+    now = tile_errors_torch(render, truth, 8, mask, 0.2, stride)
+    assert (again.out - torch.lerp(now, wanted, maps.keep)).abs().max() <= 1e-9
+    assert maps.request(0, (2 * size[0], 2 * size[1])).old is None  # another resolution
+
+
+def test_same_bits_every_time(kernels, device):
+    render, truth = pair(device, 64, 90, dtype=torch.float32)
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            request = ErrorMaps(8).request(0, (64, 90))
+            loss = l1_dssim_device(kernels, render, truth, 0.2, request)
+            results.append((loss.detach(), torch.autograd.grad(loss, render)[0], request.out))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def some_zones(device, dtype) -> list[ViewZones]:
+    views = []
+    for number in range(5):
+        q, _ = torch.linalg.qr(torch.randn(3, 3, dtype=dtype))
+        viewmat = torch.eye(4, dtype=dtype)
+        viewmat[:3, :3], viewmat[2, 3] = q * torch.sign(torch.det(q)), 5.0
+        K = torch.tensor([[230.0 + number, 0, 120], [0, 240, 60], [0, 0, 1]], dtype=dtype)
+        has = torch.rand(9, 15) < 0.4
+        near = 4 + torch.rand(9, 15, dtype=dtype)
+        far = torch.where(has, near + 1, -INF)
+        near = torch.where(has, near, INF)
+        kind = torch.where(has, FALSE_FRONT + torch.randint(2, (9, 15)), -1)
+        views.append(
+            ViewZones(number, viewmat.to(device), K.to(device), (240, 140), 16, near.to(device), far.to(device),
+                      ((near + far) / 2).to(device), has.long().numpy(), kind.to(device))
+        )  # fmt: skip
+    return views
+
+
+def test_votes_are_the_twin(kernels, device):
+    views = some_zones(device, torch.float64)
+    means = torch.randn(3000, 3, dtype=torch.float64)
+    means[:2] = torch.tensor([[math.nan, 0, 0], [INF, 1, 1]])
+    means = means.to(device)
+    votes, twin = zone_votes_native(kernels, means, views, 0.02), zone_votes_torch(means, views, 0.02)
+    assert twin.inside.sum() > 100
+    assert twin.front.sum() > 100
+    assert torch.equal(votes.inside, twin.inside)
+    assert torch.equal(votes.front, twin.front)
+    assert all(torch.equal(a, b) for a, b in zip(votes.counts, twin.counts, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 1), (40, 15, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_follow_an_edit(kernels, device, shape, dtype):
+    old = torch.randn(shape, dtype=dtype, device=device)
+    source = torch.randint(-1, 40, (73,), device=device)
+    zero = torch.rand(73, device=device) < 0.3
+    new = follow_rows(kernels, old, source, zero)
+    assert new.shape == (73, *shape[1:])
+    for i in range(73):
+        wanted = torch.zeros_like(old[0]) if zero[i] or source[i] < 0 else old[source[i]]
+        assert torch.equal(new[i], wanted)
+    assert follow_rows(kernels, old, source[:0], zero[:0]).shape == (0, *shape[1:])
+
+
+@pytest.fixture(scope="module")
+def nvcc() -> list[str]:
+    try:
+        return find_nvcc()
+    except BuildError as error:
+        pytest.skip(f"the CUDA sources are not compiled here: {error}")
+
+
+def test_cuda_library_compiles(nvcc, tmp_path, monkeypatch):
+    """For a Hopper GPU and, as PTX, for all others; that it runs is shown by `make gpu-check` where there is one."""
+    monkeypatch.setenv("LPM_CACHE", str(tmp_path))
+    flags = " ".join(cuda_flags(nvcc, (9, 0)))
+    assert "code=sm_90" in flags
+    assert "code=compute_7" in flags
+    content = build_cuda((9, 0)).read_bytes()
+    for name in _SIGNATURES:
+        assert f"lpm_device_{name}_f32".encode() in content
+    assert b"cudaLaunchKernel" in content or b".nv_fatbin" in content
+
+
+def test_a_broken_source_is_reported_whole(nvcc, tmp_path, monkeypatch):
+    monkeypatch.setenv("LPM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "include").mkdir()
+    (tmp_path / "csrc" / "device.cu").write_text("__global__ void f() { no_such_name(); }\n")
+    monkeypatch.setattr("lpm.cuda.build.FOLDER", tmp_path)
+    with pytest.raises(BuildError, match=r"(?s)nvcc.*no_such_name.*undefined"):
+        build_cuda((9, 0))
+    assert not list((tmp_path / "cache").glob("*.so"))
+
+
+def test_no_nvcc_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("CUDACXX", "/no/nvcc")
+    with pytest.raises(BuildError, match="no nvcc: none of /no/nvcc") as caught:
+        find_nvcc()
+    assert "CUDA_HOME" in caught.value.remedy
