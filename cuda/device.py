@@ -39,18 +39,18 @@ class DeviceLibrary:
             for suffix in _SUFFIX.values():
                 getattr(self._library, f"lpm_device_{name}_{suffix}").argtypes = argument_types(letters)
 
-    def call(self, name: str, like: Tensor, *arguments: Tensor | float | None) -> None:
-        """Calls lpm_device_<name> in the dtype and on the device of `like`; all tensors must be contiguous and there.
+    def call(self, name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> None:
+        """Calls lpm_device_<name>_<dtype>(stream, *arguments). Tensors must be contiguous, and all on one device.
 
         Raises:
             LpmError: the kernel could not be started.
         """
         values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-        function = getattr(self._library, f"lpm_device_{name}_{_SUFFIX[like.dtype]}")
+        function = getattr(self._library, f"lpm_device_{name}_{_SUFFIX[dtype]}")
         if self.host:
             function(torch.get_num_threads(), *values)
             return
-        with torch.cuda.device(like.device):
+        with torch.cuda.device(next(a.device for a in arguments if isinstance(a, Tensor))):
             status = function(torch.cuda.current_stream().cuda_stream, *values)
         if status:
             said = self._library.lpm_device_error(status).decode()

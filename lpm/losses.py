@@ -125,7 +125,7 @@ class _DeviceL1Dssim(torch.autograd.Function):
             old = None if tiles.old is None else tiles.old.to(render.dtype).contiguous()
             pooled = [tiles.stride, tiles.tile // tiles.stride, mask, old, tiles.dssim, tiles.keep, tiles.out]
         kernels.call(
-            "loss", render, height, width, channels, render, truth, ssim_lambda, *pooled, scratch, gradient, parts
+            "loss", render.dtype, height, width, channels, render, truth, ssim_lambda, *pooled, scratch, gradient, parts
         )  # fmt: skip
         ctx.gradient = gradient
         return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1])

@@ -77,5 +77,5 @@ def follow_rows(kernels: DeviceLibrary, old: Tensor, source: Tensor, zero: Tenso
     """
     old, new = old.contiguous(), old.new_empty(len(source), *old.shape[1:])
     width = new[:1].numel() if len(source) else 0
-    kernels.call("follow_rows", old, len(source), width, old, new, source.contiguous(), zero.contiguous())
+    kernels.call("follow_rows", old.dtype, len(source), width, old, new, source.contiguous(), zero.contiguous())
     return new

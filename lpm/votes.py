@@ -69,7 +69,7 @@ def zone_votes_native(
     inside, front = means.new_empty(len(means)), means.new_empty(len(means))
     counts = torch.zeros(len(near), dtype=torch.int64, device=means.device)
     kernels.call(
-        "zone_votes", means.dtype if isinstance(kernels, NativeLibrary) else means, len(means), len(zones),
+        "zone_votes", means.dtype, len(means), len(zones),
         means.contiguous(), cameras, grids, near, far, limit, inside, front, counts,
     )  # fmt: skip
     parts = counts.split([view.near.numel() for view in zones])
