@@ -10,6 +10,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
@@ -82,6 +83,13 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
         on_cpu = str(self.device) == "cpu"
         return super()._load_images(split, "gpu" if on_cpu else cache_images_device)
+
+    def next_train(self, step: int) -> tuple[Cameras, dict]:
+        """The host's next view, with the size (height, width) in pixels beside its number in the camera's metadata."""
+        camera, data = super().next_train(step)
+        assert camera.metadata is not None
+        camera.metadata["size"] = tuple(data["image"].shape[:2])
+        return camera, data
 
     def get_datapath(self) -> Path:
         """The scene's folder."""

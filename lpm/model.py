@@ -252,8 +252,10 @@ class LpmModel(SplatfactoModel):
             raise ValueError(f"camera: got {type(camera).__name__}; wanted Cameras of shape [1]")
         to_world = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
         factor = self._get_downscale_factor()
+        # From the manager, if it says so: a size on the device would be waited for.
+        height, width = (camera.metadata or {}).get("size") or (int(camera.height.item()), int(camera.width.item()))
+        height, width = height // factor, width // factor
         camera.rescale_output_resolution(1 / factor)
-        width, height = int(camera.width.item()), int(camera.height.item())
         Ks = camera.get_intrinsics_matrices().to(self.device)
         camera.rescale_output_resolution(factor)
         self.last_size = (height, width)
