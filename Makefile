@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Neither tests nor demo may touch the network once the environment stands.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-export test-viewer test-gpu lint types format clean
+.PHONY: help setup demo test test-slow test-export test-viewer test-gpu gpu-check lint types format clean
 help:
 	@echo "make setup      the environment in .venv (idempotent)"
 	@echo "make demo       make a sample scene, train on it, evaluate, export a PLY"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-export  what we write, opened by programs of others (needs Node, npm and Chromium)"
 	@echo "make test-viewer  our pages in headless Chromium (needs Node, npm and Chromium)"
 	@echo "make test-gpu   CPU/CUDA parity (needs an NVIDIA GPU)"
+	@echo "make gpu-check  test-gpu, then kernels and training beside splatfacto (LPM_TEST_DATA=folder; minutes)"
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -34,6 +35,12 @@ test-viewer: setup
 
 test-gpu: setup
 	@$(BIN)/python -m pytest -m gpu
+
+# Without `setup`: it must work where only torch, nvcc and carried wheels are, with PYTHON= the interpreter that has them.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+gpu-check:
+	@$(GPU_PYTHON) -m pytest -m gpu
+	@$(GPU_PYTHON) benchmarks/gpu.py --data $(LPM_TEST_DATA) --out benchmarks/results/gpu/check.json
 
 lint: setup
 	@$(BIN)/ruff check .

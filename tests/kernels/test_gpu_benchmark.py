@@ -1,0 +1,33 @@
+"""The benchmark of a GPU runs where there is none, so far as it can, and says what it left out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lpm.cuda.native import native
+from lpm.scenes import sample
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
+
+
+@pytest.mark.skipif(native() is None, reason="no C++ compiler on this machine")
+def test_runs_and_tells(tmp_path):
+    sample.make("room", tmp_path / "room", views=10)
+    out = tmp_path / "results" / "gpu.json"
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--scenes", "room", "absent", "--methods", "lpm",
+               "adc", "--steps", "20", "--points", "2000", "--device", "cpu", "--out", str(out)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1  # something was left out
+    assert "left out: absent: not in" in done.stdout.splitlines()[-1]
+    result = json.loads(out.read_text())
+    assert [run["method"] for run in result["runs"]] == ["lpm", "adc"]
+    for run in result["runs"]:
+        assert len(run["curve"]) == 20
+        assert run["psnr"] > 8
+        assert run["ms_by_stage"]["backward and the rest"] > 0
+        assert run["ms_by_stage"]["render"] > 0
+    assert len(result["kernels"]) == 3
+    assert "| room | lpm |" in out.with_suffix(".md").read_text()
