@@ -3,9 +3,9 @@
 
     python benchmarks/step_profile.py --data SCENE [--points 50000] [--scale 0.5] [--steps 40]
 
-Whole steps of the real trainer are timed, callbacks included, on a scene whose number of points is set by hand. Native
-calls are timed as they are made, so rasterization counts without its Python around it. Shares within one run are what
-to read; milliseconds belong to the machine.
+Whole steps of the real trainer are timed, callbacks included, on a scene whose number of points is set by hand.
+Rasterization is what its autograd functions take, forward and backward, their memory included. Shares within one run
+are what to read; milliseconds belong to the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
 from nerfstudio.scripts.train import _set_random_seed
 
 import lpm
+from lpm import losses
 from lpm.config import lpm_splat
+from lpm.cuda import raster
 from lpm.cuda.native import native
 from lpm.gaussians import NAMES
 
@@ -82,8 +84,10 @@ def main() -> None:
 
             return call
 
-        kinds = {"l1_ssim": "loss"}
-        kernels.call = timed(lambda kernel, *_: kinds.get(kernel, "rasterization"), kernels.call)
+        for function in (raster._Project, raster._Raster):
+            for way in ("forward", "backward"):
+                setattr(function, way, staticmethod(timed("rasterization", getattr(function, way))))
+        losses._L1Dssim.forward = staticmethod(timed("loss", losses._L1Dssim.forward))
         trainer.optimizers.optimizer_scaler_step_some = timed(
             "optimizer", trainer.optimizers.optimizer_scaler_step_some
         )

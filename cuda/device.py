@@ -20,7 +20,6 @@ _SIGNATURES = {
     "loss": "p lli pp d ii pp dd p pp p",
     "zone_votes": "p li pp p ppp pp p",
     "follow_rows": "p ll pp pp",
-    "adam": "p ll p pppp ddddd",
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 

@@ -96,14 +96,6 @@ extern "C" const char* lpm_device_error(int status) {
                                                    const int64_t* source, const uint8_t* zero) {                      \
         lpm::for_each(queue, rows * width, lpm::FollowRows<S>{width, from, to, source, zero});                        \
         return lpm::status();                                                                                         \
-    }                                                                                                                 \
-    extern "C" int lpm_device_adam_##SUFFIX(void* queue, int64_t rows, int64_t width, const uint8_t* visible,         \
-                                            const S* gradient, S* value, S* mean, S* square, double beta1,            \
-                                            double beta2, double step_size, double root_correction, double epsilon) { \
-        lpm::for_each(queue, rows * width,                                                                            \
-                      lpm::AdamRows<S>{width, visible, gradient, value, mean, square, S(beta1), S(beta2),             \
-                                       S(step_size), S(root_correction), S(epsilon)});                                \
-        return lpm::status();                                                                                         \
     }
 LPM_DEVICE_API(float, f32)
 LPM_DEVICE_API(double, f64)

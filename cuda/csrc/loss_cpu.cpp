@@ -4,9 +4,11 @@
 // column pass and a row pass. Neighbours of a value lie `channels` apart in a row, so colours need no separate planes,
 // and every inner loop runs over contiguous memory. Each row is summed on its own and the rows in order: the same bits
 // for any number of threads.
+#include <algorithm>
 #include <vector>
 
 #include "../include/ssim.h"
+#include "../include/vectors.h"
 
 namespace lpm {
 
@@ -20,33 +22,45 @@ static void gaussian(S* taps) {
     for (int k = 0; k < ssim_taps; k++) taps[k] = S(weight[k] / sum);
 }
 
-// One row of the five blurred moments: columns first, from the images, then along the row.
+template <typename V, typename S>
+static inline V load(const S* from) {
+    V value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+// f(V{}, i) for blocks of a vector over 0..n, then f(S{}, i) for the values that are left.
+template <typename S, typename F>
+static inline void in_vectors(int64_t n, F f) {
+    int64_t i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) f(VecF<S>{}, i);
+    for (; i < n; i++) f(S(0), i);
+}
+
+// One row of the five blurred moments: columns first, from the images, then along the row. Sums stay in registers.
 template <typename S>
 static void blurred_row(const S* x, const S* y, int64_t row, int channels, const S* taps, S* columns, S* out) {
     const int64_t valid = row - (ssim_taps - 1) * channels;
-    S *cx = columns, *cy = cx + row, *cxx = cy + row, *cyy = cxx + row, *cxy = cyy + row;
-    for (int64_t i = 0; i < 5 * row; i++) columns[i] = 0;
-    for (int k = 0; k < ssim_taps; k++) {
-        const S w = taps[k], *xk = x + k * row, *yk = y + k * row;
-#pragma omp simd
-        for (int64_t i = 0; i < row; i++) {
-            const S wx = w * xk[i], wy = w * yk[i];
-            cx[i] += wx;
-            cy[i] += wy;
-            cxx[i] += wx * xk[i];
-            cyy[i] += wy * yk[i];
-            cxy[i] += wx * yk[i];
+    in_vectors<S>(row, [&](auto zero, int64_t i) {
+        typedef decltype(zero) V;
+        V cx = zero, cy = zero, cxx = zero, cyy = zero, cxy = zero;
+        for (int k = 0; k < ssim_taps; k++) {
+            const V xk = load<V>(x + k * row + i), yk = load<V>(y + k * row + i), wx = taps[k] * xk, wy = taps[k] * yk;
+            cx += wx;
+            cy += wy;
+            cxx += wx * xk;
+            cyy += wy * yk;
+            cxy += wx * yk;
         }
-    }
+        const V sums[5] = {cx, cy, cxx, cyy, cxy};
+        for (int m = 0; m < 5; m++) memcpy(columns + m * row + i, &sums[m], sizeof(V));
+    });
     for (int m = 0; m < 5; m++) {
-        const S* c = columns + m * row;
-        S* o = out + m * valid;
-#pragma omp simd
-        for (int64_t i = 0; i < valid; i++) {
-            S sum = 0;
-            for (int k = 0; k < ssim_taps; k++) sum += taps[k] * c[i + k * channels];
-            o[i] = sum;
-        }
+        in_vectors<S>(valid, [&](auto sum, int64_t i) {
+            for (int k = 0; k < ssim_taps; k++)
+                sum += taps[k] * load<decltype(sum)>(columns + m * row + i + k * channels);
+            memcpy(out + m * valid + i, &sum, sizeof sum);
+        });
     }
 }
 
@@ -55,31 +69,32 @@ template <typename S>
 static void gradient_row(const S* x, const S* y, int64_t row, int channels, const S* taps, const S* maps, int64_t y0,
                          int64_t rows, int64_t stride, S l1_scale, S ssim_scale, S* columns, S* out) {
     const int64_t margin = (ssim_taps - 1) * channels, valid = row - margin, padded = row + margin;
-    for (int64_t i = 0; i < 3 * padded; i++) columns[i] = 0;
-    for (int k = 0; k < ssim_taps; k++) {
-        const int64_t from = y0 - k;
-        if (from < 0 || from >= rows) continue;
-        for (int m = 0; m < 3; m++) {
-            const S w = taps[k], *d = maps + m * stride + from * valid;
-            S* c = columns + m * padded + margin;
-#pragma omp simd
-            for (int64_t i = 0; i < valid; i++) c[i] += w * d[i];
-        }
+    const int first = int(max_of(int64_t(0), y0 - rows + 1)), last = int(min_of(int64_t(ssim_taps - 1), y0));
+    for (int m = 0; m < 3; m++) {  // what lies beside the maps is zero
+        std::fill_n(columns + m * padded, margin, S(0));
+        std::fill_n(columns + m * padded + row, margin, S(0));
     }
-    const S *ca = columns + margin, *caa = ca + padded, *cab = caa + padded;
-#pragma omp simd
-    for (int64_t i = 0; i < row; i++) {
-        S by_a = 0, by_aa = 0, by_ab = 0;
+    in_vectors<S>(valid, [&](auto zero, int64_t i) {
+        typedef decltype(zero) V;
+        V sums[3] = {zero, zero, zero};
+        for (int k = first; k <= last; k++)
+            for (int m = 0; m < 3; m++) sums[m] += taps[k] * load<V>(maps + m * stride + (y0 - k) * valid + i);
+        for (int m = 0; m < 3; m++) memcpy(columns + m * padded + margin + i, &sums[m], sizeof(V));
+    });
+    in_vectors<S>(row, [&](auto zero, int64_t i) {
+        typedef decltype(zero) V;
+        V by_a = zero, by_aa = zero, by_ab = zero;
         for (int k = 0; k < ssim_taps; k++) {
-            const int64_t j = i - k * channels;
-            by_a += taps[k] * ca[j];
-            by_aa += taps[k] * caa[j];
-            by_ab += taps[k] * cab[j];
+            const S* from = columns + margin + i - k * channels;
+            by_a += taps[k] * load<V>(from);
+            by_aa += taps[k] * load<V>(from + padded);
+            by_ab += taps[k] * load<V>(from + 2 * padded);
         }
-        const S residual = x[i] - y[i];
-        const S sign = S(residual > 0) - S(residual < 0);
-        out[i] = l1_scale * sign - ssim_scale * (by_a + 2 * x[i] * by_aa + y[i] * by_ab);
-    }
+        const V xi = load<V>(x + i), yi = load<V>(y + i), one = zero + S(1);
+        const V sign = (xi > yi ? one : zero) - (xi < yi ? one : zero);
+        const V gradient = l1_scale * sign - ssim_scale * (by_a + S(2) * xi * by_aa + yi * by_ab);
+        memcpy(out + i, &gradient, sizeof(V));
+    });
 }
 
 // loss[0]: mean L1, loss[1]: mean SSIM. gradient: [height, width, channels] of the weighted sum, or null.

@@ -1,4 +1,4 @@
-// Work on points, one functor call each: votes of zones, rows that follow an edit, and Adam.
+// Work on points, one functor call each: votes of zones, and rows that follow an edit.
 #pragma once
 #include "launch.h"
 #include "zones.h"
@@ -70,24 +70,6 @@ struct FollowRows {
     LPM_HD void operator()(int64_t i) const {
         const int64_t row = i / width, old = source[row];
         to[i] = old < 0 || (zero && zero[row]) ? S(0) : from[old * width + i % width];
-    }
-};
-
-// Adam (Kingma and Ba 2015, algorithm 1) with torch's order of operations, on the rows in `visible` (null: on all).
-template <typename S>
-struct AdamRows {
-    int64_t width;
-    const uint8_t* visible;
-    const S* gradient;
-    S *value, *mean, *square;
-    S beta1, beta2, step_size, root_correction, epsilon;  // lr / (1 - beta1^t), sqrt(1 - beta2^t)
-
-    LPM_HD void operator()(int64_t i) const {
-        if (visible && !visible[i / width]) return;
-        const S g = gradient[i];
-        mean[i] += (1 - beta1) * (g - mean[i]);
-        square[i] = beta2 * square[i] + (1 - beta2) * g * g;
-        value[i] -= step_size * mean[i] / (std::sqrt(square[i]) / root_correction + epsilon);
     }
 };
 
