@@ -46,21 +46,22 @@ def read_compressed_ply(path: Path) -> dict[str, Tensor]:
     check_some(path, n)
     if len(bounds) * CHUNK_SIZE < n:
         fail(path, f"{len(bounds):,} chunks for {n:,} Gaussians", "a chunk for each 256")
-    assert bounds.dtype.names is not None
-    if any(not np.isfinite(np.asarray(bounds[name], np.float64)).all() for name in bounds.dtype.names):
+    names = bounds.dtype.names or ()
+    if any(not np.isfinite(np.asarray(bounds[name], np.float64)).all() for name in names):
         fail(path, "a chunk with bounds that are not finite", "finite numbers", "export the file again")
     chunk = np.arange(n) // CHUNK_SIZE
 
     def between(values: np.ndarray, prefix: str, axes: str) -> np.ndarray:
+        for name in (f"{end}_{prefix}{axis}" for end in ("min", "max") for axis in axes):
+            if name not in names:
+                fail(path, f"no column {name} in its chunks", "a compressed PLY")
         low, high = (
             np.stack([bounds[f"{end}_{prefix}{axis}"] for axis in axes], 1).astype(np.float32) for end in ("min", "max")
         )
         return low[chunk] + values * (high - low)[chunk]
 
-    if "min_scale_x" not in bounds.dtype.names:
-        fail(path, "no column min_scale_x in its chunks", "a compressed PLY")
     color = _unpack(words["packed_color"], (8, 8, 8, 8))
-    rgb = between(color[:, :3], "", "rgb") if "min_r" in bounds.dtype.names else color[:, :3]
+    rgb = between(color[:, :3], "", "rgb") if "min_r" in names else color[:, :3]
     rotation = words["packed_rotation"]
     three = (_unpack(rotation & np.uint32(0x3FFFFFFF), (10, 10, 10)) - 0.5) * np.sqrt(2.0)
     return sh0_params(

@@ -75,6 +75,14 @@ def test_broken_bytes(tmp_path, valid, kind, cut, edits, in_header):
     refused_or_read(path)
 
 
+@pytest.mark.parametrize("name", [b"min_g", b"max_scale_y", b"min_x", b"max_b"])
+def test_a_compressed_ply_without_one_of_its_bounds(tmp_path, valid, name):
+    path = tmp_path / "x.compressed.ply"
+    path.write_bytes(valid["compressed.ply"].replace(name, b"q" * len(name), 1))
+    with pytest.raises(LpmError, match=name.decode()):
+        load(path)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=edits)
