@@ -5,16 +5,6 @@
 
 namespace lpm {
 
-template <typename S>
-static void gaussian(S* taps) {
-    double sum = 0, weight[ssim_taps];
-    for (int k = 0; k < ssim_taps; k++) {
-        const double d = (k - ssim_taps / 2) / 1.5;
-        sum += weight[k] = std::exp(-d * d / 2);
-    }
-    for (int k = 0; k < ssim_taps; k++) taps[k] = S(weight[k] / sum);
-}
-
 // What the tile map is made with; out null: there is none.
 template <typename S>
 struct TileOptions {

@@ -4,7 +4,7 @@
 // their own and then in order, and a tile belongs to one thread: the same bits for any number of threads.
 #include <vector>
 
-#include "../include/ssim.h"
+#include "../include/loss_steps.h"
 
 namespace lpm {
 
@@ -57,11 +57,6 @@ static void exposure_gain(int threads, const Pair<S>& images, S* gain) {
     }
 }
 
-template <typename S>
-struct Moments {
-    S count, l1, x, y, xx, yy, xy;
-};
-
 // out: [ceil(rows / tile), ceil(columns / tile)], tiles of `tile` x `tile` of the pixels looked at.
 template <typename S>
 static void tile_errors(int threads, const Pair<S>& images, int tile, S dssim, S* out) {
@@ -70,13 +65,13 @@ static void tile_errors(int threads, const Pair<S>& images, int tile, S dssim, S
     exposure_gain(threads, images, gain);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<Moments<S>> sums(across);
+        std::vector<TileMoments<S>> sums(across);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < down; i++) {
             sums.assign(across, {});
             for (int64_t row = i * tile; row < min_of((i + 1) * tile, images.rows()); row++) {
                 for (int64_t j = 0; j < across; j++) {
-                    Moments<S> m = sums[j];
+                    TileMoments<S> m = sums[j];
                     for (int64_t column = j * tile; column < min_of((j + 1) * tile, images.columns()); column++) {
                         const int64_t pixel = images.pixel(row, column);
                         if (!images.counts(pixel)) continue;
@@ -100,13 +95,7 @@ static void tile_errors(int threads, const Pair<S>& images, int tile, S dssim, S
                     sums[j] = m;
                 }
             }
-            for (int64_t j = 0; j < across; j++) {
-                const Moments<S>& m = sums[j];
-                const S share = S(1) / max_of(m.count, S(1));
-                const S ssim = ssim_of(m.x * share, m.y * share, m.xx * share, m.yy * share, m.xy * share).value;
-                const S error = (1 - dssim) * m.l1 * share + dssim * max_of(S(0), S(0.5) - S(0.5) * ssim);
-                out[i * across + j] = m.count > 0 ? error : S(0);
-            }
+            for (int64_t j = 0; j < across; j++) out[i * across + j] = tile_error(sums[j], dssim);
         }
     }
 }

@@ -10,29 +10,6 @@ namespace lpm {
 
 constexpr int BLOCK = 1024;  // points; eight arrays of so many floats fill most of a 48 kB cache
 
-// cameras: [views, 18], rows of [R t], fx, fy, cx, cy, width, height, in tiles. grids: [views, 2], rows and columns.
-template <typename S>
-static std::vector<ZoneView<S>> make_views(int count, const S* cameras, const int64_t* grids) {
-    std::vector<ZoneView<S>> views(count);
-    for (int v = 0; v < count; v++) {
-        const S* c = cameras + 18 * v;
-        ZoneView<S>& view = views[v];
-        for (int i = 0; i < 3; i++) {
-            for (int j = 0; j < 3; j++) view.R[3 * i + j] = c[4 * i + j];
-            view.t[i] = c[4 * i + 3];
-        }
-        view.fx = c[12];
-        view.fy = c[13];
-        view.cx = c[14];
-        view.cy = c[15];
-        view.rows = int32_t(grids[2 * v]);
-        view.columns = int32_t(grids[2 * v + 1]);
-        view.width = min_of(c[16], S(view.columns));  // nothing may be read beyond the tables
-        view.height = min_of(c[17], S(view.rows));
-    }
-    return views;
-}
-
 // What a view's zones say of each of its tiles. near, far: depths. limit: depth up to which a point is in front. zone:
 // whether any of it can be true; one entry more than tiles, a 0 for the points that are not seen.
 template <typename S>
@@ -70,12 +47,13 @@ static void vote(const ZoneView<S> view, const Tiles<S>& tiles, int count, const
     }
 }
 
-// means: [n, 3]. near, far, limit: the tiles of all views, one view after the other. inside, front: [n] votes. counts:
+// means: [n, 3]. cameras: [views, 18] and grids: [views, 2] as make_view() has them. near, far, limit: the tiles of all views, one view after the other. inside, front: [n] votes. counts:
 // points inside of each tile.
 template <typename S>
 static void zone_votes(int threads, int64_t n, int view_count, const S* means, const S* cameras, const int64_t* grids,
                        const S* near, const S* far, const S* limit, S* inside, S* front, int64_t* counts) {
-    const std::vector<ZoneView<S>> views = make_views(view_count, cameras, grids);
+    std::vector<ZoneView<S>> views;
+    for (int v = 0; v < view_count; v++) views.push_back(make_view(cameras + 18 * v, grids + 2 * v));
     std::vector<int64_t> first(1, 0);  // tile of each view
     for (const ZoneView<S>& view : views) first.push_back(first.back() + int64_t(view.rows) * view.columns);
     const int64_t tiles = first.back();

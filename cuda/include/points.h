@@ -5,26 +5,8 @@
 
 namespace lpm {
 
-// cameras: [views, 18], rows of [R t], fx, fy, cx, cy, width, height, in tiles. grids: [views, 2], rows and columns.
-template <typename S>
-LPM_HD inline ZoneView<S> make_view(const S* camera, const int64_t* grid) {
-    ZoneView<S> view;
-    for (int i = 0; i < 3; i++) {
-        for (int j = 0; j < 3; j++) view.R[3 * i + j] = camera[4 * i + j];
-        view.t[i] = camera[4 * i + 3];
-    }
-    view.fx = camera[12];
-    view.fy = camera[13];
-    view.cx = camera[14];
-    view.cy = camera[15];
-    view.rows = int32_t(grid[0]);
-    view.columns = int32_t(grid[1]);
-    view.width = min_of(camera[16], S(view.columns));  // nothing may be read beyond the tables
-    view.height = min_of(camera[17], S(view.rows));
-    return view;
-}
-
-// near, far, limit: the tiles of all views, one view after the other; limit: depth up to which a point is in front.
+// cameras, grids: as make_view() has them, of all views. near, far, limit: their tiles, one view after the other; limit:
+// depth up to which a point is in front.
 // inside, front: [n] votes. counts: points inside of each tile, zero before.
 template <typename S>
 struct ZoneVotes {

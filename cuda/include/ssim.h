@@ -6,6 +6,17 @@ namespace lpm {
 
 constexpr int ssim_taps = 11;  // width of the Gaussian window; sigma is 1.5
 
+// The window's weights in one direction, [ssim_taps]; on the host.
+template <typename S>
+inline void gaussian(S* taps) {
+    double sum = 0, weight[ssim_taps];
+    for (int k = 0; k < ssim_taps; k++) {
+        const double d = (k - ssim_taps / 2) / 1.5;
+        sum += weight[k] = std::exp(-d * d / 2);
+    }
+    for (int k = 0; k < ssim_taps; k++) taps[k] = S(weight[k] / sum);
+}
+
 // Blurred moments of one channel -> SSIM, and its derivative by those of the first image:
 // a, b: means of x and y; aa, bb, ab: means of x^2, y^2 and x y.
 template <typename S>

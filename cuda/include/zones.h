@@ -41,4 +41,23 @@ LPM_HD inline bool is_between(S depth, S near, S far) {
     return (depth >= near) & (depth <= far);
 }
 
+// camera: [18], rows of [R t], fx, fy, cx, cy, width, height, in tiles. grid: [2], rows and columns.
+template <typename S>
+LPM_HD inline ZoneView<S> make_view(const S* camera, const int64_t* grid) {
+    ZoneView<S> view;
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 3; j++) view.R[3 * i + j] = camera[4 * i + j];
+        view.t[i] = camera[4 * i + 3];
+    }
+    view.fx = camera[12];
+    view.fy = camera[13];
+    view.cx = camera[14];
+    view.cy = camera[15];
+    view.rows = int32_t(grid[0]);
+    view.columns = int32_t(grid[1]);
+    view.width = min_of(camera[16], S(view.columns));  // nothing may be read beyond the tables
+    view.height = min_of(camera[17], S(view.rows));
+    return view;
+}
+
 }  // namespace lpm
