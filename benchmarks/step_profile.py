@@ -4,8 +4,8 @@
     python benchmarks/step_profile.py --data SCENE [--points 50000] [--scale 0.5] [--steps 40]
 
 Whole steps of the real trainer are timed, callbacks included, on a scene whose number of points is set by hand.
-Rasterization is what its autograd functions take, forward and backward, their memory included. Shares within one run
-are what to read; milliseconds belong to the machine.
+Rasterization is what a call of rasterize() takes, and the backward passes of its autograd functions. Shares within one
+run are what to read; milliseconds belong to the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
 from nerfstudio.scripts.train import _set_random_seed
 
 import lpm
-from lpm import losses
+from lpm import losses, model
 from lpm.config import lpm_splat
 from lpm.cuda import raster
 from lpm.cuda.native import native
@@ -84,9 +84,9 @@ def main() -> None:
 
             return call
 
+        model.rasterize = timed("rasterization", model.rasterize)
         for function in (raster._Project, raster._Raster):
-            for way in ("forward", "backward"):
-                setattr(function, way, staticmethod(timed("rasterization", getattr(function, way))))
+            function.backward = staticmethod(timed("rasterization", function.backward))
         losses._L1Dssim.forward = staticmethod(timed("loss", losses._L1Dssim.forward))
         trainer.optimizers.optimizer_scaler_step_some = timed(
             "optimizer", trainer.optimizers.optimizer_scaler_step_some

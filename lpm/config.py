@@ -17,12 +17,12 @@ from lpm.checks import LpmError
 from lpm.datamanager import LpmDatamanagerConfig
 from lpm.model import LpmModelConfig
 from lpm.pipeline import LpmPipelineConfig
-from lpm.trainer import FusedAdamConfig, LpmTrainerConfig
+from lpm.trainer import AdamConfig, LpmTrainerConfig
 
 
 def _optimizer(lr: float, lr_final: float | None = None) -> dict:
     scheduler = ExponentialDecaySchedulerConfig(lr_final=lr_final) if lr_final is not None else None
-    return {"optimizer": FusedAdamConfig(lr=lr, eps=1e-15), "scheduler": scheduler}
+    return {"optimizer": AdamConfig(lr=lr, eps=1e-15), "scheduler": scheduler}
 
 
 lpm_splat = MethodSpecification(

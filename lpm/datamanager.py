@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
     def __init__(
         self, config: LpmDatamanagerConfig, device: Any = "cpu", test_mode: str = "val", **kwargs: Any
     ) -> None:
+        self._cameras: dict[int, Cameras] = {}
         super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
         if test_mode == "val":  # training: a broken image is found now, not after the run's folder is made
             _ = self.cached_train, self.cached_eval
@@ -86,9 +88,16 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
 
     def next_train(self, step: int) -> tuple[Cameras, dict]:
         """The host's next view, with the size (height, width) in pixels beside its number in the camera's metadata."""
-        camera, data = super().next_train(step)
-        assert camera.metadata is not None
-        camera.metadata["size"] = tuple(data["image"].shape[:2])
+        # Not the host's own, which cuts the camera out of all cameras at every step: .4 ms.
+        index = self.train_unseen_cameras.pop(0)
+        if not self.train_unseen_cameras:
+            self.train_unseen_cameras = self.sample_train_cameras()
+        data = self.cached_train[index].copy()
+        data["image"] = data["image"].to(self.device)
+        if index not in self._cameras:
+            self._cameras[index] = self.train_cameras[index : index + 1].to(self.device)
+        camera = copy.copy(self._cameras[index])  # the model rescales it in place
+        camera.metadata = {**(camera.metadata or {}), "cam_idx": index, "size": tuple(data["image"].shape[:2])}
         return camera, data
 
     def get_datapath(self) -> Path:

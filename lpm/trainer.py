@@ -21,10 +21,12 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 
 from lpm import checkpoint
+from lpm.adam import Adam
 from lpm.checks import LpmError, fail
 from lpm.correspond import Views
 from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
+from lpm.memory import keep_freed_memory
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.pipeline import LpmPipeline
 from lpm.runs import find_checkpoint
@@ -37,10 +39,10 @@ MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
 
 
 @dataclass
-class FusedAdamConfig(AdamOptimizerConfig):
-    """Adam in one pass over the memory (torch's own fused kernel, on CPU and CUDA)."""
+class AdamConfig(AdamOptimizerConfig):
+    """Adam, straight to torch's fused kernel."""
 
-    fused: bool = True
+    _target: type = field(default_factory=lambda: Adam)
 
 
 @dataclass
@@ -81,6 +83,8 @@ class LpmTrainer(Trainer):
         if device_type == "cuda" and not torch.cuda.is_available():
             config.machine.device_type = device_type = "cpu"
             CONSOLE.print("No CUDA device here: training on the CPU.")
+        if device_type == "cpu":
+            keep_freed_memory()
         if config.max_num_iterations is None:
             config.max_num_iterations = STEPS.get(device_type, STEPS["cuda"])
         model = cast(LpmModelConfig, config.pipeline.model)

@@ -40,6 +40,8 @@ LEVEL = {
     "lpm.find_zones": 4,
     "lpm.surroundings": 4,
     "lpm.notices": 0,
+    "lpm.memory": 0,
+    "lpm.adam": 1,
     "lpm.proposals": 5,
     "lpm.edits": 5,
     "lpm.optim_state": 5,
