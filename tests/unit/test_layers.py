@@ -57,9 +57,12 @@ LEVEL = {
     "lpm.watch": 11,
     "lpm.trainer": 11,
     "lpm.config": 12,
+    "lpm.bench": 13,
 }
 # The plugin: only these may import the host.
-PLUGIN = ("scenes.parser", "scenes.plugin", "model", "datamanager", "pipeline", "watch", "trainer", "config")
+PLUGIN = (
+    "scenes.parser", "scenes.plugin", "model", "datamanager", "pipeline", "watch", "trainer", "config", "bench.run",
+)  # fmt: skip
 HOST = {f"lpm.{name}" for name in PLUGIN}
 
 

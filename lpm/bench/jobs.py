@@ -1,0 +1,135 @@
+"""What is to be run: one training run of the grid, and how the command line's words name it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lpm.checks import fail
+from lpm.strategy.build import STRATEGIES
+
+Start = Literal["sfm", "thinned", "random"]
+
+# Parts of `lpm`, each left out; and its settings that published methods or a sceptic would ask about.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no-densify": ("lpm", {"densify": False}),
+    "no-insert": ("lpm", {"insert": False}),
+    "no-reset": ("lpm", {"reset": False}),
+    "no-prune": ("lpm", {"prune": False}),
+}
+
+
+@dataclass(frozen=True)
+class SceneChoice:
+    """A scene of the grid."""
+
+    name: str
+    data: str
+    """Its folder, or `sample:NAME` for one that is made on the spot."""
+    scale: float | None = None
+    """Of its images; None as `ns-train` chooses."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A strategy with changed settings, under a name of its own."""
+
+    name: str
+    base: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    scene: str
+    strategy: str
+    seed: int
+    cap: int
+    steps: int
+    start: Start
+    data: str
+    scale: float | None
+    base: str
+    settings: dict[str, Any]
+    threads: int
+    lpips: bool
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells this run from the others of a result."""
+        return key_of(asdict(self))
+
+    @property
+    def title(self) -> str:
+        """One word for logs and file names."""
+        start = "" if self.start == "sfm" else f"-{self.start}"
+        return f"{self.scene}-{self.strategy}-{self.cap // 1000}k{start}-{self.seed}"
+
+
+def key_of(run: dict[str, Any]) -> tuple[Any, ...]:
+    """The same of a run as results.json has it."""
+    return tuple(run[name] for name in ("scene", "strategy", "seed", "cap", "steps", "start"))
+
+
+def parse_scene(text: str) -> SceneChoice:
+    """`NAME=FOLDER`, `NAME=FOLDER@SCALE`, or the name of a sample scene. Raises LpmError."""
+    from lpm.scenes.worlds import SAMPLES
+
+    name, equals, folder = text.partition("=")
+    if not equals:
+        if name not in SAMPLES:
+            samples = ", ".join(SAMPLES)
+            fail("--scenes", repr(text), f"NAME=FOLDER, NAME=FOLDER@SCALE or a sample scene: {samples}")
+        return SceneChoice(name, f"sample:{name}")
+    folder, at, scale = folder.rpartition("@") if "@" in folder else (folder, "", "")
+    try:
+        factor = float(scale) if at else None
+    except ValueError:
+        fail("--scenes", repr(text), "a number after the @", "for example fox=data/fox@0.5")
+    if not Path(folder).exists():
+        fail("--scenes", f"{folder} does not exist", "a scene's folder")
+    return SceneChoice(name, str(Path(folder).resolve()), factor)
+
+
+def parse_row(text: str) -> Row:
+    """`STRATEGY`, a row of ROWS, or `NAME=STRATEGY:FIELD=VALUE,...` with values in JSON. Raises LpmError."""
+    if text in ROWS:
+        return Row(text, *ROWS[text])
+    head, _, tail = text.partition(":")
+    name, _, base = head.partition("=")
+    base = base or name
+    if base not in STRATEGIES:
+        fail("--strategies", repr(text), f"one of {', '.join([*STRATEGIES, *ROWS])}, or NAME=STRATEGY:FIELD=VALUE,...")
+    settings: dict[str, Any] = {}
+    for part in filter(None, tail.split(",")):
+        setting, equals, value = part.partition("=")
+        try:
+            settings[setting] = json.loads(value)
+        except json.JSONDecodeError:
+            if not equals or not value:
+                fail("--strategies", repr(text), "FIELD=VALUE after the colon")
+            settings[setting] = value
+    if settings and name == base:
+        fail("--strategies", repr(text), "a name for the changed strategy", f"for example my-{base}={text}")
+    return Row(name, base, settings)
+
+
+def grid(
+    scenes: Sequence[SceneChoice], rows: Sequence[Row], seeds: Sequence[int], caps: Sequence[int], steps: int,
+    starts: Sequence[Start], threads: int, lpips: bool,
+) -> list[Job]:  # fmt: skip
+    """All runs, a seed and a cap of everything first: the table is of use early."""
+    unknown = set(starts) - set(get_args(Start))
+    if unknown:
+        fail("--starts", ", ".join(sorted(unknown)), ", ".join(get_args(Start)))
+    return [
+        Job(scene.name, row.name, seed, cap, steps, start, scene.data, scene.scale, row.base, row.settings, threads,
+            lpips)
+        for start, cap, seed, scene, row in itertools.product(starts, caps, seeds, scenes, rows)
+    ]  # fmt: skip

@@ -1,0 +1,130 @@
+"""The pictures of a result: quality against points, quality against time, and bars by scene."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lpm.bench.statistics import paired
+
+Runs = list[dict[str, Any]]
+
+
+def draw(runs: Runs, folder: Path) -> list[str]:
+    """Writes the plots that the runs allow; their file names."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    usual = [r for r in runs if r["start"] == "sfm"]
+    names = []
+    for name, function in (("bars.png", bars), ("points.png", points), ("time.png", seconds)):
+        figure = function(usual) if usual else None
+        if figure is not None:
+            figure.savefig(folder / name, dpi=110, bbox_inches="tight")
+            names.append(name)
+    return names
+
+
+def _figure(width: float, columns: int = 1) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _colors(runs: Runs) -> dict[str, Any]:
+    import matplotlib
+
+    names = sorted({r["strategy"] for r in runs}, key=lambda s: (s != "lpm", s))
+    return {name: matplotlib.colormaps["tab20" if len(names) > 10 else "tab10"](i) for i, name in enumerate(names)}
+
+
+def _middle(runs: Runs) -> int:
+    """The cap with most runs."""
+    caps = [r["cap"] for r in runs]
+    return max(sorted(set(caps)), key=caps.count)
+
+
+def bars(runs: Runs) -> Any:
+    """`lpm` less each other strategy by scene, with its interval, at the cap with most runs."""
+    cap = _middle(runs)
+    runs = [r for r in runs if r["cap"] == cap]
+    mine = [r for r in runs if r["strategy"] == "lpm"]
+    others = [s for s in _colors(runs) if s != "lpm"]
+    scenes = sorted({r["scene"] for r in mine})
+    if not mine or not others:
+        return None
+    figure, (axis,) = _figure(2.5 + 2.2 * (len(scenes) + 1))
+    width = 0.8 / len(others)
+    for i, strategy in enumerate(others):
+        for j, scene in enumerate((*scenes, None)):
+            group = [r for r in runs if r["strategy"] == strategy and scene in (None, r["scene"])]
+            found = paired([r for r in mine if scene in (None, r["scene"])], group)
+            if found is None or (scene is None and {r["scene"] for r in group} != set(scenes)):
+                continue
+            x = j + (i - (len(others) - 1) / 2) * width
+            label = f"less {strategy}" if j == 0 else None
+            axis.bar(x, found.mean, width * 0.9, color=_colors(runs)[strategy], label=label)
+            axis.plot([x, x], [found.low, found.high], color="black", linewidth=1)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(scenes) + 1), [*scenes, "all"])
+    axis.set_ylabel("held-out PSNR: lpm less another (dB)")
+    axis.set_title(f"at most {cap:,} points; lines: 95 % intervals over seeds and views")
+    axis.legend(frameon=False, ncols=2, fontsize=8)
+    return figure
+
+
+def points(runs: Runs) -> Any:
+    """PSNR, mean over the scenes, against the number of points."""
+    scenes = {r["scene"] for r in runs}
+    if len({r["cap"] for r in runs}) < 2:
+        return None
+    figure, (axis,) = _figure(6)
+    for strategy, color in _colors(runs).items():
+        line = []
+        for cap in sorted({r["cap"] for r in runs}):
+            group = [r for r in runs if (r["strategy"], r["cap"]) == (strategy, cap)]
+            if {r["scene"] for r in group} == scenes:
+                line.append((statistics.mean(r["points"] for r in group), _over_scenes(group, "psnr")))
+        if len(line) > 1:
+            axis.plot(*zip(*line, strict=True), marker="o", color=color, label=strategy)
+    axis.set_xlabel("points")
+    axis.set_ylabel("held-out PSNR, mean over scenes (dB)")
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def seconds(runs: Runs) -> Any:
+    """PSNR against the time since the start, preprocessing included, at the cap with most runs; one panel a scene."""
+    cap = _middle(runs)
+    runs = [r for r in runs if r["cap"] == cap and r["curve"]]
+    scenes = sorted({r["scene"] for r in runs})
+    if not runs:
+        return None
+    figure, axes = _figure(4.2 * len(scenes), len(scenes))
+    for axis, scene in zip(axes, scenes, strict=True):
+        for strategy, color in _colors(runs).items():
+            curves = [r["curve"] for r in runs if (r["scene"], r["strategy"]) == (scene, strategy)]
+            if not curves:
+                continue
+            x, y = (np.mean([[p[key] for p in curve] for curve in curves], 0) for key in ("seconds", "psnr"))
+            axis.plot(x, y, marker=".", color=color, label=strategy, linewidth=2.5 if strategy == "lpm" else 1.2)
+        axis.set_title(scene)
+        axis.set_xlabel("seconds, preprocessing included")
+    axes[0].set_ylabel("held-out PSNR (dB)")
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _over_scenes(runs: Runs, key: str) -> float:
+    scenes = sorted({r["scene"] for r in runs})
+    return statistics.mean(statistics.mean(r[key] for r in runs if r["scene"] == scene) for scene in scenes)

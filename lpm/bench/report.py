@@ -1,0 +1,157 @@
+"""results.md from results.json: what was run, means and ranges, paired differences, and what is missing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lpm.bench import plots, store
+from lpm.bench.statistics import paired
+from lpm.checks import fail
+from lpm.export.atomic import atomic_file
+
+Runs = list[dict[str, Any]]
+
+
+def write(folder: Path) -> None:
+    """Writes FOLDER/results.md and the plots beside it. Raises LpmError where there are no results."""
+    result = store.read(folder)
+    if not result["runs"]:
+        fail(folder / "results.json", "no runs", "a result of `lpm-bench run`")
+    pictures = plots.draw(result["runs"], folder)
+    with atomic_file(folder / "results.md") as file:
+        file.write(markdown(result, pictures).encode())
+
+
+def settings_of(runs: Runs) -> list[tuple[int, int, str]]:
+    """The groups of runs that can be compared: (cap, steps, start)."""
+    return sorted({(r["cap"], r["steps"], r["start"]) for r in runs})
+
+
+def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
+    """The whole page."""
+    runs: Runs = result["runs"]
+    parts = ["# Strategies under the same rules", "Made by `lpm-bench`; every number is of held-out views."]
+    parts += [f"![{name}]({name})" for name in pictures]
+    for cap, steps, start in settings_of(runs):
+        group = [r for r in runs if (r["cap"], r["steps"], r["start"]) == (cap, steps, start)]
+        words = {"sfm": "", "thinned": ", from a tenth of the SfM points", "random": ", from random points"}[start]
+        parts.append(f"## At most {cap:,} points, {steps:,} steps{words}")
+        parts += [quality(group), against(group, "psnr"), against(group, "ssim"), costs(group)]
+    parts.append("## What is missing\n\n" + (missing(runs) or "Nothing: every strategy has every scene and seed."))
+    machine, versions = result.get("machine", {}), result.get("versions", {})
+    threads = sorted({r["threads"] for r in runs})
+    parts.append(
+        "## How it was made\n\n"
+        f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores; threads per run: "
+        f"{', '.join(map(str, threads))}. " + ", ".join(f"{name} {number}" for name, number in versions.items()) + "."
+    )
+    parts.append("```bash\n" + "\n".join(result.get("commands", [])) + "\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def by(runs: Runs, *names: str) -> dict[tuple[Any, ...], Runs]:
+    """Runs grouped by fields."""
+    groups: dict[tuple[Any, ...], Runs] = {}
+    for run in runs:
+        groups.setdefault(tuple(run[name] for name in names), []).append(run)
+    return groups
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def order(runs: Runs) -> list[str]:
+    """Strategies, the best mean over the scenes first; those that lack a scene last."""
+    scenes = {r["scene"] for r in runs}
+    cells = by(runs, "strategy", "scene")
+
+    def place(strategy: str) -> tuple[int, float]:
+        has = [statistics.mean(r["psnr"] for r in cells[strategy, scene]) for scene in scenes
+               if (strategy, scene) in cells]  # fmt: skip
+        return len(scenes) - len(has), -statistics.mean(has)
+
+    return sorted({r["strategy"] for r in runs}, key=place)
+
+
+def quality(runs: Runs) -> str:
+    """PSNR (mean, range over the seeds) and SSIM by strategy and scene."""
+    scenes, cells = sorted({r["scene"] for r in runs}), by(runs, "strategy", "scene")
+    rows = []
+    for strategy in order(runs):
+        row, means = [f"`{strategy}`"], []
+        for scene in scenes:
+            group = cells.get((strategy, scene))
+            if group is None:
+                row.append("")
+                continue
+            psnr = [r["psnr"] for r in group]
+            means.append(statistics.mean(psnr))
+            ssim = statistics.mean(r["ssim"] for r in group)
+            row.append(f"{means[-1]:.2f} ({min(psnr):.2f} to {max(psnr):.2f}), {ssim:.4f}")
+        row.append(f"{statistics.mean(means):.2f}" if len(means) == len(scenes) else "")
+        rows.append(row)
+    head = ["strategy", *(f"{scene}: PSNR (range over seeds), SSIM" for scene in scenes), "mean PSNR"]
+    return table(head, rows)
+
+
+def against(runs: Runs, metric: str, of: str = "lpm") -> str:
+    """`of` less every other strategy, paired by seed and view, by scene and over all of them."""
+    mine = [r for r in runs if r["strategy"] == of]
+    if not mine:
+        return ""
+    digits, unit = (2, " (dB)") if metric == "psnr" else (4, "")
+    scenes, rows = sorted({r["scene"] for r in mine}), []
+    for strategy in order(runs):
+        if strategy == of:
+            continue
+        row = [f"`{strategy}`"]
+        for scene in (*scenes, None):
+            other = [r for r in runs if r["strategy"] == strategy and scene in (None, r["scene"])]
+            found = paired([r for r in mine if scene in (None, r["scene"])], other, metric)
+            complete = found is not None and (scene or {r["scene"] for r in other} == set(scenes))
+            row.append(
+                f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
+                if found is not None and complete
+                else ""
+            )
+        rows.append(row)
+    if not rows:
+        return ""
+    return table([f"{metric.upper()}{unit}: `{of}` less", *scenes, "all (95 % interval)"], rows)
+
+
+def costs(runs: Runs) -> str:
+    """Points, seconds by stage and memory, means over scenes and seeds."""
+    rows = []
+    for strategy in order(runs):
+        group = [r for r in runs if r["strategy"] == strategy]
+        mean = {name: statistics.mean(r["seconds"][name] for r in group) for name in group[0]["seconds"]}
+        rows.append([
+            f"`{strategy}`", f"{len(group)}", f"{statistics.mean(r['points'] for r in group):,.0f}",
+            f"{mean['setup']:.0f}", f"{mean['training']:.0f}", f"{mean['events']:.1f}", f"{mean['total']:.0f}",
+            f"{max(r['peak_memory_mb'] for r in group):,}",
+        ])  # fmt: skip
+    head = ["strategy", "runs", "points", "setup (s)", "training (s)", "of it events (s)", "total (s)", "most MB"]
+    return table(head, rows)
+
+
+def missing(runs: Runs) -> str:
+    """Runs that a full grid over what is there would have beside."""
+    lines = []
+    scenes, seeds = sorted({r["scene"] for r in runs}), sorted({r["seed"] for r in runs})
+    strategies = sorted({r["strategy"] for r in runs})
+    for cap, steps, start in settings_of(runs):
+        have = {(r["strategy"], r["scene"], r["seed"]) for r in runs
+                if (r["cap"], r["steps"], r["start"]) == (cap, steps, start)}  # fmt: skip
+        for strategy in strategies:
+            lacks = [f"{scene} {seed}" for scene in scenes for seed in seeds if (strategy, scene, seed) not in have]
+            if lacks:
+                what = "all" if len(lacks) == len(scenes) * len(seeds) else ", ".join(lacks)
+                lines.append(f"- {cap:,} points, {start}, `{strategy}` (scene, seed): {what}")
+    return "\n".join(lines)

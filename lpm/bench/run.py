@@ -1,0 +1,149 @@
+"""One run of the grid, in a process of its own: `python -m lpm.bench.run JOB.json` prints one JSON line at a time.
+
+Lines are `{"step": n}` while it trains, and `{"run": {...}}` at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lpm.bench.jobs import Job
+from lpm.checks import fail
+
+CURVE_POINTS = 6
+"""How often held-out quality is measured on the way; the clock stands still meanwhile."""
+
+
+def say(message: dict[str, Any]) -> None:
+    """One line for the process that started this one."""
+    print("BENCH " + json.dumps(message), flush=True)
+
+
+def configure(job: Job, folder: Path) -> Any:
+    """The method's own configuration with what the job asks for."""
+    from lpm.config import lpm_splat
+    from lpm.scenes.read import read_scene
+
+    config = copy.deepcopy(lpm_splat.config)
+    config.experiment_name, config.timestamp, config.output_dir = "run", "0", folder
+    config.machine.seed, config.vis = job.seed, "tensorboard"
+    config.max_num_iterations, config.steps_per_eval_image, config.steps_per_save = job.steps, 0, 10**9
+    config.logging.local_writer.enable = False
+    data: Any = config.pipeline.datamanager
+    model: Any = config.pipeline.model
+    data.data, data.camera_res_scale_factor, data.train_cameras_sampling_seed = Path(job.data), job.scale, job.seed
+    model.strategy, model.max_points, model.with_lpips = job.base, job.cap, job.lpips
+    if job.start == "random":
+        data.dataparser.load_3D_points = False
+    elif job.start == "thinned":
+        points = read_scene(data.data).points
+        if points is None:
+            fail("start", "thinned, and the scene has no points", "a scene with points, or start random")
+        data.dataparser.max_points = max(1, len(points.xyz) // 10)
+    for name, value in job.settings.items():
+        if hasattr(model, name):
+            setattr(model, name, value)
+    return config
+
+
+def held_out(trainer: Any) -> list[dict[str, Any]]:
+    """The metrics of every held-out view, by name."""
+    from lpm import checkpoint
+
+    state = checkpoint.random_state()
+    data, model = trainer.data, trainer.model
+    model.eval()
+    names = data.eval_dataset.metadata["image_names"]
+    views = []
+    for name, (camera, batch) in zip(names, data.fixed_indices_eval_dataloader, strict=True):
+        metrics, _ = model.get_image_metrics_and_images(model.get_outputs_for_camera(camera), batch)
+        kept = {key: float(metrics[key]) for key in ("psnr", "ssim", "lpips") if key in metrics}
+        views.append({"view": name, **{key: value for key, value in kept.items() if value == value}})
+    model.train()
+    checkpoint.set_random_state(state)
+    return views
+
+
+def mean(views: list[dict[str, Any]], key: str) -> float:
+    """Mean of `key` over the views."""
+    return sum(view[key] for view in views) / len(views)
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Trains and measures; the result is a row of results.json."""
+    import torch
+    from nerfstudio.scripts.train import _set_random_seed
+
+    from lpm import records
+
+    torch.set_num_threads(job.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        config = configure(job, Path(folder))
+        _set_random_seed(job.seed)
+        trainer = config.setup()
+        trainer.setup()
+        for name, value in job.settings.items():
+            if hasattr(trainer.model.strategy, name):
+                setattr(trainer.model.strategy, name, value)
+            elif not hasattr(config.pipeline.model, name):
+                fail(f"{job.strategy}: {name}", "no such setting", f"a field of {job.base} or of the model")
+        ready = time.perf_counter()
+        measured = 0.0
+        curve: list[dict[str, float]] = []
+
+        def on_step(step: int) -> None:
+            nonlocal measured
+            if (step + 1) % 50 == 0:
+                say({"step": step + 1})
+            if (step + 1) % max(1, job.steps // CURVE_POINTS) == 0:
+                now = time.perf_counter()
+                psnr = mean(held_out(trainer), "psnr")
+                curve.append(
+                    dict(step=step + 1, seconds=now - start - measured, points=trainer.model.num_points, psnr=psnr)
+                )
+                measured += time.perf_counter() - now
+
+        trainer.eval_iteration = on_step  # the host calls it after every step
+        trainer.train()
+        end = time.perf_counter()
+        path = trainer.base_dir / "edits.jsonl"
+        events = records.read(path) if path.is_file() else []
+        views = held_out(trainer)
+    kinds = ("split", "cloned", "inserted", "pruned", "reset")
+    return {
+        "scene": job.scene,
+        "strategy": job.strategy,
+        "seed": job.seed,
+        "cap": job.cap,
+        "steps": job.steps,
+        "start": job.start,
+        "settings": job.settings,
+        "psnr": mean(views, "psnr"),
+        "ssim": mean(views, "ssim"),
+        **({"lpips": mean(views, "lpips")} if all("lpips" in view for view in views) else {}),
+        "views": views,
+        "points": trainer.model.num_points,
+        "seconds": {
+            "setup": ready - start,
+            "training": end - ready - measured,
+            "events": sum(event.seconds for event in events),
+            "total": end - start - measured,
+        },
+        "curve": curve,
+        "edits": {kind: sum(getattr(event, kind) for event in events) for kind in kinds},
+        "size": list(trainer.model.last_size),
+        "threads": job.threads,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+if __name__ == "__main__":
+    say({"run": train(Job(**json.loads(Path(sys.argv[1]).read_text())))})

@@ -1,0 +1,50 @@
+"""Differences between two strategies, view by view and seed by seed, with an interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+DRAWS = 4_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of a difference and its bootstrap interval of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+    """Pairs of runs (same scene, seed, cap)."""
+
+
+def paired(runs: list[dict[str, Any]], other: list[dict[str, Any]], metric: str = "psnr") -> Difference | None:
+    """`runs` less `other`; None without a common scene and seed.
+
+    The mean is over scenes, each with the same weight. The bootstrap draws seeds and views within every scene, both
+    with replacement: views of one scene err together, and so do the views of one seed. It says nothing of other
+    scenes.
+    """
+    blocks: dict[str, list[np.ndarray]] = {}
+    theirs = {(r["scene"], r["seed"], r["cap"], r["start"]): r for r in other}
+    for run in runs:
+        match = theirs.get((run["scene"], run["seed"], run["cap"], run["start"]))
+        if match is not None:
+            values = [{view["view"]: view[metric] for view in r["views"]} for r in (run, match)]
+            difference = np.array([values[0][name] - values[1][name] for name in sorted(values[0])])
+            blocks.setdefault(run["scene"], []).append(difference)
+    if not blocks:
+        return None
+    rng = np.random.default_rng(0)
+    means, draws = [], np.zeros(DRAWS)
+    for scene in sorted(blocks):
+        block = np.stack(blocks[scene])  # [seeds, views]
+        means.append(block.mean())
+        seeds = rng.integers(len(block), size=(DRAWS, len(block)))
+        views = rng.integers(block.shape[1], size=(DRAWS, block.shape[1]))
+        draws += block[seeds[:, :, None], views[:, None, :]].mean((1, 2)) / len(blocks)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Difference(float(np.mean(means)), float(low), float(high), sum(map(len, blocks.values())))

@@ -1,0 +1,175 @@
+"""lpm-bench: what the command line names, the store, the statistics, the page, and a small grid made for real."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_scene
+from rich.console import Console
+
+from lpm.bench import report, store
+from lpm.bench.jobs import Job, grid, parse_row, parse_scene
+from lpm.bench.statistics import paired
+from lpm.checks import LpmError
+
+
+def made_up(strategy, scene, seed, psnr, cap=30_000, start="sfm"):
+    """A run whose three views have the PSNR `psnr` - 1, `psnr` and `psnr` + 1."""
+    views = [{"view": f"{i}.png", "psnr": psnr + i - 1, "ssim": 0.9} for i in range(3)]
+    return {
+        "scene": scene, "strategy": strategy, "seed": seed, "cap": cap, "steps": 100, "start": start, "settings": {},
+        "psnr": psnr, "ssim": 0.9, "views": views, "points": cap, "threads": 1, "peak_memory_mb": 500,
+        "seconds": {"setup": 1.0, "training": 9.0, "events": 0.5, "total": 10.0},
+        "curve": [{"step": 100, "seconds": 10.0, "points": cap, "psnr": psnr}], "edits": {},
+    }  # fmt: skip
+
+
+def test_scenes_are_named_by_folder_scale_or_sample(tmp_path):
+    assert parse_scene("room").data == "sample:room"
+    plain, scaled = parse_scene(f"a={tmp_path}"), parse_scene(f"a={tmp_path}@0.5")
+    assert (plain.name, plain.data, plain.scale) == ("a", str(tmp_path), None)
+    assert (scaled.data, scaled.scale) == (str(tmp_path), 0.5)
+
+
+@pytest.mark.parametrize("text", ["nowhere", "a=/does/not/exist", "a=/tmp@half"])
+def test_scenes_that_cannot_be_are_refused(text):
+    with pytest.raises(LpmError, match=text.split("=")[-1].split("@")[-1]):
+        parse_scene(text)
+
+
+def test_rows_change_settings_under_a_name_of_their_own():
+    assert parse_row("adc").settings == {}
+    assert (parse_row("no-reset").base, parse_row("no-reset").settings) == ("lpm", {"reset": False})
+    row = parse_row("mine=lpm:zone_boost=0.5,densify=false,rasterize_mode=antialiased")
+    assert (row.name, row.base) == ("mine", "lpm")
+    assert row.settings == {"zone_boost": 0.5, "densify": False, "rasterize_mode": "antialiased"}
+
+
+@pytest.mark.parametrize("text", ["best", "x=best", "lpm:zone_boost=0", "x=lpm:zone_boost"])
+def test_rows_that_cannot_be_are_refused(text):
+    with pytest.raises(LpmError, match="--strategies"):
+        parse_row(text)
+
+
+def test_a_seed_of_everything_comes_first():
+    scenes = [parse_scene("room"), parse_scene("garden")]
+    jobs = grid(scenes, [parse_row("lpm"), parse_row("adc")], [0, 1], [10, 20], 5, ["sfm"], 1, False)
+    assert len(jobs) == 16
+    assert len({job.key for job in jobs}) == 16
+    assert [job.seed for job in jobs[:4]] == [0] * 4
+    assert {(job.scene, job.strategy) for job in jobs[:4]} == {
+        (s, r) for s in ("room", "garden") for r in ("lpm", "adc")
+    }
+    with pytest.raises(LpmError, match="--starts"):
+        grid(scenes, [], [0], [10], 5, ["nothing"], 1, False)  # type: ignore[list-item]
+
+
+def test_paired_differences_have_the_mean_of_scenes():
+    ours = [made_up("lpm", "a", s, 30.0 + s) for s in (0, 1)] + [made_up("lpm", "b", 0, 25.0)]
+    theirs = [made_up("adc", "a", s, 29.0 + s) for s in (0, 1)] + [made_up("adc", "b", 0, 24.8)]
+    found = paired(ours, theirs)
+    assert found is not None
+    assert found.mean == pytest.approx((1.0 + 0.2) / 2)  # scenes count alike, whatever their number of runs
+    assert found.pairs == 3
+    assert found.low == pytest.approx(0.6)  # every view and seed of a scene differs by the same
+    assert found.high == pytest.approx(0.6)
+    assert paired(ours, [made_up("adc", "c", 0, 1.0)]) is None
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(60):
+        ours, theirs = [], []
+        for seed in range(6):
+            run, other = made_up("lpm", "a", seed, 30.0), made_up("adc", "a", seed, 29.5)
+            shift = rng.normal(scale=0.3)
+            run["views"] = [{"view": str(i), "psnr": 30 + shift + rng.normal(scale=0.3)} for i in range(8)]
+            other["views"] = [{"view": str(i), "psnr": 29.5} for i in range(8)]
+            ours.append(run)
+            theirs.append(other)
+        found = paired(ours, theirs)
+        assert found is not None
+        inside += found.low <= 0.5 <= found.high
+    assert inside >= 48  # of 57 expected; bootstraps of few seeds are somewhat short
+
+
+def test_the_page_says_who_is_ahead_and_what_is_missing(tmp_path):
+    runs = [made_up("lpm", "a", s, 30.0 + s / 10) for s in (0, 1)] + [made_up("adc", "a", 0, 29.5)]
+    for run in runs:
+        store.add(tmp_path, run, "lpm-bench run --out x")
+    report.write(tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert "| `lpm` | 30.05 (30.00 to 30.10), 0.9000 | 30.05 |" in page
+    assert "| `adc` | +0.50 (+0.50 to +0.50) | +0.50 (+0.50 to +0.50) |" in page
+    assert "`adc` (scene, seed): a 1" in page
+    assert "lpm-bench run --out x" in page
+    assert (tmp_path / "bars.png").stat().st_size > 5_000
+    assert (tmp_path / "time.png").stat().st_size > 5_000
+
+
+def test_a_run_made_again_takes_the_place_of_the_first(tmp_path):
+    store.add(tmp_path, made_up("lpm", "a", 0, 30.0), "one")
+    store.add(tmp_path, made_up("lpm", "a", 0, 31.0), "two")
+    result = store.read(tmp_path)
+    assert [r["psnr"] for r in result["runs"]] == [31.0]
+    assert result["commands"] == ["one", "two"]
+
+
+def test_broken_results_and_a_second_writer_are_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"runs": [{"scene": "a"}]}')
+    with pytest.raises(LpmError, match=r"results.json: not a result of lpm-bench"):
+        store.read(tmp_path)
+    with store.alone(tmp_path), pytest.raises(LpmError, match="another lpm-bench"), store.alone(tmp_path):
+        pass
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", "from lpm.bench.cli import main; main()", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_a_small_grid_is_made_once_and_gone_on_with(tmp_path):
+    scene = tiny_scene.make_transforms(tmp_path / "scene")
+    grid_of = (
+        "run",
+        "--out",
+        tmp_path / "out",
+        "--scenes",
+        f"tiny={scene}",
+        "--seeds",
+        0,
+        "--steps",
+        12,
+        "--caps",
+        200,
+    )
+    first = command(*grid_of, "--strategies", "lpm", "wrong=lpm:no_such=1")
+    assert first.returncode == 2
+    assert "1 of 2 runs failed: tiny-wrong-0k-0" in first.stderr
+    assert "no_such: no such setting" in (tmp_path / "out" / "logs" / "tiny-wrong-0k-0.log").read_text()
+    second = command(*grid_of, "--strategies", "lpm", "adc", "--starts", "sfm", "thinned", "random")
+    assert second.returncode == 0, second.stderr
+    assert "6 runs, 1 of them made before" in second.stdout
+    runs = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
+    assert len(runs) == 6
+    assert all(len(run["views"]) == 2 and np.isfinite(run["psnr"]) for run in runs)
+    starts = {run["start"]: run["points"] for run in runs if run["strategy"] == "adc"}
+    assert starts["thinned"] == 6  # of 60
+    assert starts["random"] == 100  # half of the cap
+
+
+def test_progress_is_written_as_text_where_nobody_watches(tmp_path):
+    from lpm.bench.grid import run_all
+
+    out = io.StringIO()
+    job = Job("a", "adc", 0, 100, 5, "sfm", str(tmp_path / "gone"), None, "adc", {}, 1, False)
+    assert run_all([job], tmp_path / "out", 1, "x", Console(file=out, width=200)) == ["a-adc-0k-0"]
+    assert "a-adc-0k-0 failed: error:" in out.getvalue()
