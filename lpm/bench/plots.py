@@ -119,7 +119,7 @@ def seconds(runs: Runs) -> Any:
             x, y = (np.mean([[p[key] for p in curve] for curve in curves], 0) for key in ("seconds", "psnr"))
             axis.plot(x, y, marker=".", color=color, label=strategy, linewidth=2.5 if strategy == "lpm" else 1.2)
         axis.set_title(scene)
-        axis.set_xlabel("seconds, preprocessing included")
+        axis.set_xlabel(f"{runs[0]['clock']} seconds, preprocessing included")
     axes[0].set_ylabel("held-out PSNR (dB)")
     axes[0].legend(frameon=False, fontsize=8)
     return figure

@@ -42,11 +42,13 @@ def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
         parts += [quality(group), against(group, "psnr"), against(group, "ssim"), costs(group)]
     parts.append("## What is missing\n\n" + (missing(runs) or "Nothing: every strategy has every scene and seed."))
     machine, versions = result.get("machine", {}), result.get("versions", {})
+    clocks = " or ".join(sorted({r["clock"] for r in runs}))
     threads = sorted({r["threads"] for r in runs})
+    software = ", ".join(f"{name} {number}" for name, number in versions.items())
     parts.append(
-        "## How it was made\n\n"
-        f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores; threads per run: "
-        f"{', '.join(map(str, threads))}. " + ", ".join(f"{name} {number}" for name, number in versions.items()) + "."
+        f"## How it was made\n\n{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores; "
+        f"threads per run: {', '.join(map(str, threads))}. Seconds are those of the {clocks} clock; those of events "
+        f"always of the wall clock. {software}."
     )
     parts.append("```bash\n" + "\n".join(result.get("commands", [])) + "\n```")
     return "\n\n".join(parts) + "\n"

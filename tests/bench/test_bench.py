@@ -23,7 +23,8 @@ def made_up(strategy, scene, seed, psnr, cap=30_000, start="sfm"):
     views = [{"view": f"{i}.png", "psnr": psnr + i - 1, "ssim": 0.9} for i in range(3)]
     return {
         "scene": scene, "strategy": strategy, "seed": seed, "cap": cap, "steps": 100, "start": start, "settings": {},
-        "psnr": psnr, "ssim": 0.9, "views": views, "points": cap, "threads": 1, "peak_memory_mb": 500,
+        "psnr": psnr, "ssim": 0.9, "views": views, "points": cap, "threads": 1, "clock": "processor",
+        "peak_memory_mb": 500,
         "seconds": {"setup": 1.0, "training": 9.0, "events": 0.5, "total": 10.0},
         "curve": [{"step": 100, "seconds": 10.0, "points": cap, "psnr": psnr}], "edits": {},
     }  # fmt: skip
