@@ -15,7 +15,9 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from lpm.checks import LpmError
 from lpm.datamanager import LpmDatamanagerConfig
+from lpm.datamanager4d import LpmDatamanager4dConfig
 from lpm.model import LpmModelConfig
+from lpm.model4d import LpmModel4dConfig
 from lpm.pipeline import LpmPipelineConfig
 from lpm.trainer import AdamConfig, LpmTrainerConfig
 
@@ -25,37 +27,61 @@ def _optimizer(lr: float, lr_final: float | None = None) -> dict:
     return {"optimizer": AdamConfig(lr=lr, eps=1e-15), "scheduler": scheduler}
 
 
-lpm_splat = MethodSpecification(
-    description="3D Gaussian Splatting that puts points where the error is; runs on a GPU and without one.",
-    config=LpmTrainerConfig(
-        method_name="lpm-splat",
-        steps_per_eval_image=500,
-        steps_per_eval_batch=0,
-        steps_per_eval_all_images=0,
-        steps_per_save=500,
-        mixed_precision=False,
-        machine=MachineConfig(),  # `cuda`, and the trainer takes the CPU where there is none
-        pipeline=LpmPipelineConfig(datamanager=LpmDatamanagerConfig(), model=LpmModelConfig()),
-        # Rates as in 3DGS (Kerbl 2023); the trainer multiplies that of the means by the scene's extent.
-        optimizers={
-            "means": _optimizer(1.6e-4, lr_final=1.6e-6),
-            "features_dc": _optimizer(2.5e-3),
-            "features_rest": _optimizer(2.5e-3 / 20),
-            "opacities": _optimizer(5e-2),
-            "scales": _optimizer(5e-3),
-            "quats": _optimizer(1e-3),
-            "camera_opt": {
-                "optimizer": AdamOptimizerConfig(lr=1e-4, eps=1e-15),
-                "scheduler": ExponentialDecaySchedulerConfig(lr_final=5e-7),
+def _method(name: str, description: str, pipeline: LpmPipelineConfig, more: dict[str, dict]) -> MethodSpecification:
+    return MethodSpecification(
+        description=description,
+        config=LpmTrainerConfig(
+            method_name=name,
+            steps_per_eval_image=500,
+            steps_per_eval_batch=0,
+            steps_per_eval_all_images=0,
+            steps_per_save=500,
+            mixed_precision=False,
+            machine=MachineConfig(),  # `cuda`, and the trainer takes the CPU where there is none
+            pipeline=pipeline,
+            # Rates as in 3DGS (Kerbl 2023); the trainer multiplies those of lengths by the scene's extent.
+            optimizers={
+                "means": _optimizer(1.6e-4, lr_final=1.6e-6),
+                "features_dc": _optimizer(2.5e-3),
+                "features_rest": _optimizer(2.5e-3 / 20),
+                "opacities": _optimizer(5e-2),
+                "scales": _optimizer(5e-3),
+                "quats": _optimizer(1e-3),
+                **more,
+                "camera_opt": {
+                    "optimizer": AdamOptimizerConfig(lr=1e-4, eps=1e-15),
+                    "scheduler": ExponentialDecaySchedulerConfig(lr_final=5e-7),
+                },
+                "bilateral_grid": {
+                    "optimizer": AdamOptimizerConfig(lr=2e-3, eps=1e-15),
+                    "scheduler": ExponentialDecaySchedulerConfig(lr_final=1e-4),
+                },
             },
-            "bilateral_grid": {
-                "optimizer": AdamOptimizerConfig(lr=2e-3, eps=1e-15),
-                "scheduler": ExponentialDecaySchedulerConfig(lr_final=1e-4),
-            },
-        },
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
-        vis="viewer",
-    ),
+            viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
+            vis="viewer",
+        ),
+    )
+
+
+lpm_splat = _method(
+    "lpm-splat",
+    "3D Gaussian Splatting that puts points where the error is; runs on a GPU and without one.",
+    LpmPipelineConfig(datamanager=LpmDatamanagerConfig(), model=LpmModelConfig()),
+    {},
+)
+
+# Rates as in Spacetime Gaussians (Li 2024), supplement.
+lpm_splat_4d = _method(
+    "lpm-splat-4d",
+    "4D Gaussian Splatting for scenes that move: points where and when the error is.",
+    LpmPipelineConfig(datamanager=LpmDatamanager4dConfig(), model=LpmModel4dConfig()),
+    {
+        "times": _optimizer(1e-4),
+        "durations": _optimizer(3e-2),
+        "motion": _optimizer(1.75 * 1.6e-4),
+        "gates": _optimizer(5e-2),
+        "spins": _optimizer(1e-4),
+    },
 )
 
 

@@ -15,6 +15,8 @@ from lpm.rasterize import rasterize
 class Evidence:
     """What one view says about the points."""
 
+    means: Tensor
+    """[N, 3] where the points were drawn, world."""
     point_error: Tensor
     """[N] sum over pixels of blending weight x residual: E_i."""
     contribution: Tensor
@@ -68,4 +70,5 @@ def look(
         (gathered,) = torch.autograd.grad(image[0, ..., :2], zero, cotangent)
     visible = (meta["radii"][0] > 0).all(-1)
     gathered *= shrink**2  # pixels of the full image
-    return Evidence(gathered[:, 0], gathered[:, 1], visible, image[0, ..., 2].detach(), alpha[0, ..., 0].detach())
+    depth, alpha = image[0, ..., 2].detach(), alpha[0, ..., 0].detach()
+    return Evidence(params["means"].detach(), gathered[:, 0], gathered[:, 1], visible, depth, alpha)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,20 +11,21 @@ from lpm.error_maps import ErrorMaps, coarse
 from lpm.evidence import Evidence
 from lpm.plane_sweep import plane_sweep
 from lpm.surroundings import Surroundings
-from lpm.zones import NO_EVIDENCE, ViewZones, classify, regions
+from lpm.zones import FALSE_FRONT, NO_EVIDENCE, UNDER_RESOLVED, ViewZones, classify, regions
 
+Hull = Callable[[int, float, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 TILE = 16  # pixels; a patch of the sweep must fit well inside
 AGREE = 1.1
 """Features of one tile whose depths are within this ratio lie on one surface."""
 
 
-def depth_range(params, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+def depth_range(means: Tensor, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     """Where to look for surfaces: a generous range around the z-depths (world) of the points that a view draws.
 
     A false front is nearer than the surface it hides and a hole is farther than what stands around it, so the range is
     wider than what is drawn.
     """
-    x, y, z = params["means"].detach().unbind(-1)  # written out: the same bits for any number of threads
+    x, y, z = means.unbind(-1)  # written out: the same bits for any number of threads
     z = x * viewmat[2, 0] + y * viewmat[2, 1] + z * viewmat[2, 2] + viewmat[2, 3]
     z = z[visible & (z > 0)]
     if len(z) == 0:
@@ -53,9 +56,9 @@ def find_zones(
     chosen: list[int],
     errors: ErrorMaps,
     evidence: list[Evidence],
-    params,
     threshold: float,
     most_tiles: int,
+    hull: Hull | None = None,
 ) -> list[ViewZones]:
     """Zones of the `chosen` views.
 
@@ -65,6 +68,8 @@ def find_zones(
         neighbours: [V, k]. errors: of all views. evidence: of each chosen view.
         threshold: error above which a tile is bad.
         most_tiles: at most so many tiles are given a depth, the worst ones; it bounds the time of an event.
+        hull: (view, threshold, pixels, near, far) -> lpm.error_hull's depths of tiles that have none by the photos.
+            Nothing is taken for a false front by them.
 
     Returns:
         One ViewZones for each chosen view, in their order; a view without a bad tile has labels of 0 only.
@@ -79,7 +84,7 @@ def find_zones(
         at = (error > threshold).nonzero()
         x = (at[:, 1] * TILE + TILE / 2).clamp(max=size[0] - 1)
         y = (at[:, 0] * TILE + TILE / 2).clamp(max=size[1] - 1)
-        nearest, farthest = depth_range(params, views.viewmats[v], seen.visible)
+        nearest, farthest = depth_range(seen.means, views.viewmats[v], seen.visible)
         view.append(torch.full((len(at),), v, device=error.device))
         pixels.append(torch.stack([x, y], 1).float())
         near.append(nearest.expand(len(at)))
@@ -105,12 +110,19 @@ def find_zones(
         low = torch.where(swept, sweep.interval[mine, 0], by_feature[0]) * 0.99
         high = torch.where(swept, sweep.interval[mine, 1], by_feature[1]) * 1.01
         known = torch.isfinite(low) & torch.isfinite(high)
+        middle = torch.where(swept, sweep.depth[mine], (low + high) / 2)
+        by_hull = torch.zeros_like(known)
+        if hull is not None:
+            depths = hull(zones.view, threshold, place, torch.cat(near)[mine], torch.cat(far)[mine])
+            by_hull = ~known & torch.isfinite(depths[0])
+            low, high, middle = (torch.where(by_hull, a, b) for a, b in zip(depths, (low, high, middle), strict=True))
+            known = known | by_hull
         width, height = zones.size
         drawn = (row * seen.depth.shape[0] // height, column * seen.depth.shape[1] // width)
         kind = classify(torch.stack([low, high], 1), known, seen.depth[drawn], seen.alpha[drawn])
+        kind[by_hull & (kind == FALSE_FRONT)] = UNDER_RESOLVED
         zones.kind[cell] = kind
         known = kind != NO_EVIDENCE
-        middle = torch.where(swept, sweep.depth[mine], (low + high) / 2)
         zones.depth[cell] = torch.where(known, middle, torch.nan)
         zones.near[cell] = torch.where(known, low, torch.inf)
         zones.far[cell] = torch.where(known, high, -torch.inf)

@@ -33,6 +33,7 @@ from lpm.metrics import Lpips
 from lpm.rasterize import rasterize
 from lpm.strategy import Schedule, make_strategy
 from lpm.strategy.build import StrategyName
+from lpm.strategy.lpm4d import ZonesInTime
 
 STEPS_PER_LOG = 10  # nerfstudio's LoggingConfig.steps_per_log
 # What viser shows behind a scene; random backgrounds are for training only.
@@ -118,6 +119,8 @@ class LpmModel(SplatfactoModel):
     """3D Gaussian Splatting with a chosen point management."""
 
     config: LpmModelConfig
+    zones_in_time: ZonesInTime | None = None
+    """Of points that move."""
 
     def populate_modules(self) -> None:
         """Makes the parameters from the scene's points, and the strategy. Replaces splatfacto's, which needs CUDA."""
@@ -146,6 +149,7 @@ class LpmModel(SplatfactoModel):
             revised_opacity=config.revised_opacity,
             rasterize_mode=config.rasterize_mode,
             switches={name: getattr(config, name) for name in ("densify", "insert", "reset", "prune")},
+            zones_in_time=self.zones_in_time,
         )
         self.reset_strategy_state()
         self.viewer_outputs: Callable[[Cameras, dict[str, Any]], dict[str, Tensor]] | None = None
@@ -212,7 +216,7 @@ class LpmModel(SplatfactoModel):
 
     def load_state_dict(self, state_dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         """Loads parameters of any number of points: the ones here are resized first."""
-        for name in gaussians.NAMES:
+        for name in self.gauss_params:
             saved = state_dict[f"gauss_params.{name}"]
             self.gauss_params[name] = Parameter(torch.zeros(saved.shape, device=self.device))
         # Not splatfacto's own: that sets the step to 30,000, which is not the step of this run.
@@ -220,7 +224,15 @@ class LpmModel(SplatfactoModel):
         return super(SplatfactoModel, self).load_state_dict(state_dict, **kwargs)
 
     def _gaussian_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {name: self.optimizers[name] for name in gaussians.NAMES}
+        return {name: self.optimizers[name] for name in self.gauss_params}
+
+    def get_gaussian_param_groups(self) -> dict[str, list[Parameter]]:
+        """Every tensor of points is a group of its own."""
+        return {name: [value] for name, value in self.gauss_params.items()}
+
+    def at_camera(self, params: dict[str, Tensor], camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+        """means [N, 3], quats [N, 4] and opacities [N] (0..1) of `params` as `camera` sees them."""
+        return params["means"], params["quats"], torch.sigmoid(params["opacities"]).squeeze(-1)
 
     def step_post_backward(self, step: int) -> None:
         """Hands the step's gradients to the strategy, which may add and remove points."""
@@ -275,11 +287,12 @@ class LpmModel(SplatfactoModel):
                 degree = self.config.sh_degree
         else:
             colors, degree = torch.sigmoid(part["features_dc"]), None
+        means, quats, opacities = self.at_camera(part, camera)
         image, alpha, self.info = rasterize(
-            part["means"],
-            part["quats"],
+            means,
+            quats,
             part["scales"].exp(),
-            torch.sigmoid(part["opacities"]).squeeze(-1),
+            opacities,
             colors,
             world_to_camera(to_world.to(self.device, torch.float32)),  # camera paths from JSON may hold integers
             Ks,

@@ -66,7 +66,7 @@ def surface_points(
     most: int,
     harmonics: bool = True,
     sparse: int = 1,
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], Tensor]:
     """Rows of new points where the photos know a depth and no point is: four a tile, as large as a quarter of it.
 
     Args:
@@ -76,7 +76,8 @@ def surface_points(
         harmonics: whether the model has any, see lpm.gaussians.start_colors.
 
     Returns:
-        means (world), scales (log), quats, features_dc, opacities (logit), each [M, ...]; colours from the photo.
+        means (world), scales (log), quats, features_dc, opacities (logit), each [M, ...]; colours from the photo. And
+        [M] the view that each was found in.
     """
     found = [views.viewmats.new_zeros(0, 4)]  # view, row, column, error
     for view, error, inside in zip(zones, errors, points, strict=True):
@@ -86,7 +87,7 @@ def surface_points(
     tiles = torch.cat(found)
     tiles = tiles[tiles[:, 3].argsort(descending=True, stable=True)[: -(-most // 4)]]
     by_view = {view.view: view for view in zones}
-    means, colors, sizes = [], [], []
+    means, colors, sizes, seen = [], [], [], []
     for v in tiles[:, 0].long().unique().tolist():
         view, image = by_view[v], views.images[v]
         at = tiles[tiles[:, 0] == v, 1:3].long()
@@ -97,15 +98,17 @@ def surface_points(
         means.append(unproject(pixels, depth, view.viewmat, view.K))
         rgb = image[pixels[:, 1].long().to(image.device), pixels[:, 0].long().to(image.device), :3]
         colors.append((rgb if rgb.is_floating_point() else rgb / 255).to(depth))
+        seen.append(torch.full_like(depth, v, dtype=torch.int64))
         sizes.append(0.25 * view.tile * depth / view.K[0, 0])
     none = views.viewmats.new_zeros(0, 3)
     xyz, rgb, size = (torch.cat([none, *m])[:most] for m in (means, colors, [s[:, None].expand(-1, 3) for s in sizes]))
     quats = xyz.new_zeros(len(xyz), 4)
     quats[:, 0] = 1
-    return {
+    rows = {
         "means": xyz,
         "scales": size.clamp_min(1e-9).log(),
         "quats": quats,
         "features_dc": start_colors(rgb.nan_to_num(0.5), harmonics),
         "opacities": xyz.new_full((len(xyz), 1), BIRTH_OPACITY).logit(),
     }
+    return rows, torch.cat([tiles.new_zeros(0, dtype=torch.int64), *seen])[:most]

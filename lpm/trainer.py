@@ -119,6 +119,7 @@ class LpmTrainer(Trainer):
             Ks=cameras.get_intrinsics_matrices(),
             viewmats=world_to_camera(cameras.camera_to_worlds),
             masks=masks if any("mask" in data for data in cached) else None,
+            times=cameras.times.flatten() if cameras.times is not None and self.model.zones_in_time else None,
         )
         points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
         strategy.notices.say, strategy.seed = CONSOLE.print, self.config.machine.seed
@@ -162,7 +163,7 @@ class LpmTrainer(Trainer):
             scheduler = group["scheduler"]
             if isinstance(scheduler, ExponentialDecaySchedulerConfig):
                 scheduler.max_steps = self.model.schedule.steps
-            if name == "means":
+            if name in ("means", "motion"):
                 group["optimizer"].lr *= extent
                 if scheduler is not None and scheduler.lr_final is not None:
                     scheduler.lr_final *= extent

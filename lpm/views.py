@@ -32,6 +32,8 @@ class Views:
     """[V, 4, 4], world to camera, rigid."""
     masks: Sequence[Tensor] | None = None
     """V tensors [H, W] or [H, W, 1], bool, or numbers of which 0 is False; False: this pixel says nothing."""
+    times: Tensor | None = None
+    """[V] when each was taken, 0..1, of a scene that moves; photos of different times are not compared."""
     cache_bytes: int = 2**29
     """Gray copies kept in memory; the least recently used go first."""
     _gray: OrderedDict[tuple[int, int], Tensor] = field(default_factory=OrderedDict, repr=False)

@@ -91,11 +91,15 @@ class LpmDataParser(DataParser):
     """
 
     config: LpmDataParserConfig
-    includes_time: bool = False
 
     def __init__(self, config: LpmDataParserConfig):
         super().__init__(config=config)
         self._scene: Scene | None = None
+
+    @property
+    def includes_time(self) -> bool:  # type: ignore[override]
+        """Whether the scene moves: the host's viewer then has a slider for the time."""
+        return self.scene().times is not None
 
     def scene(self) -> Scene:
         """The scene as its files have it; its remarks are said once. Raises LpmError, see read_scene."""
@@ -137,6 +141,7 @@ class LpmDataParser(DataParser):
         metadata: dict[str, Any] = {
             "scene_extent": camera_extent(poses[train, :, 3]),
             "image_names": [scene.names[i] for i in chosen],
+            "cams": None if scene.cams is None else [scene.cams[i] for i in chosen],
         }
         if scene.points is not None and config.load_3D_points:
             keep = thinned(len(scene.points.xyz), config.max_points)
@@ -182,4 +187,5 @@ def cameras(scene: Scene, poses: Floats, chosen: np.ndarray) -> Cameras:
         height=column(scene.sizes[:, 1]),
         distortion_params=column(scene.distortion).float(),
         camera_type=CameraType.PERSPECTIVE,
+        times=None if scene.times is None else column(scene.times).float()[:, None],
     )

@@ -49,6 +49,10 @@ class Scene:
     """[V, 2] width, height in pixels."""
     points: Points | None = None
     masks: list[Path] | None = None
+    times: Floats | None = None
+    """[V] 0 at the first frame, 1 at the last, of a scene that moves."""
+    cams: list[str] | None = None
+    """V names of the cameras that took the images; where times are, these are."""
     applied_transform: Floats = field(default_factory=IDENTITY.copy)
     """[3, 4] what a tool already did to the original frame: here = applied_scale * applied_transform @ original."""
     applied_scale: float = 1.0

@@ -9,6 +9,8 @@ from lpm.checks import fail
 from lpm.scenes.scene import Scene
 
 Indices = NDArray[np.int64]
+TIME_INTERVAL, TIME_FIRST = 5, 2
+"""Of a scene that moves, every 5th time step from the third on is held out, of all cameras."""
 
 
 def listed(scene: Scene, split: str) -> Indices:
@@ -27,8 +29,9 @@ def listed(scene: Scene, split: str) -> Indices:
 def hold_out(scene: Scene, eval_interval: int) -> tuple[Indices, Indices]:
     """(train, test) indices into the scene's images, each ascending.
 
-    The scene's own lists win. Else, of the images sorted by name, every `eval_interval`-th from the first on is held
-    out; 0 holds out nothing: then every image is in both.
+    The scene's own lists win. Else `eval_interval` 0 holds out nothing: every image is in both. Else, of a scene that
+    moves, every TIME_INTERVAL-th time step is held out; of others, sorted by name, every `eval_interval`-th image from
+    the first on.
 
     Raises:
         LpmError: either side would be empty.
@@ -41,6 +44,12 @@ def hold_out(scene: Scene, eval_interval: int) -> tuple[Indices, Indices]:
         rule = "the scene's own lists"
     elif eval_interval == 0:
         return everything, everything
+    elif scene.times is not None:
+        moments = np.unique(scene.times)
+        held_out = moments[TIME_FIRST::TIME_INTERVAL]
+        test = everything[np.isin(scene.times, held_out)]
+        train = np.setdiff1d(everything, test)
+        rule = f"every {TIME_INTERVAL}th of {len(moments)} time steps"
     else:
         if eval_interval < 0:
             fail("eval_interval", str(eval_interval), "0 (hold out nothing) or more than 1", "leave it at 8")

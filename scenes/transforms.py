@@ -110,6 +110,21 @@ def frame_camera(path: Path, name: str, image: Path, values: dict[str, Any]) -> 
     return intrinsics, distortion, (width, height)
 
 
+def frame_time(path: Path, name: str, frame: dict[str, Any]) -> tuple[float, str] | None:
+    """A frame's time (0..1) and the name of its camera; None where the frame has no time.
+
+    A camera without a name is called as the folder of its images, or, where all are in one, as the image: then no two
+    images are by the same camera.
+    """
+    if "time" not in frame:
+        return None
+    time = number(path, name, frame, "time")
+    if not 0 <= time <= 1:
+        remedy = "divide by the last frame's, so that the first is 0 and the last is 1"
+        fail(path, f"time = {time:g} for {name}", "a time between 0 and 1", remedy)
+    return time, str(frame.get("cam", name))
+
+
 def read_frames(path: Path, root: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """The cameras of `meta` (read from `path`), as the keyword arguments of Scene, sorted by name."""
     general = {key: value for key, value in meta.items() if key != "frames"}
@@ -122,9 +137,10 @@ def read_frames(path: Path, root: Path, meta: dict[str, Any]) -> dict[str, Any]:
             fail(path, f"no transform_matrix for {name}", "a 4x4 matrix in each frame", "add it or remove the frame")
         pose = check_pose(f"{path}, {name}", frame["transform_matrix"])
         image = frame_file(root, name)
-        rows.append((name, image, pose, *frame_camera(path, name, image, {**general, **frame}), frame.get("mask_path")))
+        camera = frame_camera(path, name, image, {**general, **frame})
+        rows.append((name, image, pose, *camera, frame.get("mask_path"), frame_time(path, name, frame)))
     rows.sort(key=lambda row: row[0])
-    names, images, poses, intrinsics, distortion, sizes, mask_names = zip(*rows, strict=True)
+    names, images, poses, intrinsics, distortion, sizes, mask_names, moments = zip(*rows, strict=True)
     twice = next((a for a, b in pairwise(names) if a == b), None)
     if twice is not None:
         fail(path, f"{twice} stands in two frames", "each image once", "remove one of the frames")
@@ -134,7 +150,12 @@ def read_frames(path: Path, root: Path, meta: dict[str, Any]) -> dict[str, Any]:
             lacking = names[[bool(mask) for mask in mask_names].index(False)]
             fail(path, f"no mask_path for {lacking}", "a mask for every frame or for none", "add it")
         masks = [root / mask for mask in mask_names]
+    timed = [moment is not None for moment in moments]
+    if any(timed) and not all(timed):
+        fail(path, f"no time for {names[timed.index(False)]}", "a time for every frame or for none", "add it")
     return {
+        "times": np.array([moment[0] for moment in moments]) if all(timed) else None,
+        "cams": [moment[1] for moment in moments] if all(timed) else None,
         "names": list(names),
         "images": list(images),
         "c2w": np.stack(poses),
@@ -190,6 +211,10 @@ def read_blender(layout: Layout) -> Scene:
     joined: dict[str, Any] = {"names": train["names"] + test["names"], "images": train["images"] + test["images"]}
     for key in ("c2w", "intrinsics", "distortion", "sizes"):
         joined[key] = np.concatenate([train[key], test[key]])
+    if (train["times"] is None) != (test["times"] is None):
+        fail(test_file, "times in only one of train and test", "times in both, or in none", "add them")
+    if train["times"] is not None:  # D-NeRF
+        joined |= {"times": np.concatenate([train["times"], test["times"]]), "cams": train["cams"] + test["cams"]}
     plys = [root / name for name in ("points3d.ply", "points3D.ply", "sparse_pc.ply")]
     ply = next((path for path in plys if path.is_file()), None)
     return Scene(

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 from lpm.checks import fail
 from lpm.strategy.build import STRATEGIES
 
+MOVING = "lpm-4d"
+"""Base of rows that are trained by `lpm-splat-4d`."""
 Start = Literal["sfm", "thinned", "random"]
 
 # Parts of `lpm`, each left out; and its settings that published methods or a sceptic would ask about.
@@ -20,6 +22,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-insert": ("lpm", {"insert": False}),
     "no-reset": ("lpm", {"reset": False}),
     "no-prune": ("lpm", {"prune": False}),
+    # Points that move, with what lpm.strategy.lpm4d knows of time.
+    "4d": (MOVING, {}),
+    "4d-same-time": (MOVING, {"zones_in_time": "same-time"}),
+    "4d-time-blind": (MOVING, {"zones_in_time": "time-blind"}),
+    "4d-no-zones": (MOVING, {"zones_in_time": "none"}),
 }
 
 
@@ -104,7 +111,7 @@ def parse_row(text: str) -> Row:
     head, _, tail = text.partition(":")
     name, _, base = head.partition("=")
     base = base or name
-    if base not in STRATEGIES:
+    if base not in (*STRATEGIES, MOVING):
         fail("--strategies", repr(text), f"one of {', '.join([*STRATEGIES, *ROWS])}, or NAME=STRATEGY:FIELD=VALUE,...")
     settings: dict[str, Any] = {}
     for part in filter(None, tail.split(",")):

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lpm.bench.jobs import Job
+from lpm.bench import moving
+from lpm.bench.jobs import MOVING, Job
 from lpm.checks import fail
 
 CURVE_POINTS = 6
@@ -38,10 +39,10 @@ def say(message: dict[str, Any]) -> None:
 
 def configure(job: Job, folder: Path) -> Any:
     """The method's own configuration with what the job asks for."""
-    from lpm.config import lpm_splat
+    from lpm.config import lpm_splat, lpm_splat_4d
     from lpm.scenes.read import read_scene
 
-    config = copy.deepcopy(lpm_splat.config)
+    config = copy.deepcopy((lpm_splat_4d if job.base == MOVING else lpm_splat).config)
     config.experiment_name, config.timestamp, config.output_dir = "run", "0", folder
     config.machine.seed, config.vis = job.seed, "tensorboard"
     config.max_num_iterations, config.steps_per_eval_image, config.steps_per_save = job.steps, 0, 10**9
@@ -49,7 +50,8 @@ def configure(job: Job, folder: Path) -> Any:
     data: Any = config.pipeline.datamanager
     model: Any = config.pipeline.model
     data.data, data.camera_res_scale_factor, data.train_cameras_sampling_seed = Path(job.data), job.scale, job.seed
-    model.strategy, model.max_points, model.with_lpips = job.base, job.cap, job.lpips
+    model.strategy = "lpm" if job.base == MOVING else job.base
+    model.max_points, model.with_lpips = job.cap, job.lpips
     if job.start == "random":
         data.dataparser.load_3D_points = False
     elif job.start == "thinned":
@@ -72,18 +74,48 @@ def held_out(trainer: Any) -> list[dict[str, Any]]:
     model.eval()
     names = data.eval_dataset.metadata["image_names"]
     views = []
+    masks = _masks(data)
     for name, (camera, batch) in zip(names, data.fixed_indices_eval_dataloader, strict=True):
-        metrics, _ = model.get_image_metrics_and_images(model.get_outputs_for_camera(camera), batch)
-        kept = {key: float(metrics[key]) for key in ("psnr", "ssim", "lpips") if key in metrics}
-        views.append({"view": name, **{key: value for key, value in kept.items() if value == value}})
+        outputs = model.get_outputs_for_camera(camera)
+        metrics, _ = model.get_image_metrics_and_images(outputs, batch)
+        kept: dict[str, float | None] = {
+            key: float(metrics[key]) for key in ("psnr", "ssim", "lpips") if key in metrics
+        }
+        if name in masks:
+            kept["psnr_dynamic"] = moving.psnr(outputs["rgb"], batch["truth"], masks[name])
+            kept["psnr_static"] = moving.psnr(outputs["rgb"], batch["truth"], ~masks[name])
+            kept["time"] = float(camera.times)
+        views.append(
+            {"view": name, **{key: value for key, value in kept.items() if value == value and value is not None}}
+        )
     model.train()
     checkpoint.set_random_state(state)
     return views
 
 
+def _masks(data: Any) -> dict[str, Any]:
+    """Of a scene that moves: where it does, by the name of the held-out view. Cameras that move have none."""
+    train, test = data.train_dataset, data.eval_dataset
+    cams = test.metadata.get("cams")
+    if cams is None:
+        return {}
+    by_camera: dict[str, list[Any]] = {}
+    poses: dict[str, list[Any]] = {}
+    for dataset, cached in ((train, data.cached_train), (test, data.cached_eval)):
+        for cam, item, pose in zip(dataset.metadata["cams"], cached, dataset.cameras.camera_to_worlds, strict=True):
+            by_camera.setdefault(cam, []).append(item["image"][..., :3])
+            poses.setdefault(cam, []).append(pose)
+    still = {cam: moving.background(images) for cam, images in by_camera.items()
+             if len(images) > 2 and all((pose - poses[cam][0]).abs().max() < 1e-5 for pose in poses[cam])}  # fmt: skip
+    names = test.metadata["image_names"]
+    return {name: moving.moving_mask(item["image"][..., :3], still[cam])
+            for name, cam, item in zip(names, cams, data.cached_eval, strict=True) if cam in still}  # fmt: skip
+
+
 def mean(views: list[dict[str, Any]], key: str) -> float:
-    """Mean of `key` over the views."""
-    return sum(view[key] for view in views) / len(views)
+    """Mean of `key` over the views that have it."""
+    values = [view[key] for view in views if key in view]
+    return sum(values) / len(values)
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -140,6 +172,7 @@ def train(job: Job) -> dict[str, Any]:
         "psnr": mean(views, "psnr"),
         "ssim": mean(views, "ssim"),
         **({"lpips": mean(views, "lpips")} if all("lpips" in view for view in views) else {}),
+        **{key: mean(views, key) for key in ("psnr_dynamic", "psnr_static") if any(key in view for view in views)},
         "views": views,
         "points": trainer.model.num_points,
         "seconds": {

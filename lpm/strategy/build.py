@@ -10,6 +10,7 @@ from gsplat.strategy.base import Strategy
 
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.lpm import LpmStrategy
+from lpm.strategy.lpm4d import Lpm4dStrategy, ZonesInTime
 from lpm.strategy.mcmc import McmcStrategy
 from lpm.strategy.paper import PaperStrategy
 
@@ -44,15 +45,17 @@ class Schedule:
 def make_strategy(
     name: str, schedule: Schedule, *, grad_threshold: float | None, prune_opacity: float, split_scale: float,
     prune_scale: float, revised_opacity: bool, rasterize_mode: str = "classic",
-    switches: dict[str, bool] | None = None,
+    switches: dict[str, bool] | None = None, zones_in_time: ZonesInTime | None = None,
 ) -> Strategy:  # fmt: skip
     """The strategy `name`. Scales are relative to the scene's extent; `grad_threshold` None takes the published one.
 
     `switches`: densify, insert, reset, prune on or off, for those strategies that have them (all on if not given).
+    `zones_in_time`: for points that move, see Lpm4dStrategy; None: they do not.
     """
     on: dict[str, Any] = dict(switches or {})
     if name in ("lpm", "random-zones"):
-        return LpmStrategy(
+        kind_of_lpm = LpmStrategy if zones_in_time is None else partial(Lpm4dStrategy, zones_in_time=zones_in_time)
+        return kind_of_lpm(
             max_points=schedule.max_points,
             refine_start_iter=schedule.start,
             refine_stop_iter=schedule.stop,

@@ -24,7 +24,7 @@ from lpm.checks import fail
 from lpm.correspond import Views
 from lpm.error_maps import ErrorMaps, coarse, spread
 from lpm.evidence import Evidence, look
-from lpm.find_zones import find_zones
+from lpm.find_zones import Hull, find_zones
 from lpm.notices import Notices
 from lpm.optim_state import apply
 from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
@@ -38,6 +38,8 @@ from lpm.zones import FALSE_FRONT, ViewZones
 # What edits read and change. All other parameters follow the map of rows, and are copied once.
 EDITED = ("means", "scales", "quats", "opacities", "features_dc")
 GREY_LEVEL = 1 / 255
+MARGIN = 0.03
+"""Share of its depth by which a point stands in front of a zone."""
 FIRST = 1e9
 """Weight of points whose edit was asked for, over the largest of the others: drawn before all of them."""
 
@@ -113,6 +115,7 @@ class LpmStrategy(Strategy):
         self.notices = Notices()
         self.requests = Requests()
         self.asked: dict[str, Any] = {}
+        self.hull: Hull | None = None
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """Tells the training photos with their cameras, and the SfM points [N, 3] (world) if there are any.
@@ -227,14 +230,12 @@ class LpmStrategy(Strategy):
 
         `untouched` [N] bool: points to leave alone, those in `frozen`, where none is added either.
         """
-        edit = edits.identity({name: params[name].detach() for name in EDITED})
+        edit = edits.identity({name: params[name].detach() for name in self._edited(params)})
         opacity = torch.sigmoid(edit.params["opacities"]).flatten()
         rested = (state["touched"] < step - self.cooldown) & ~untouched
         counts = dict.fromkeys(("split", "inserted", "pruned", "reset"), 0)
         if self.reset:
-            # At least two views saw it in front of the surface, and none has seen it inside a zone for some events.
-            seen = state["front"] | state["front_before"]
-            mistaken = ((seen & (seen - 1)) != 0) & (state["inside"] < 0.25)
+            mistaken = self._mistaken(params, state)
             score = score.masked_fill(mistaken, 0)
             mistaken &= rested & (opacity > self.reset_cap)
             counts["reset"] = int(mistaken.sum())
@@ -248,7 +249,7 @@ class LpmStrategy(Strategy):
                 gone |= around_cameras(p["means"], p["quats"], p["scales"], centres, self.clearance) & ~untouched
             more = round(self.recycle * len(gone)) - int(gone.sum()) if bool((score > 0).any()) else 0
             known = state["looks"] > 0.5
-            painted = torch.where(known, state["painted"] / state["looks"].clamp_min(1e-6), torch.inf)
+            painted = torch.where(known, self._worth(params, state), torch.inf)
             gone |= lowest(painted, rested & ~gone & known, more)
             # Only where there are more points than there may be: from the start, or since somebody asked for fewer.
             gone |= lowest(painted, ~gone & ~untouched, len(gone) - int(gone.sum()) - self.budget(step))
@@ -257,9 +258,9 @@ class LpmStrategy(Strategy):
         room = max(0, self.budget(step) - len(edit))
         if self.insert and room and zones:
             views, harmonics = self.surroundings.views, params["features_rest"].shape[1] > 0
-            rows = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
+            rows, seen = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
             outside = ~inside_any(frozen, rows["means"], views.viewmats, views.Ks)
-            rows = {name: value[outside] for name, value in rows.items()}
+            rows = self._born(params, {name: value[outside] for name, value in rows.items()}, seen[outside])
             counts["inserted"] = len(rows["means"])
             edit = edits.then(edit, edits.insert(edit.params, rows))
         room = max(0, self.budget(step) - len(edit))
@@ -283,28 +284,54 @@ class LpmStrategy(Strategy):
         Votes "inside" are a sum that fades by a fifth an event. Votes "in front" are a bit for each view, so that a
         view that errs twice is still one view; they are forgotten after five to ten events.
         """
-        means = params["means"].detach()
-        state["inside"].mul_(0.8).add_(zone_votes(means, zones, margin=0.03).inside)
+        state["inside"].mul_(0.8).add_(self._votes(params, zones).inside)
         if step // self.refine_every % 5 == 0:
             state["front_before"], state["front"] = state["front"], torch.zeros_like(state["front"])
         for view in zones:
             if self.reset and bool((view.kind == FALSE_FRONT).any()):
-                state["front"] |= zone_votes(means, [view], margin=0.03).front.long() << view.view % 63
-        solid = torch.sigmoid(params["opacities"].detach()).flatten() > self.reset_cap
-        return zone_votes(means[solid], zones, margin=0.03)
+                state["front"] |= self._votes(params, [view]).front.long() << view.view % 63
+        return self._votes(params, zones, solid=True)
+
+    def _votes(self, params, zones: list[ViewZones], solid: bool = False) -> Votes:
+        """What the zones say of all points, or of those only that are not nearly invisible."""
+        means = params["means"].detach()
+        if solid:
+            means = means[torch.sigmoid(params["opacities"].detach()).flatten() > self.reset_cap]
+        return zone_votes(means, zones, MARGIN)
+
+    def _mistaken(self, params, state) -> Tensor:
+        """[N] bool: at least two views saw it in front of the surface, and none inside a zone for some events."""
+        seen = state["front"] | state["front_before"]
+        return ((seen & (seen - 1)) != 0) & (state["inside"] < 0.25)
+
+    def _worth(self, params, state) -> Tensor:
+        """[N] what is lost without a point: the pixels that it paints, a view."""
+        return state["painted"] / state["looks"].clamp_min(1e-6)
+
+    def _edited(self, params) -> tuple[str, ...]:
+        """The parameters that edits read and change."""
+        return EDITED
+
+    def _born(self, params, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
+        """New rows with all that edits change; `seen` [M]: the view that each was found in."""
+        return rows
+
+    def _at(self, params, view: int) -> Any:
+        """The parameters as `view` sees them."""
+        return params
 
     def _find_zones(self, params, chosen: list[int], evidence: list[Evidence], step: int) -> list[ViewZones]:
         """The zones of the `chosen` views; none, and why is said once, where the photos can tell no depth."""
         neighbours = self.surroundings.neighbours(lambda v: self._depth(params, v))
         reason = self.surroundings.why_no_zones()
-        if reason is not None:
+        if reason is not None and self.hull is None:
             self.notices.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
             return []
         first, last = self.bad_share
         done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
-        threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
+        self.threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
         most = self.tiles_per_view * len(chosen)
-        zones = find_zones(self.surroundings, neighbours, chosen, self.maps, evidence, params, threshold, most)
+        zones = find_zones(self.surroundings, neighbours, chosen, self.maps, evidence, self.threshold, most, self.hull)
         if self.random_zones:
             for i, view in enumerate(zones):
                 rows, columns = (int(torch.randint(n, (1,), generator=self.generator)) for n in view.near.shape)
@@ -319,7 +346,7 @@ class LpmStrategy(Strategy):
         # Less than a grey level is no error.
         error = spread((error - GREY_LEVEL).clamp_min(0), (width, height), self.maps.tile)
         camera = (views.viewmats[view], views.Ks[view], (width, height))
-        return look(params, *camera, error, self.rasterize_mode, self.flat, shrink)
+        return look(self._at(params, view), *camera, error, self.rasterize_mode, self.flat, shrink)
 
     def _depth(self, params, view: int) -> Tensor:
         """[h, w] z-depth of the rendered surface, world; NaN where there is none. For who sees what, coarse will do."""

@@ -34,6 +34,7 @@ LEVEL = {
     "lpm.relocation": 1,
     "lpm.error_maps": 3,
     "lpm.evidence": 3,
+    "lpm.error_hull": 3,
     "lpm.requests": 1,
     "lpm.zones": 4,
     "lpm.votes": 4,
@@ -51,7 +52,10 @@ LEVEL = {
     "lpm.viewer": 8,
     "lpm.init_from": 9,
     "lpm.cli": 9,
+    "lpm.motion": 2,
     "lpm.model": 10,
+    "lpm.model4d": 10,
+    "lpm.datamanager4d": 10,
     "lpm.datamanager": 10,
     "lpm.pipeline": 11,
     "lpm.watch": 11,
@@ -61,7 +65,8 @@ LEVEL = {
 }
 # The plugin: only these may import the host.
 PLUGIN = (
-    "scenes.parser", "scenes.plugin", "model", "datamanager", "pipeline", "watch", "trainer", "config", "bench.run",
+    "scenes.parser", "scenes.plugin", "model", "datamanager", "model4d", "datamanager4d", "pipeline", "watch",
+    "trainer", "config", "bench.run",
 )  # fmt: skip
 HOST = {f"lpm.{name}" for name in PLUGIN}
 

@@ -55,7 +55,8 @@ def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
     photo[16:, :16] = 255  # the tile of the false front
     zones = view_zones(kinds)
     views = Views([photo], zones.K[None], zones.viewmat[None])
-    rows = surface_points(views, [zones], [errors], [inside], 100)
+    rows, seen = surface_points(views, [zones], [errors], [inside], 100)
+    assert seen.tolist() == [zones.view] * len(rows["means"])
     assert len(rows["means"]) == 12  # three tiles, four each
     assert (rows["means"][:, 2] == 4).all()
     pixels = rows["means"][:, :2] / 4 * 50 + torch.tensor([24.0, 16])
@@ -65,9 +66,9 @@ def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
     assert white[4:].abs().max() < 1e-6
     torch.testing.assert_close(rows["scales"].exp(), torch.full((12, 3), 4.0 * 4 / 50))
     assert torch.sigmoid(rows["opacities"]).mean() == pytest.approx(0.1, abs=1e-6)
-    assert len(surface_points(views, [zones], [errors], [inside], 5)["means"]) == 5
-    assert len(surface_points(views, [zones], [errors], [inside + 1], 5)["means"]) == 0
-    assert len(surface_points(views, [], [], [], 5)["means"]) == 0
+    assert len(surface_points(views, [zones], [errors], [inside], 5)[1]) == 5
+    assert len(surface_points(views, [zones], [errors], [inside + 1], 5)[1]) == 0
+    assert len(surface_points(views, [], [], [], 5)[1]) == 0
 
 
 def test_depth_by_features_takes_two_on_one_surface():

@@ -1,0 +1,33 @@
+"""Where a scene moves, and quality there and elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MOVED = 0.06
+"""Mean difference of colour (0..1) from a camera's median photo that counts as motion."""
+MARGIN = 3
+"""Pixels around it that count, too: shadows, blur, and the edge itself."""
+
+
+def background(images: Sequence[Tensor]) -> Tensor:
+    """[H, W, 3] the median over the photos [H, W, 3] uint8 of a camera that stands still: the scene without movers."""
+    return torch.stack(list(images)).median(0).values
+
+
+def moving_mask(image: Tensor, still: Tensor) -> Tensor:
+    """[H, W] bool: `image` differs from the camera's `background` [H, W, 3], both uint8, or nearly does."""
+    moved = (image.float() - still.float()).abs().mean(-1) > MOVED * 255
+    grown = torch.nn.functional.max_pool2d(moved[None, None].float(), 2 * MARGIN + 1, 1, MARGIN)
+    return grown[0, 0] > 0
+
+
+def psnr(render: Tensor, truth: Tensor, mask: Tensor) -> float | None:
+    """PSNR (dB) of the pixels in `mask` [H, W]; None where there are none."""
+    if not bool(mask.any()):
+        return None
+    error = (render - truth)[mask].square().mean()
+    return float(-10 * torch.log10(error.clamp_min(1e-10)))

@@ -1,0 +1,108 @@
+"""Images with times: two cameras of one time after another, and points to start from where a scene has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from lpm.checks import fail
+from lpm.datamanager import LpmDatamanager, LpmDatamanagerConfig
+from lpm.views import Views, unproject
+
+RANGE = (0.4, 2.5)
+"""Depths of random starting points, times the distance of what the cameras look at."""
+
+
+@dataclass
+class LpmDatamanager4dConfig(LpmDatamanagerConfig):
+    """As of `lpm-splat`."""
+
+    _target: type = field(default_factory=lambda: LpmDatamanager4d)
+    num_random_points: int = 20_000
+    """Points to start from where the scene has none, along random rays of the first frame."""
+
+
+class LpmDatamanager4d(LpmDatamanager):
+    """See the module."""
+
+    config: LpmDatamanager4dConfig
+
+    def __init__(self, config: LpmDatamanager4dConfig, device: Any = "cpu", test_mode: Any = "val", **kwargs: Any):
+        super().__init__(config, device, test_mode, **kwargs)
+        metadata = self.train_dataparser_outputs.metadata
+        if test_mode == "val" and "points3D_xyz" not in metadata:
+            xyz, rgb = self._random_points(config.num_random_points)
+            metadata["points3D_xyz"], metadata["points3D_rgb"] = xyz, rgb
+            CONSOLE.print(f"No points: training starts from {len(xyz):,} random ones in front of the cameras.")
+
+    def sample_train_cameras(self) -> list[int]:
+        """Every view once; after each comes, where there is one left, that of the nearest camera at the same time."""
+        cameras = self.train_dataset.cameras
+        if cameras.times is None:
+            source = self.config.dataparser.data
+            fail(source, "a scene without times", "a time (0..1) for every frame", "train with lpm-splat")
+        order = super().sample_train_cameras()
+        times = cameras.times.flatten().tolist()
+        forward = -cameras.camera_to_worlds[:, :3, 2]
+        left, pairs = dict.fromkeys(order), []
+        by_time: dict[float, list[int]] = {}
+        for view in order:
+            by_time.setdefault(times[view], []).append(view)
+        for view in order:
+            if view not in left:
+                continue
+            del left[view]
+            pairs.append(view)
+            others = [v for v in by_time[times[view]] if v in left]
+            if others:
+                nearest = max(others, key=lambda v: float(forward[view] @ forward[v]))
+                del left[nearest]
+                pairs.append(nearest)
+        return pairs
+
+    def _random_points(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points [N, 3] and colours [N, 3] uint8 on random rays of the first frame, at depths around those at which
+        the cameras look."""
+        cached = self.cached_train
+        cameras = self.train_dataset.cameras
+        assert cameras.times is not None
+        first = (cameras.times.flatten() == cameras.times.min()).nonzero().flatten().tolist()
+        c2w = cameras.camera_to_worlds
+        distance = _looked_at(c2w[first].double().numpy())
+        rng = np.random.default_rng(0)
+        xyz, rgb = [], []
+        viewmats = torch.eye(4).repeat(len(first), 1, 1)
+        flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+        viewmats[:, :3, :3] = (c2w[first, :3, :3] @ flip).transpose(1, 2)
+        viewmats[:, :3, 3:] = -viewmats[:, :3, :3] @ c2w[first, :3, 3:4]
+        Ks = cameras.get_intrinsics_matrices()[first]
+        views = Views([cached[v]["image"] for v in first], Ks, viewmats)
+        for i in range(len(first)):
+            height, width = views.images[i].shape[:2]
+            share = count // len(first)
+            pixels = torch.from_numpy(rng.uniform(0, 1, (share, 2)).astype(np.float32)) * torch.tensor([width, height])
+            low, high = np.log(RANGE[0] * distance[i]), np.log(RANGE[1] * distance[i])
+            depth = torch.from_numpy(np.exp(rng.uniform(low, high, share)).astype(np.float32))
+            xyz.append(unproject(pixels, depth, views.viewmats[i], views.Ks[i]))
+            image = views.images[i].cpu()
+            value = image[pixels[:, 1].long().clamp_max(height - 1), pixels[:, 0].long().clamp_max(width - 1), :3]
+            rgb.append(value if value.dtype == torch.uint8 else (value * 255).to(torch.uint8))
+        return torch.cat(xyz), torch.cat(rgb)
+
+
+def _looked_at(c2w: np.ndarray) -> np.ndarray:
+    """[C] distance from each camera [C, 3, 4] (OpenGL) to the point nearest to all their axes (least squares); where
+    they all look the same way, the largest distance between cameras."""
+    origins, axes = c2w[:, :3, 3], -c2w[:, :3, 2]
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    total = across.sum(0)
+    spread = max(float(np.linalg.norm(origins - origins.mean(0), axis=1).max()) * 2, 1e-3)
+    if len(c2w) < 2 or np.linalg.cond(total) > 1e6:
+        return np.full(len(c2w), spread)
+    point = np.linalg.solve(total, (across @ origins[:, :, None]).sum(0)[:, 0])
+    depth = ((point - origins) * axes).sum(1)
+    return np.where(depth > 0, depth, spread)

@@ -1,0 +1,217 @@
+"""Localized point management where things move: evidence, zones, births and resets know when as well as where.
+
+What the published method has no mechanism for. Photos are compared only with photos of the same time. A tile that is
+bad at half of the times at which its camera looked, or more, is a static zone, any other a dynamic one, at its time.
+Points are where they are at that time, and count only if they are there. A point that is born in a dynamic zone lives
+for a few frames; points that stand in front of a surface are reset only if that was seen at several times, and short
+lives are shortened first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lpm import motion
+from lpm.checks import fail
+from lpm.correspond import Views
+from lpm.error_hull import error_hull
+from lpm.error_maps import coarse
+from lpm.evidence import Evidence
+from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
+from lpm.views import project
+from lpm.votes import Votes, zone_votes
+from lpm.zones import ViewZones
+
+ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
+
+
+@dataclass
+class Lpm4dStrategy(LpmStrategy):
+    """See the module. Parameters are those of lpm.gaussians and lpm.motion; `views.times` must be there."""
+
+    zones_in_time: ZonesInTime = "calibrated"
+    """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
+    photos of one time. calibrated: and resets need several times."""
+    life: float = 2.5
+    """Temporal standard deviation of points that are born in a dynamic zone, in frames."""
+    static_share: float = 0.5
+    """A tile that is bad at this share of its camera's times is a static zone."""
+    times_to_reset: int = 3
+    """Times at which a long-lived point was seen in front of the surface before it is reset."""
+
+    def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
+        """See LpmStrategy; `views.times` [V] says when each photo was taken."""
+        if views.times is None:
+            fail("views.times", "none", "when each photo was taken, 0..1", "use the static method, lpm-splat")
+        self.times = views.times
+        self.moments = views.times.unique()
+        if self.zones_in_time == "time-blind":
+            views.times = None
+        # Cameras that stand still: the views of one place see the same tiles at other times.
+        same = (views.viewmats[:, None] == views.viewmats[None]).flatten(2).all(-1)
+        self.same_time = [(self.times == t).nonzero().flatten().tolist() for t in self.times]
+        if self.zones_in_time != "time-blind" and max(map(len, self.same_time)) > 1:
+            self.hull = self._hull
+        self.same_camera = [same[v].nonzero().flatten().tolist() for v in range(len(views))]
+        super().attach(views, points, cache)
+
+    def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
+        """As LpmStrategy's, with the times of votes and how much of a point was there."""
+        return super().initialize_state(scene_scale) | dict.fromkeys(("present", "when", "when_before"))
+
+    @torch.no_grad()
+    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+        """Remembers, too, how much of every point was there at the step's time."""
+        n, device = len(params["means"]), params["means"].device
+        if step < self.refine_stop_iter and info.get("view") is not None:
+            if state["present"] is None:
+                state["present"] = torch.zeros(n, device=device)
+                for name in ("when", "when_before"):
+                    state[name] = torch.zeros(n, dtype=torch.int64, device=device)
+            state["present"] += motion.weight_at(params, self.times[info["view"]])
+        super().step_post_backward(params, optimizers, state, step, info, packed, lr)
+
+    def _event(self, params, optimizers, state, step: int) -> None:
+        self.there: list[Tensor] = []
+        super()._event(params, optimizers, state, step)
+        state["present"].zero_()
+
+    def _at(self, params, view: int) -> Any:
+        return motion.frozen_at(params, self.times[view])
+
+    def _look(self, params, view: int, shrink: int = 2) -> Evidence:
+        self.there.append(motion.weight_at(params, self.times[view]).detach())
+        return super()._look(params, view, shrink)
+
+    def _score(self, state, evidence: list[Evidence]) -> Tensor:
+        """As LpmStrategy's, of a point's error and gradient for the time that it is there."""
+        there = torch.stack(self.there[: len(evidence)]).mean(0).clamp_min(0.05)
+        present = state["present"].clamp_min(0.05 * float(state["present"].max()) + 1e-6)
+        power = self.gradient_power
+        whole = super()._score(state, evidence)
+        return whole / (there ** (1 - power) * present**power)
+
+    def _find_zones(self, params, chosen: list[int], evidence: list[Evidence], step: int) -> list[ViewZones]:
+        if self.zones_in_time == "none":
+            return []
+        return super()._find_zones(params, chosen, evidence, step)
+
+    def _hull(self, view: int, threshold: float, pixels: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, ...]:
+        """Depths by the errors of the other cameras of the same time."""
+        views, tile = self.surroundings.views, 2 * self.maps.tile
+        others = [v for v in self.same_time[view] if v != view and v in self.maps.maps]
+        sizes = [(views.images[v].shape[1], views.images[v].shape[0]) for v in others]
+        maps = [coarse(self.maps.maps[v], size, tile, self.maps.tile) for v, size in zip(others, sizes, strict=True)]
+        return error_hull(views, view, others, maps, tile, threshold, pixels, near, far)
+
+    def _votes(self, params, zones: list[ViewZones], solid: bool = False) -> Votes:
+        if self.zones_in_time == "time-blind":
+            return super()._votes(params, zones, solid)
+        inside, front = (torch.zeros(len(params["means"]), device=params["means"].device) for _ in range(2))
+        counts = []
+        for zone in zones:
+            points = self._at(params, zone.view)
+            opaque = torch.sigmoid(points["opacities"]).flatten()
+            rows = (opaque > (self.reset_cap / 2 if solid else 2e-6)).nonzero().flatten()  # 1e-6: not there
+            votes = zone_votes(points["means"][rows], [zone], MARGIN)
+            inside[rows] += votes.inside
+            front[rows] += votes.front
+            counts += votes.counts
+        return Votes(inside, front, counts)
+
+    def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
+        if step // self.refine_every % 5 == 0:
+            state["when_before"], state["when"] = state["when"], torch.zeros_like(state["when"])
+        for zone in zones:
+            moment = int(torch.searchsorted(self.moments, self.times[zone.view]))
+            state["when"] |= self._votes(params, [zone]).front.gt(0).long() << moment % 63
+        return super()._vote(params, state, step, zones)
+
+    def _mistaken(self, params, state) -> Tensor:
+        """A long-lived point must have been seen in front at several times; a short-lived one loses half of its life
+        first, and is reset where little is left of it."""
+        mistaken = super()._mistaken(params, state)
+        if self.zones_in_time != "calibrated":
+            return mistaken
+        bits = state["when"] | state["when_before"]
+        times = sum(bits >> k & 1 for k in range(min(63, len(self.moments))))
+        assert isinstance(times, Tensor)
+        frame = 1.0 / max(1, len(self.moments) - 1)
+        life = params["durations"].detach().exp().flatten()
+        short = (torch.sigmoid(params["gates"].detach()).flatten() < 0.5) & (life < 2 * self.life * frame)
+        shortened = mistaken & short & (life > frame)
+        params["durations"].data[shortened] -= math.log(2.0)
+        state["front"][shortened] = 0
+        state["front_before"][shortened] = 0
+        return mistaken & ~shortened & (short | (times >= min(self.times_to_reset, len(self.moments))))
+
+    def _worth(self, params, state) -> Tensor:
+        """What a point paints in a view times how long it is there, as its place (0..1) within its class.
+
+        Static and moving points are compared with their own kind: a point that lives for a few frames paints little
+        over the whole clip, and would always be the first to go.
+        """
+        gate = torch.sigmoid(params["gates"].detach()).flatten()
+        life = (2.5 * params["durations"].detach().exp().flatten()).clamp_max(1.0)
+        worth = super()._worth(params, state) * (gate + (1 - gate) * life)
+        place = torch.empty_like(worth)
+        for group in (gate > 0.5, gate <= 0.5):
+            rows = group.nonzero().flatten()
+            order = worth[rows].argsort(stable=True)
+            place[rows[order]] = torch.linspace(0, 1, len(rows), device=worth.device)
+        return place
+
+    def _edited(self, params) -> tuple[str, ...]:
+        return (*EDITED, *motion.NAMES, *([motion.SPINS] if motion.SPINS in params else []))
+
+    def _born(self, params, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
+        """New rows stand still in static zones; in dynamic ones they live around the zone's time, and move as the
+        nearest point that is there does."""
+        n, degree, device = len(seen), params["motion"].shape[1], params["means"].device
+        rows = rows | {name: value.to(device) for name, value in motion.still(n, degree).items()}
+        if motion.SPINS in params:
+            rows[motion.SPINS] = torch.zeros(n, 4, device=device)
+        if self.zones_in_time == "time-blind":
+            return rows
+        frame = 1.0 / max(1, len(self.moments) - 1)
+        for v in seen.unique().tolist():
+            mine = (seen == v).nonzero().flatten()
+            mine = mine[~self._in_static_zone(rows["means"][mine], v)]
+            t = self.times[v]
+            rows["times"][mine] = t
+            rows["durations"][mine] = math.log(self.life * frame)
+            rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
+            rows["motion"][mine, 0] = self._velocity(params, rows["means"][mine], t)
+        return rows
+
+    def _in_static_zone(self, means: Tensor, view: int) -> Tensor:
+        """[M] whether the tile that each of `means` is seen in is bad at most times of its camera."""
+        views, tile = self.surroundings.views, 2 * self.maps.tile
+        height, width = views.images[view].shape[:2]
+        maps = [coarse(self.maps.maps[v], (width, height), tile, self.maps.tile)
+                for v in self.same_camera[view] if v in self.maps.maps]  # fmt: skip
+        share = (torch.stack(maps) > self.threshold).float().mean(0)
+        pixels, _ = project(means, views.viewmats[view], views.Ks[view])
+        column, row = (pixels / tile).long().unbind(-1)
+        static = share[row.clamp(0, share.shape[0] - 1), column.clamp(0, share.shape[1] - 1)] >= self.static_share
+        return static & (len(maps) > 1)  # a camera that moves, or was there once, cannot tell
+
+    def _velocity(self, params, places: Tensor, t: Tensor) -> Tensor:
+        """[M, 3] the velocity (world per whole clip) at time `t` of the point nearest to each of `places` [M, 3]."""
+        there = (motion.weight_at(params, t) > 0.5).nonzero().flatten()
+        if len(there) == 0 or len(places) == 0:
+            return torch.zeros_like(places)
+        means = motion.means_at(params, t).detach()[there]
+        nearest = torch.cat([torch.cdist(block, means).argmin(1) for block in places.split(256)])
+        rows = there[nearest]
+        dt = t - params["times"].detach()[rows]
+        coefficients = params["motion"].detach()[rows]
+        return sum(
+            ((k + 1) * coefficients[:, k] * dt**k for k in range(coefficients.shape[1])), torch.zeros_like(places)
+        )
