@@ -76,7 +76,7 @@ lpm_splat_4d = _method(
     "4D Gaussian Splatting for scenes that move: points where and when the error is.",
     LpmPipelineConfig(datamanager=LpmDatamanager4dConfig(), model=LpmModel4dConfig()),
     {
-        "times": _optimizer(1e-4),
+        "times": _optimizer(2e-3),
         "durations": _optimizer(3e-2),
         "motion": _optimizer(1.75 * 1.6e-4),
         "gates": _optimizer(5e-2),

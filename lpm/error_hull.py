@@ -13,6 +13,8 @@ from lpm.views import Views, project, unproject
 
 STEPS = 48
 """Depths that are tried along a ray."""
+ALONE = 0.1
+"""Difference of colour (0..1) by which a place that one camera looks at must fit better than one of many."""
 
 
 def error_hull(
@@ -28,8 +30,8 @@ def error_hull(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Nearest, farthest and most likely z-depth [P] (world) of what causes the errors at `pixels`; NaN: not known.
 
-    A depth is possible if all of the `others` that look there have a bad tile there, and at least one does. The
-    interval is the longest run of such depths; the most likely one is that at which the photos differ least in colour.
+    A depth is possible if all of the `others` that look there have a bad tile there: two of them at least, or one where
+    no more look at any depth. The interval is the longest run of such depths; the most likely one is that at which the photos differ least in colour.
 
     Args:
         view: of the pixels. others: views of the same time. maps: their tile errors [rows, columns].
@@ -55,7 +57,9 @@ def error_hull(
         bad += (inside & is_bad).reshape(depth.shape)
         other = (_color(views, v, at).reshape(*depth.shape, 3) - own).abs().mean(-1)
         difference += torch.where(inside.reshape(depth.shape), other, 0.0)
-    possible = (looks > 0) & (bad == looks)
+    # A camera from the other side looks along the same ray: alone it bounds nothing.
+    enough = looks.amax(0).clamp(1, 2)
+    possible = (looks >= enough) & (bad == looks)
     length = torch.zeros_like(depth)  # of the run of possible depths that ends here
     run = torch.zeros_like(near)
     for s in range(STEPS):
@@ -66,7 +70,8 @@ def error_hull(
     found = longest > 0
     step = torch.arange(STEPS, device=pixels.device)[:, None]
     mine = (step >= start) & (step <= end)
-    best = torch.where(mine, difference / looks.clamp_min(1), torch.inf).argmin(0)
+    # The more cameras look at a place the more it means that they agree.
+    best = torch.where(mine, (difference + ALONE) / looks.clamp_min(1), torch.inf).argmin(0)
     columns = torch.arange(len(near), device=pixels.device)
     # Half a step to both sides: what lies between two depths that were tried belongs to one of them.
     low, high = (start - 1).clamp_min(0), (end + 1).clamp_max(STEPS - 1)

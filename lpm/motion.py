@@ -40,7 +40,7 @@ def start(count: int, degree: int, spins: bool) -> dict[str, Parameter]:
 def still(count: int, degree: int) -> dict[str, Tensor]:
     """The same as plain tensors, without spins."""
     return {
-        "times": torch.full((count, 1), 0.5),
+        "times": torch.rand(count, 1),
         "durations": torch.zeros(count, 1),  # as long as the whole clip
         "motion": torch.zeros(count, degree, 3),
         "gates": torch.full((count, 1), STATIC_GATE).logit(),

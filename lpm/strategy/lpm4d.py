@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lpm import motion
+from lpm import edits, motion
 from lpm.checks import fail
 from lpm.correspond import Views
 from lpm.error_hull import error_hull
@@ -42,6 +42,8 @@ class Lpm4dStrategy(LpmStrategy):
     """Temporal standard deviation of points that are born in a dynamic zone, in frames."""
     static_share: float = 0.5
     """A tile that is bad at this share of its camera's times is a static zone."""
+    split_time: float = 0.5
+    """How far in time, in its standard deviations, the halves of a split point go that comes and goes."""
     times_to_reset: int = 3
     """Times at which a long-lived point was seen in front of the surface before it is reset."""
 
@@ -132,6 +134,22 @@ class Lpm4dStrategy(LpmStrategy):
             moment = int(torch.searchsorted(self.moments, self.times[zone.view]))
             state["when"] |= self._votes(params, [zone]).front.gt(0).long() << moment % 63
         return super()._vote(params, state, step, zones)
+
+    def _edit(self, params, state, *rest) -> tuple[edits.Edit, dict[str, int]]:
+        """As LpmStrategy's; a point that comes and goes is split in time, too."""
+        edit, counts = super()._edit(params, state, *rest)
+        p = edit.params
+        brief = torch.sigmoid(p["gates"]).flatten() < 0.5
+        children = (edit.fresh & (edit.source >= 0) & brief).nonzero().flatten()
+        children = children[edit.source[children].argsort(stable=True)]  # the two of a pair, one after the other
+        life = p["durations"][children].exp()
+        sign = torch.ones_like(life)
+        sign[1::2] = -1
+        p["times"] = p["times"].index_put((children,), p["times"][children] + sign * life * self.split_time)
+        p["durations"] = p["durations"].index_put(
+            (children,), p["durations"][children] + math.log(1 - self.split_time / 3)
+        )
+        return edit, counts
 
     def _mistaken(self, params, state) -> Tensor:
         """A long-lived point must have been seen in front at several times; a short-lived one loses half of its life

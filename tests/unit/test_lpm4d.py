@@ -1,0 +1,182 @@
+"""The strategy of scenes that move, on the wall of test_lpm_strategy over five times: when as well as where."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from test_lpm_strategy import WALL, add, cameras, draw, wall
+from torch.nn import Parameter, ParameterDict
+
+from lpm import motion
+from lpm.checks import LpmError
+from lpm.correspond import Views
+from lpm.gaussians import rgb_to_sh0
+from lpm.strategy.lpm4d import Lpm4dStrategy
+
+TIMES = torch.linspace(0, 1, 5)
+FRAME = 0.25
+
+
+def plate(z=3.0, x=0.0):
+    """A textured plate in front of the wall."""
+    points = wall(0.03)
+    inside = (points["means"][:, :2].abs() < 0.35).all(-1)
+    points = {name: value[inside].clone() for name, value in points.items()}
+    points["means"][:, 0] += x
+    points["means"][:, 2] = z
+    random = torch.rand(len(points["means"]) // 4 + 1, 3, generator=torch.Generator().manual_seed(1))
+    points["features_dc"] = rgb_to_sh0(random.repeat_interleave(4, 0)[: len(points["means"])])
+    return points
+
+
+def event(params, truth_at, **options):
+    """All views of all times once, then one event that looks at all of them. `truth_at(i)`: the points of time i."""
+    K, viewmats = cameras(6)
+    count = len(K) * len(TIMES)
+    K, viewmats = K.repeat(len(TIMES), 1, 1), viewmats.repeat(len(TIMES), 1, 1)
+    times = TIMES.repeat_interleave(count // len(TIMES))
+    truth = [draw(truth_at(i // 6), viewmats[i], K[i])[0].clamp(0, 1) for i in range(count)]
+    options = {"max_points": 10**6, "refine_start_iter": 1, "refine_stop_iter": 1000, "densify": False, **options}
+    strategy, records = Lpm4dStrategy(refine_every=100, views_per_event=count, **options), []
+    strategy.on_event = records.append
+    views = Views([(t * 255).round().byte() for t in truth], K, viewmats, times=times)
+    strategy.attach(views, wall()["means"][::7])
+    params = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})
+    params.update(motion.start(len(params["means"]), 1, spins=False))
+    optimizers = {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
+    state = strategy.initialize_state(1.0)
+    for step in range(101 - count, 101):
+        view = (step - 101) % count
+        image, info = draw(motion.frozen_at(params, times[view]) | {"means": params["means"]}, viewmats[view], K[view])
+        (image - truth[view]).square().sum().backward()
+        info.update(view=view, render=image, truth=truth[view])
+        strategy.step_post_backward(params, optimizers, state, step, info)
+    return strategy, params, state, records[-1]
+
+
+def test_what_appears_is_born_at_its_time_and_place():
+    start = wall()
+    n = len(start["means"])
+    _, after, _, record = event(start, lambda i: add(wall(), plate()) if i == 2 else wall())
+    assert record.inserted >= 16
+    born = {name: value[n:].detach() for name, value in after.items()}
+    assert torch.equal(born["times"], torch.full_like(born["times"], 0.5))
+    assert torch.allclose(born["durations"].exp(), torch.tensor(2.5 * FRAME))
+    assert bool((torch.sigmoid(born["gates"]) < 0.5).all())
+    assert ((born["means"][:, 2] - 3.0).abs() < 0.1).float().mean() >= 0.9
+    assert (born["means"][:, :2].abs() < 0.5).float().mean() >= 0.9
+    assert len(after["means"]) == len(after["motion"]) == len(after["times"]) == n + record.inserted
+
+
+def test_what_is_missing_all_the_time_is_born_static():
+    hole = ((wall()["means"][:, :2] - torch.tensor([0.9, 0.0])).abs() < 0.4).all(-1)
+    start = {name: value[~hole] for name, value in wall().items()}
+    n = len(start["means"])
+    _, after, _, record = event(start, lambda i: wall())
+    assert record.inserted >= 16
+    assert bool((torch.sigmoid(after["gates"][n:]) > 0.5).all())
+    assert ((after["means"][n:, 2] - WALL).abs() < 0.02 * WALL).float().mean() >= 0.9
+
+
+@pytest.mark.parametrize(("zones_in_time", "expected"), [("same-time", True), ("calibrated", False)])
+def test_what_is_gone_for_one_time_is_reset_only_without_calibration(zones_in_time, expected):
+    start = add(wall(), plate(2.6))
+    _, after, _, record = event(start, lambda i: wall() if i == 2 else start, zones_in_time=zones_in_time)
+    assert (record.reset > 0) is expected
+    if not expected:
+        assert torch.equal(after["opacities"][: len(start["opacities"])], start["opacities"])
+
+
+def test_what_is_never_there_is_reset():
+    start = add(wall(), plate(2.6))
+    _, after, _, record = event(start, lambda i: wall())
+    planted = torch.sigmoid(after["opacities"][len(wall()["means"]) : len(start["means"])])
+    assert (planted <= 0.0501).float().mean() >= 0.9
+    assert record.reset >= 0.9 * len(planted)
+
+
+def test_brief_points_lose_half_of_their_life_first():
+    strategy = Lpm4dStrategy(zones_in_time="calibrated")
+    strategy.moments = TIMES
+    life = torch.tensor([2.0 * FRAME, 0.5 * FRAME, 2.0])  # brief, hardly there, long
+    params = {"durations": Parameter(life.log()[:, None]), "gates": Parameter(torch.tensor([[-2.0], [-2.0], [2.0]]))}
+    bits = torch.tensor([0b11, 0b11, 0b11])
+    state = {"front": bits.clone(), "front_before": bits * 0, "when": torch.tensor([1, 1, 0b111]),
+             "when_before": bits * 0, "inside": torch.zeros(3)}  # fmt: skip
+    assert strategy._mistaken(params, state).tolist() == [False, True, True]
+    assert torch.allclose(params["durations"].exp().flatten(), life * torch.tensor([0.5, 1.0, 1.0]))
+    assert state["front"].tolist() == [0, 0b11, 0b11]
+    state["when"] = torch.tensor([1, 1, 0b11])
+    assert strategy._mistaken(params, state).tolist() == [False, True, False]  # two times do not do for a long life
+
+
+def test_split_points_that_come_and_go_part_in_time():
+    start = wall()
+    count = len(start["means"])
+
+    def changed(i):  # something is wrong everywhere
+        return {**wall(), "features_dc": rgb_to_sh0(torch.full((count, 3), 0.1 * i))}
+
+    strategy, after, state, record = event(
+        start,
+        changed,
+        densify=True,
+        insert=False,
+        max_points=count + 200,
+        refine_stop_iter=101,
+        zones_in_time="none",
+        recycle=0.0,
+    )
+    assert record.split == 200
+    assert len(after["means"]) == count + 200 == len(state["present"]) == len(state["when"])
+    assert torch.equal(after["durations"], torch.zeros_like(after["durations"]))  # static points stay whole
+    params = {**{k: v.detach() for k, v in after.items()}, "gates": torch.full((len(after["gates"]), 1), -3.0)}
+    strategy.refine_stop_iter, strategy.max_points = 101, count + 300
+    score = torch.ones(len(params["means"]))
+    none = torch.zeros(len(score), dtype=torch.bool)
+    state["front"], state["front_before"] = state["front"] * 0, state["front_before"] * 0
+    edit, counts = strategy._edit(params, state, 101, score, [], [], None, none, [])
+    children = (edit.fresh & (edit.source >= 0)).nonzero().flatten()
+    assert len(children) == 2 * counts["split"] > 0
+    parents = edit.source[children]
+    moved = (edit.params["times"][children] - params["times"][parents]).flatten()
+    assert torch.allclose(moved.abs(), torch.full_like(moved, strategy.split_time))
+    for parent in parents.unique():
+        assert moved[parents == parent].sum().item() == pytest.approx(0, abs=1e-6)
+    assert torch.allclose(edit.params["durations"][children].exp(), torch.tensor(1 - strategy.split_time / 3))
+
+
+def test_same_bits_for_any_number_of_threads():
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            results.append(event(wall(), lambda i: add(wall(), plate()) if i > 2 else wall(), densify=True,
+                                 max_points=len(wall()["means"]) + 400)[1])  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for name in results[0]:
+            assert torch.equal(results[0][name], other[name]), name
+
+
+def test_photos_without_times_are_refused():
+    K, viewmats = cameras(2)
+    views = Views([torch.zeros(8, 8, 3)] * 2, K, viewmats)
+    with pytest.raises(LpmError, match=r"views.times: none"):
+        Lpm4dStrategy().attach(views, None)
+
+
+def test_velocities_come_from_the_nearest_point_that_is_there():
+    strategy = Lpm4dStrategy()
+    params = {name: value.detach() for name, value in motion.start(3, 1, spins=False).items()}
+    params["means"] = torch.tensor([[0.0, 0, 0], [5.0, 0, 0], [1.0, 0, 0]])
+    params["motion"][:, 0] = torch.tensor([[1.0, 0, 0], [2.0, 0, 0], [3.0, 0, 0]])
+    params["times"][:] = 0.5
+    params["gates"][2], params["durations"][2] = -5.0, math.log(0.01)  # at .5 only
+    velocity = strategy._velocity(params, torch.tensor([[0.9, 0, 0], [4.0, 0, 0]]), torch.tensor(0.5))
+    assert velocity[:, 0].tolist() == [3.0, 2.0]
+    assert strategy._velocity(params, torch.tensor([[0.9, 0, 0]]), torch.tensor(0.9))[:, 0].tolist() == [1.0]
