@@ -31,7 +31,8 @@ def error_hull(
     """Nearest, farthest and most likely z-depth [P] (world) of what causes the errors at `pixels`; NaN: not known.
 
     A depth is possible if all of the `others` that look there have a bad tile there: two of them at least, or one where
-    no more look at any depth. The interval is the longest run of such depths; the most likely one is that at which the photos differ least in colour.
+    no more look at any depth. The interval is the longest run of such depths; the most likely one is that at which the
+    photos differ least in colour.
 
     Args:
         view: of the pixels. others: views of the same time. maps: their tile errors [rows, columns].

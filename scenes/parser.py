@@ -96,7 +96,7 @@ class LpmDataParser(DataParser):
         super().__init__(config=config)
         self._scene: Scene | None = None
 
-    @property
+    @property  # type: ignore[misc]
     def includes_time(self) -> bool:  # type: ignore[override]
         """Whether the scene moves: the host's viewer then has a slider for the time."""
         return self.scene().times is not None

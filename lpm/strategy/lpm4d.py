@@ -104,7 +104,9 @@ class Lpm4dStrategy(LpmStrategy):
             return []
         return super()._find_zones(params, chosen, evidence, step)
 
-    def _hull(self, view: int, threshold: float, pixels: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, ...]:
+    def _hull(
+        self, view: int, threshold: float, pixels: Tensor, near: Tensor, far: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Depths by the errors of the other cameras of the same time."""
         views, tile = self.surroundings.views, 2 * self.maps.tile
         others = [v for v in self.same_time[view] if v != view and v in self.maps.maps]
