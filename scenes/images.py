@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from lpm.checks import fail
+from lpm.scenes.video import clip_size, is_frame, load_frame
 
 REMEDY = "copy the file again from its source, or remove it from the scene"
 WANTED = "a readable image (JPEG, PNG, ...)"
@@ -20,6 +21,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         LpmError: the file is missing, or is no image.
     """
+    if is_frame(path):
+        return clip_size(path.parent)[:2]
     try:
         with Image.open(path) as image:
             return image.size
@@ -37,6 +40,8 @@ def load_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         LpmError: the file is missing, truncated, or no image.
     """
+    if is_frame(path):
+        return load_frame(path)
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):  # 16-bit and wider greyscale; PIL's own conversion would clip

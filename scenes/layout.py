@@ -12,7 +12,8 @@ COLMAP_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse")
 COLMAP_TABLES = ("cameras", "images")
 REMEDY = (
     "name a folder with transforms.json (nerfstudio), sparse/0/cameras.bin and images.bin (COLMAP; .txt too), "
-    "or transforms_train.json (Blender)"
+    "transforms_train.json (Blender, D-NeRF), poses_bounds.npy with a video per camera (Neural 3D Video), or "
+    "dataset.json with camera/ (Nerfies, HyperNeRF, DyCheck)"
 )
 
 
@@ -20,12 +21,12 @@ REMEDY = (
 class Layout:
     """A recognised layout."""
 
-    kind: Literal["transforms", "colmap", "blender"]
+    kind: Literal["transforms", "colmap", "blender", "video", "nerfies"]
     """Who reads it."""
     root: Path
     """The scene's folder; image paths are relative to it."""
     source: Path
-    """The file (transforms, blender) or folder (colmap) that holds the cameras."""
+    """The file, or folder (colmap), that holds the cameras."""
     passed_over: tuple[str, ...] = ()
     """Other layouts that are there as well, in words; the first one found in the order above wins."""
 
@@ -42,7 +43,8 @@ def colmap_model(root: Path) -> Path | None:
 def detect(data: Path) -> Layout:
     """Recognises the layout of the folder `data` (or of the folder around it, if `data` is a .json file).
 
-    Precedence: transforms.json, then COLMAP, then Blender, because transforms.json is what tools write *after* COLMAP.
+    Precedence: transforms.json, then COLMAP, then Blender and the layouts of moving scenes, because transforms.json is
+    what tools write *after* COLMAP.
 
     Raises:
         LpmError: there is no such folder, or none of the layouts is in it; the text says what was looked for.
@@ -60,10 +62,15 @@ def detect(data: Path) -> Layout:
         found.append((f"COLMAP's {model.relative_to(data)}", Layout("colmap", data, model)))
     if (data / "transforms_train.json").is_file():
         found.append(("transforms_train.json", Layout("blender", data, data / "transforms_train.json")))
+    if (data / "poses_bounds.npy").is_file():
+        found.append(("poses_bounds.npy", Layout("video", data, data / "poses_bounds.npy")))
+    if (data / "dataset.json").is_file() and (data / "camera").is_dir():
+        found.append(("dataset.json", Layout("nerfies", data, data / "dataset.json")))
     if not found:
         inside = sorted(path.name + "/" * path.is_dir() for path in data.iterdir())
         got = "neither cameras nor poses in it (it holds " + (", ".join(inside[:6]) or "nothing") + ")"
         looked = ", ".join(["transforms.json", *(f"{name}/" for name in COLMAP_FOLDERS), "transforms_train.json"])
+        looked += ", poses_bounds.npy, dataset.json"
         fail(data, got, f"one of {looked}", REMEDY)
     first = found[0][1]
     return Layout(first.kind, first.root, first.source, tuple(name for name, _ in found[1:]))

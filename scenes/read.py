@@ -10,10 +10,18 @@ from lpm.checks import fail
 from lpm.scenes.colmap import read_colmap
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import detect
+from lpm.scenes.multiview_video import read_multiview_video
+from lpm.scenes.nerfies import read_nerfies
 from lpm.scenes.scene import Scene
 from lpm.scenes.transforms import read_blender, read_transforms
 
-READERS = {"transforms": read_transforms, "colmap": read_colmap, "blender": read_blender}
+READERS = {
+    "transforms": read_transforms,
+    "colmap": read_colmap,
+    "blender": read_blender,
+    "video": read_multiview_video,
+    "nerfies": read_nerfies,
+}
 
 
 def read_scene(data: Path) -> Scene:
