@@ -28,6 +28,8 @@ def make(
     out: tyro.conf.Positional[Path],
     /,
     views: int = 40,
+    cams: int = 6,
+    frames: int = 20,
     size: str = "320x240",
     seed: int = 0,
     overwrite: bool = False,
@@ -37,27 +39,38 @@ def make(
     Args:
         name: which one; see `lpm-scene list`.
         out: the folder to make.
-        views: number of images.
+        views: number of images, of a scene that does not move.
+        cams: number of cameras, of one that moves.
+        frames: number of time steps, of one that moves.
         size: width and height of the images in pixels.
         seed: draws the textures, the cameras' places and the points' noise.
         overwrite: replace the folder if it is a sample scene.
     """
-    from lpm.scenes.sample import make as make_sample  # torch takes seconds to import
+    from lpm.scenes.clips import CLIPS, make_clip  # torch takes seconds to import
+    from lpm.scenes.sample import make as make_sample
 
+    if name in CLIPS:
+        views = cams * frames
     pixels, start = parse_size(size), time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"rendering {name}", total=max(views, 1))
-        folder = make_sample(name, out, views, pixels, seed, overwrite, done=lambda: progress.advance(task))
+        advance = lambda: progress.advance(task)  # noqa: E731
+        if name in CLIPS:
+            folder = make_clip(name, out, cams, frames, pixels, seed, overwrite, advance)
+        else:
+            folder = make_sample(name, out, views, pixels, seed, overwrite, advance)
     print(f"{folder}: {views} views of {pixels[0]}x{pixels[1]} in {time.perf_counter() - start:.0f} s")
-    print(f"next: ns-train lpm-splat --data {folder}")
+    print(f"next: ns-train lpm-splat{'-4d' * (name in CLIPS)} --data {folder}")
 
 
 def list_() -> None:
     """List the sample scenes."""
+    from lpm.scenes.clips import CLIPS
     from lpm.scenes.worlds import SAMPLES
 
-    for sample in SAMPLES.values():
-        print(f"{sample.name:8} {sample.says}")
+    says = {sample.name: sample.says for sample in SAMPLES.values()} | {c.name: c.says for c in CLIPS.values()}
+    for name, text in says.items():
+        print(f"{name:9} {text}")
 
 
 def info(data: tyro.conf.Positional[Path], /, eval_interval: int = 8, sheet: Path | None = None) -> None:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +107,23 @@ def render(
 ) -> list[Shot]:
     """All views, a thread for each CPU; `done` is called after each view."""
 
-    def one(pose: Floats) -> Shot:
+    return render_all([partial(shoot, world, pose, intrinsics, *size) for pose in poses], done)
+
+
+def render_all(jobs: list[Callable[[], Shot]], done: Callable[[], None]) -> list[Shot]:
+    """What the `jobs` give, a thread for each CPU; `done` is called after each."""
+
+    def one(job: Callable[[], Shot]) -> Shot:
         torch.set_num_threads(1)  # whole views side by side are faster than threads within one
         with torch.no_grad():
-            shot = shoot(world, pose, intrinsics, *size)
+            shot = job()
         done()
         return shot
 
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(usable_cpus())
     try:
-        return list(pool.map(one, poses))
+        return list(pool.map(one, jobs))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
@@ -184,6 +191,11 @@ def make(
         fail("scene", repr(name), "one of " + ", ".join(SAMPLES), "see `lpm-scene list`")
     if views < LEAST_VIEWS:
         fail("views", str(views), f"at least {LEAST_VIEWS}", "fewer views do not see every part of the scene twice")
+    return fill_folder(out, size, seed, overwrite, lambda new: write(new, SAMPLES[name], views, size, seed, done))
+
+
+def fill_folder(out: Path, size: tuple[int, int], seed: int, overwrite: bool, fill: Callable[[Path], None]) -> Path:
+    """The folder `out` as `fill` writes it, whole or not at all; see make for the rest."""
     if not all(SMALLEST <= side <= LARGEST for side in size):
         fail("size", f"{size[0]}x{size[1]}", f"{SMALLEST} to {LARGEST} pixels a side", "give WIDTHxHEIGHT")
     if seed < 0:
@@ -201,7 +213,7 @@ def make(
         work.chmod(0o755)
         new, old = work / "new", work / "old"
         new.mkdir()
-        write(new, SAMPLES[name], views, size, seed, done)
+        fill(new)
         if out.exists():
             out.rename(old)
         new.rename(out)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 MOVED = 0.06
@@ -23,6 +26,17 @@ def moving_mask(image: Tensor, still: Tensor) -> Tensor:
     moved = (image.float() - still.float()).abs().mean(-1) > MOVED * 255
     grown = torch.nn.functional.max_pool2d(moved[None, None].float(), 2 * MARGIN + 1, 1, MARGIN)
     return grown[0, 0] > 0
+
+
+def mask_file(image: Path) -> Path:
+    """Where lpm.scenes.clips writes the mask of `image`: dynamic/ in place of images/."""
+    return Path(*("dynamic" if part == "images" else part for part in image.parts)).with_suffix(".png")
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    """[H, W] bool, scaled to `size` (height, width): any change within a pixel counts."""
+    mask = torch.from_numpy(np.array(Image.open(path)) > 0)
+    return torch.nn.functional.adaptive_max_pool2d(mask[None, None].float(), size)[0, 0] > 0
 
 
 def psnr(render: Tensor, truth: Tensor, mask: Tensor) -> float | None:

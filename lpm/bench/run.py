@@ -94,7 +94,8 @@ def held_out(trainer: Any) -> list[dict[str, Any]]:
 
 
 def _masks(data: Any) -> dict[str, Any]:
-    """Of a scene that moves: where it does, by the name of the held-out view. Cameras that move have none."""
+    """Of a scene that moves: where it does, by the name of the held-out view; by the scene's own masks (dynamic/), else
+    by how a camera that stands still sees it change. Other cameras have none."""
     train, test = data.train_dataset, data.eval_dataset
     cams = test.metadata.get("cams")
     if cams is None:
@@ -108,6 +109,10 @@ def _masks(data: Any) -> dict[str, Any]:
     still = {cam: moving.background(images) for cam, images in by_camera.items()
              if len(images) > 2 and all((pose - poses[cam][0]).abs().max() < 1e-5 for pose in poses[cam])}  # fmt: skip
     names = test.metadata["image_names"]
+    files = {name: moving.mask_file(path) for name, path in zip(names, test.image_filenames, strict=True)}
+    if all(path.is_file() for path in files.values()):
+        sizes = [tuple(item["image"].shape[:2]) for item in data.cached_eval]
+        return {name: moving.read_mask(path, size) for (name, path), size in zip(files.items(), sizes, strict=True)}
     return {name: moving.moving_mask(item["image"][..., :3], still[cam])
             for name, cam, item in zip(names, cams, data.cached_eval, strict=True) if cam in still}  # fmt: skip
 

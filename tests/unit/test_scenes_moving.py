@@ -145,7 +145,8 @@ def write_nerfies(folder, splits=False):
     for pose, name in zip(tiny_scene.poses(8), ids, strict=True):
         tiny_scene.write_image(folder / "rgb" / "2x" / f"{name}.png", 1)
         camera = {
-            "orientation": (pose[:3, :3] * [1, -1, -1]).T.tolist(), "position": (pose[:3, 3] / 0.5 + [1, 2, 3]).tolist(),
+            "orientation": (pose[:3, :3] * [1, -1, -1]).T.tolist(),
+            "position": (pose[:3, 3] / 0.5 + [1, 2, 3]).tolist(),
             "focal_length": 60.0, "principal_point": [32.0, 24.0], "radial_distortion": [0.1, 0, 0],
             "tangential_distortion": [0, 0],
         }  # fmt: skip
