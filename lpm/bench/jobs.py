@@ -22,6 +22,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-insert": ("lpm", {"insert": False}),
     "no-reset": ("lpm", {"reset": False}),
     "no-prune": ("lpm", {"prune": False}),
+    # Placebos: the same amount at other places. (`random-zones`, a strategy by itself, moves the zones alone.)
+    "random-places": ("lpm", {"random_zones": True, "random_places": True}),
     # Points that move, with what lpm.strategy.lpm4d knows of time.
     "4d": (MOVING, {}),
     "4d-same-time": (MOVING, {"zones_in_time": "same-time"}),

@@ -90,6 +90,8 @@ class LpmStrategy(Strategy):
     """Remove points that are transparent, paint next to nothing, or reach around a camera."""
     random_zones: bool = False
     """Placebo for comparisons: the zones that were found are moved to a random place of their view."""
+    random_places: bool = False
+    """Placebo: the points to split are drawn alike from all that have any error, as many as ever."""
     seed: int = 0
     """Of everything that is drawn at random."""
     rasterize_mode: str = "classic"
@@ -275,6 +277,8 @@ class LpmStrategy(Strategy):
         if not self.densify or self.maps.worst() <= self.error_floor:  # nothing is bad: nothing asks for points
             return torch.zeros_like(state["gradient"])
         error = torch.stack([e.point_error for e in evidence]).sum(0)
+        if self.random_places:
+            return (error > 0).to(error)
         power = self.gradient_power
         return error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * state["inside"])
 

@@ -131,6 +131,19 @@ def test_switches(defective, switch):
     assert getattr(on, field) > 0
 
 
+def test_random_places_are_as_many_and_elsewhere(defective):
+    params, _, _ = defective
+    options = dict(densify=True, insert=False, reset=False, prune=False, max_points=len(params["means"]) + 500)
+    made = {}
+    for random in (False, True):
+        _, after, _, record = event(params, random_places=random, random_zones=random, **options)
+        assert record.split == 500
+        made[random] = after["means"][len(params["means"]) :]
+    hole = torch.tensor([0.9, 0.0])
+    near = {k: ((v[:, :2] - hole).abs() < 0.6).all(-1).float().mean().item() for k, v in made.items()}
+    assert near[False] > 2 * near[True]
+
+
 def test_budget_is_never_exceeded(defective):
     params, _, _ = defective
     n = len(params["means"])
