@@ -133,7 +133,8 @@ def test_switches(defective, switch):
 
 def test_random_places_are_as_many_and_elsewhere(defective):
     params, _, _ = defective
-    options = dict(densify=True, insert=False, reset=False, prune=False, max_points=len(params["means"]) + 500)
+    options = dict(densify=True, insert=False, reset=False, prune=False, refine_stop_iter=101)
+    options["max_points"] = len(params["means"]) + 500
     made = {}
     for random in (False, True):
         _, after, _, record = event(params, random_places=random, random_zones=random, **options)
