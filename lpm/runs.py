@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lpm import checkpoint
+from lpm import checkpoint, motion
 from lpm.checks import fail
 from lpm.gaussians import NAMES, rgb_to_sh0
 
@@ -75,13 +75,17 @@ def run_rasterize_mode(folder: Path) -> str | None:
 
 
 def load_gaussians(path: Path) -> dict[str, Tensor]:
-    """Parameters (lpm.gaussians; colours always as SH) in a checkpoint; reads tensors and runs no code from it."""
+    """Parameters (lpm.gaussians; colours always as SH; lpm.motion's, of a model that moves) in a checkpoint.
+
+    Reads tensors and runs no code from it.
+    """
     saved = checkpoint.load(path)["pipeline"]
     prefix = "_model.gauss_params."
     missing = [name for name in NAMES if prefix + name not in saved]
     if missing:
         fail(path, f"no {missing[0]} in it", "a checkpoint of lpm-splat or splatfacto")
-    params = {name: saved[prefix + name] for name in NAMES}
+    names = (*NAMES, *(name for name in (*motion.NAMES, motion.SPINS) if prefix + name in saved))
+    params = {name: saved[prefix + name] for name in names}
     if params["features_rest"].shape[1] == 0:  # a model without harmonics keeps colours as logits
         params["features_dc"] = rgb_to_sh0(torch.sigmoid(params["features_dc"]))
     return params

@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from lpm.export import splat_transform
 from lpm.export.atomic import atomic_path
 from lpm.export.frames import move
 from lpm.export.load import Loaded, load
+from lpm.export.moving import at_time, for_splatv, moves
 from lpm.export.ply import pad_sh, write_ply
 from lpm.export.ply_sequence import write_ply_sequence
 from lpm.export.progress import bar
@@ -52,6 +53,8 @@ class Options:
     """Keep only Gaussians with their centre in this box: x y z of its lowest corner, then its highest, in --frame."""
     min_opacity: float = 0.0
     """Keep only Gaussians at least this opaque, 0 to 1."""
+    time: float | None = None
+    """Of a model that moves: the time to write, 0 (first frame) to 1 (last). Formats that move write all times."""
     sidecar: bool = True
     """Write OUT.json with the frame, the up direction, and how the model was trained."""
 
@@ -59,10 +62,25 @@ class Options:
 Source = Annotated[Path, arg(metavar="RUN|CHECKPOINT|FILE")]
 
 
-def prepare(source: Path, common: Options) -> tuple[Loaded, Params, str]:
-    """What is to be written: the source, its parameters in the frame asked for, cropped, and that frame's name."""
+def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, Params, str]:
+    """What is to be written: the source, its parameters in the frame asked for, cropped, and that frame's name.
+
+    `still`: what moves is taken at the time asked for, else at the first.
+    """
     loaded = load(source, bar)
-    params, frame = loaded.params, loaded.frame
+    if loaded.rasterize_mode == "antialiased":
+        print(ANTIALIASED, file=sys.stderr)
+    if common.time is not None and not 0 <= common.time <= 1:
+        fail("--time", str(common.time), "a number from 0 to 1")
+    if still and common.time is None and moves(loaded.params):
+        print("The model moves; its first frame is written. --time 0.5 takes it from the middle.", file=sys.stderr)
+    params, frame = chosen(loaded, loaded.params if not still else at_time(loaded.params, common.time or 0.0), common)
+    return loaded, params, frame
+
+
+def chosen(loaded: Loaded, params: Params, common: Options) -> tuple[Params, str]:
+    """The `params` of `loaded` in the frame asked for, cropped, and that frame's name."""
+    frame = loaded.frame
     if common.frame is not None and common.frame != frame:
         if loaded.world_to_train is None or frame == "unknown":
             fail(
@@ -71,14 +89,11 @@ def prepare(source: Path, common: Options) -> tuple[Loaded, Params, str]:
                 "dataparser_transforms.json in the run's folder, or the sidecar of an export",
                 "leave --frame out",
             )
-        if "motion" in params:
+        if moves(params):
             fail("--frame", f"{common.frame} for moving Gaussians", "the frame they are in", "leave --frame out")
         by = loaded.world_to_train
         params, frame = move(params, by if common.frame == "train" else by.inverse()), common.frame
-    params = select(params, common.crop, common.min_opacity)
-    if loaded.rasterize_mode == "antialiased":
-        print(ANTIALIASED, file=sys.stderr)
-    return loaded, params, frame
+    return select(params, common.crop, common.min_opacity), frame
 
 
 def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
@@ -149,28 +164,35 @@ def export_splatv(run: Positional[Source], out: Positional[Path], common: Option
         out: The .splatv to write.
         common: What every format takes.
     """
-    loaded, params, frame = prepare(run, common)
-    finish(out, loaded, params, frame, write_splatv(out, params, progress=bar), common)
+    loaded, params, frame = prepare(run, common, still=common.time is not None)
+    if params["features_rest"].shape[1]:
+        print("A .splatv holds one colour a point: what depends on the direction of view is lost.", file=sys.stderr)
+    finish(out, loaded, params, frame, write_splatv(out, for_splatv(params), progress=bar), common)
 
 
 def export_ply_sequence(
-    run: Positional[Source], out: Positional[Path], common: Options, steps: int = 1, pad_sh_to: PadSh = None
+    run: Positional[Source], out: Positional[Path], common: Options, steps: int | None = None, pad_sh_to: PadSh = None
 ) -> None:
-    """A folder of numbered PLYs, one for each time step; of a model that does not move, the same each time.
+    """A folder of numbered PLYs, one for each time step, each with all that is there then; if nothing moves, the same.
 
     Args:
         run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
         out: The folder to make.
         common: What every format takes.
-        steps: Number of time steps.
+        steps: Number of time steps, from the first frame to the last; default 50 if something moves, else 1.
         pad_sh_to: Fill up with zeros to this SH degree; Unity's importers want 3.
     """
-    loaded, params, frame = prepare(run, common)
-    if "motion" in params:
-        fail("ply-sequence", "moving Gaussians of a .splatv", "a model that stands still", "export a still one")
-    params = params if pad_sh_to is None else pad_sh(params, pad_sh_to)
-    dropped = write_ply_sequence(out, lambda i: params, steps, progress=bar) // steps
-    finish(out, loaded, params, frame, dropped, common)
+    if common.time is not None:
+        fail("--time", "given", "nothing: a sequence has all times", "export a ply of one time")
+    loaded, first, frame = prepare(run, replace(common, time=0.0))
+    count = (50 if moves(loaded.params) else 1) if steps is None else steps
+
+    def one(i: int) -> Params:
+        params, _ = chosen(loaded, at_time(loaded.params, i / max(1, count - 1)), common)
+        return params if pad_sh_to is None else pad_sh(params, pad_sh_to)
+
+    dropped = write_ply_sequence(out, one, count, progress=bar) // max(1, count)
+    finish(out, loaded, first, frame, dropped, common)
 
 
 def _export_with_tool(ending: str, run: Path, out: Path, common: Options) -> None:
