@@ -15,9 +15,9 @@ from lpm.checks import fail
 from lpm.cuda.native import native
 from lpm.cuda.raster import rasterize_strips
 from lpm.export.load import Loaded
+from lpm.export.moving import at_time, moves
 from lpm.export.ply import finite_rows, read_ply
 from lpm.export.ply_sequence import sequence_files
-from lpm.export.splatv import TIME_SHAPES
 from lpm.rasterize import rasterize
 from lpm.viewer.eye import matrices
 from lpm.viewer.painter import Wish
@@ -40,21 +40,13 @@ def sound(params: Mapping[str, Tensor], name: str | Path = "params") -> dict[str
 
 
 def activated(params: Mapping[str, Tensor], time: float = 0.0) -> Ready:
-    """What the rasterizer takes, of sound `params`; with parameters of time (lpm.export.splatv), at `time`, 0..1."""
-    means, quats = params["means"], params["quats"]
-    opacities = torch.sigmoid(params["opacities"]).reshape(-1)
-    if all(name in params for name in TIME_SHAPES):
-        dt = time - params["time_center"].reshape(-1, 1)
-        first, second, third = params["motion"].reshape(-1, 3, 3).unbind(1)
-        means = means + first * dt + second * dt**2 + third * dt**3
-        quats = quats + params["omega"] * dt
-        opacities = opacities * torch.exp(-((dt / params["time_width"].reshape(-1, 1)) ** 2)).reshape(-1)
-        quats = torch.where(quats.norm(dim=1, keepdim=True) > 0, quats, params["quats"])
+    """What the rasterizer takes, of sound `params`; of those that move (lpm.export.moving), at `time`, 0..1."""
+    params = at_time(params, time)
     return {
-        "means": means.contiguous(),
-        "quats": torch.nn.functional.normalize(quats, dim=1),
+        "means": params["means"].contiguous(),
+        "quats": torch.nn.functional.normalize(params["quats"], dim=1),
         "scales": params["scales"].exp(),
-        "opacities": opacities,
+        "opacities": torch.sigmoid(params["opacities"]).reshape(-1),
         "sh0": params["features_dc"][:, None].contiguous(),
         "shN": params["features_rest"].contiguous(),
     }
@@ -69,7 +61,7 @@ class Shown:
         self.params = sound(loaded.params, loaded.path)
         self.left_out = len(loaded.params["means"]) - len(self.params["means"])
         self.files = sequence_files(loaded.path.parent) if loaded.kind == "ply-sequence" else []
-        self.moves = all(name in self.params for name in TIME_SHAPES)
+        self.moves = moves(self.params)
         self.at = functools.lru_cache(KEPT if self.files else 1)(self._at)
 
     @property

@@ -38,6 +38,7 @@ def at_time(params: Mapping[str, Tensor], t: float) -> dict[str, Tensor]:
             means = params["means"] + (params["motion"].reshape(-1, 3, 3) * powers[..., None]).sum(1)
             quats = params["quats"] + params["omega"] * dt
             weight = torch.exp(-((dt / params["time_width"]) ** 2)).flatten()
+        quats = torch.where(quats.norm(dim=1, keepdim=True) > 0, quats, params["quats"])
         opacity = torch.sigmoid(params["opacities"]).flatten() * weight
         keep = opacity >= LEAST_OPACITY
         still = {name: params[name][keep] for name in ("scales", "features_dc", "features_rest")}

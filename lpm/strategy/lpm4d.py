@@ -10,7 +10,7 @@ lives are shortened first.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,8 @@ ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 class Lpm4dStrategy(LpmStrategy):
     """See the module. Parameters are those of lpm.gaussians and lpm.motion; `views.times` must be there."""
 
+    zone_boost: float = 3.0
+    """How much more readily points inside a dynamic zone are split."""
     zones_in_time: ZonesInTime = "calibrated"
     """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
     photos of one time. calibrated: and resets need several times."""
@@ -65,7 +67,7 @@ class Lpm4dStrategy(LpmStrategy):
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """As LpmStrategy's, with the times of votes and how much of a point was there."""
-        return super().initialize_state(scene_scale) | dict.fromkeys(("present", "when", "when_before"))
+        return super().initialize_state(scene_scale) | dict.fromkeys(("present", "when", "when_before", "stirred"))
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
@@ -73,7 +75,7 @@ class Lpm4dStrategy(LpmStrategy):
         n, device = len(params["means"]), params["means"].device
         if step < self.refine_stop_iter and info.get("view") is not None:
             if state["present"] is None:
-                state["present"] = torch.zeros(n, device=device)
+                state["present"], state["stirred"] = (torch.zeros(n, device=device) for _ in range(2))
                 for name in ("when", "when_before"):
                     state[name] = torch.zeros(n, dtype=torch.int64, device=device)
             state["present"] += motion.weight_at(params, self.times[info["view"]])
@@ -132,6 +134,8 @@ class Lpm4dStrategy(LpmStrategy):
     def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
         if step // self.refine_every % 5 == 0:
             state["when_before"], state["when"] = state["when"], torch.zeros_like(state["when"])
+        moving = [self._dynamic_part(zone) for zone in zones]
+        state["stirred"].mul_(0.8).add_(self._votes(params, moving).inside)
         for zone in zones:
             moment = int(torch.searchsorted(self.moments, self.times[zone.view]))
             state["when"] |= self._votes(params, [zone]).front.gt(0).long() << moment % 63
@@ -152,6 +156,15 @@ class Lpm4dStrategy(LpmStrategy):
             (children,), p["durations"][children] + math.log(1 - self.split_time / 3)
         )
         return edit, counts
+
+    def _inside(self, state) -> Tensor:
+        return state["stirred"]
+
+    def _dynamic_part(self, zone: ViewZones) -> ViewZones:
+        """The zones of a view without those that are static."""
+        static = self._static_tiles(zone.view)
+        near, far = torch.where(static, torch.inf, zone.near), torch.where(static, -torch.inf, zone.far)
+        return replace(zone, near=near, far=far)
 
     def _mistaken(self, params, state) -> Tensor:
         """A long-lived point must have been seen in front at several times; a short-lived one loses half of its life
@@ -211,16 +224,20 @@ class Lpm4dStrategy(LpmStrategy):
         return rows
 
     def _in_static_zone(self, means: Tensor, view: int) -> Tensor:
-        """[M] whether the tile that each of `means` is seen in is bad at most times of its camera."""
+        """[M] whether the tile that each of `means` is seen in is a static zone."""
+        views, static = self.surroundings.views, self._static_tiles(view)
+        pixels, _ = project(means, views.viewmats[view], views.Ks[view])
+        column, row = (pixels / (2 * self.maps.tile)).long().unbind(-1)
+        return static[row.clamp(0, static.shape[0] - 1), column.clamp(0, static.shape[1] - 1)]
+
+    def _static_tiles(self, view: int) -> Tensor:
+        """[rows, columns] bool: tiles that are bad at most times of the camera of `view`."""
         views, tile = self.surroundings.views, 2 * self.maps.tile
         height, width = views.images[view].shape[:2]
         maps = [coarse(self.maps.maps[v], (width, height), tile, self.maps.tile)
                 for v in self.same_camera[view] if v in self.maps.maps]  # fmt: skip
         share = (torch.stack(maps) > self.threshold).float().mean(0)
-        pixels, _ = project(means, views.viewmats[view], views.Ks[view])
-        column, row = (pixels / tile).long().unbind(-1)
-        static = share[row.clamp(0, share.shape[0] - 1), column.clamp(0, share.shape[1] - 1)] >= self.static_share
-        return static & (len(maps) > 1)  # a camera that moves, or was there once, cannot tell
+        return (share >= self.static_share) & (len(maps) > 1)  # a camera that moves, or was there once, cannot tell
 
     def _velocity(self, params, places: Tensor, t: Tensor) -> Tensor:
         """[M, 3] the velocity (world per whole clip) at time `t` of the point nearest to each of `places` [M, 3]."""

@@ -142,7 +142,7 @@ def test_random_places_are_as_many_and_elsewhere(defective):
         made[random] = after["means"][len(params["means"]) :]
     hole = torch.tensor([0.9, 0.0])
     near = {k: ((v[:, :2] - hole).abs() < 0.6).all(-1).float().mean().item() for k, v in made.items()}
-    assert near[False] > 2 * near[True]
+    assert near[False] > 1.5 * near[True]
 
 
 def test_budget_is_never_exceeded(defective):
