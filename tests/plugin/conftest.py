@@ -18,12 +18,13 @@ def make_trainer(tiny, tmp_path):
     """make_trainer(name, steps, **model options): a trainer that is set up and seeded as ns-train would."""
     from nerfstudio.scripts.train import _set_random_seed
 
-    from lpm.config import lpm_splat
+    from lpm.config import lpm_splat, lpm_splat_4d
 
     def make(
-        name: str, steps: int, load: Path | None = None, data: Path = tiny, scale=None, vis="tensorboard", **model
-    ):
-        config = copy.deepcopy(lpm_splat.config)
+        name: str, steps: int, load: Path | None = None, data: Path = tiny, scale=None, vis="tensorboard",
+        moving: bool = False, **model,
+    ):  # fmt: skip
+        config = copy.deepcopy((lpm_splat_4d if moving else lpm_splat).config)
         config.experiment_name, config.timestamp, config.output_dir = "tiny", name, tmp_path / "out"
         config.pipeline.datamanager.data, config.pipeline.datamanager.camera_res_scale_factor = data, scale
         config.max_num_iterations, config.vis, config.load_checkpoint = steps, vis, load
