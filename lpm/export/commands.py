@@ -20,7 +20,7 @@ from lpm.export import splat_transform
 from lpm.export.atomic import atomic_path
 from lpm.export.frames import move
 from lpm.export.load import Loaded, load
-from lpm.export.moving import at_time, for_splatv, moves
+from lpm.export.moving import at_time, for_splatv, moves, moving_rows
 from lpm.export.ply import pad_sh, write_ply
 from lpm.export.ply_sequence import write_ply_sequence
 from lpm.export.progress import bar
@@ -55,6 +55,9 @@ class Options:
     """Keep only Gaussians at least this opaque, 0 to 1."""
     time: float | None = None
     """Of a model that moves: the time to write, 0 (first frame) to 1 (last). Formats that move write all times."""
+    part: Literal["all", "still", "moving"] = "all"
+    """Of a model that moves: only the points that stand still and stay, or only the others. A clip takes less room as
+    one PLY of the still ones and a sequence of the moving ones."""
     sidecar: bool = True
     """Write OUT.json with the frame, the up direction, and how the model was trained."""
 
@@ -72,6 +75,11 @@ def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, 
         print(ANTIALIASED, file=sys.stderr)
     if common.time is not None and not 0 <= common.time <= 1:
         fail("--time", str(common.time), "a number from 0 to 1")
+    if common.part != "all":
+        rows = moving_rows(loaded.params) == (common.part == "moving")
+        if not bool(rows.any()):
+            fail("--part", f"{common.part}, and there are no such points", "a part that is there", "leave --part out")
+        loaded.params = {name: value[rows] for name, value in loaded.params.items()}
     if still and common.time is None and moves(loaded.params):
         print("The model moves; its first frame is written. --time 0.5 takes it from the middle.", file=sys.stderr)
     params, frame = chosen(loaded, loaded.params if not still else at_time(loaded.params, common.time or 0.0), common)

@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from lpm.checks import one_line_errors
 from lpm.export.load import Loaded, load
+from lpm.export.moving import moves, moving_rows
 from lpm.export.picture import render_picture
 from lpm.export.ply import finite_rows
 from lpm.export.progress import bar
@@ -111,6 +112,9 @@ def report(loaded: Loaded, console: Console) -> Findings:
     row("size", f"{size / 1e6:.2f} MB, {size / max(found.count, 1):.1f} bytes a Gaussian")
     row("Gaussians", f"{found.count:,}")
     row("SH degree", str(found.sh_degree))
+    if moves(loaded.params):
+        count = int(moving_rows(loaded.params).sum())
+        row("moves", f"{count:,} come and go or move; {found.count - count:,} stand still and stay")
     row("trained", loaded.rasterize_mode or "classic or antialiased: not known")
     row("frame", loaded.frame)
     row("bounds", f"{triple(found.low)}  to  {triple(found.high)}")

@@ -11,6 +11,8 @@ from torch import Tensor
 from lpm import motion
 from lpm.export.splatv import ALWAYS
 
+NOTICED = 0.01
+"""Share of the scene's size that a point must move to count as moving."""
 LEAST_OPACITY = 1 / 255
 """Fainter points are not drawn by any renderer, and left out."""
 
@@ -18,6 +20,20 @@ LEAST_OPACITY = 1 / 255
 def moves(params: Mapping[str, Tensor]) -> bool:
     """Whether `params` have a motion: lpm.motion's, or that of a .splatv."""
     return "motion" in params
+
+
+def moving_rows(params: Mapping[str, Tensor]) -> Tensor:
+    """[N] bool: points that come and go, or move farther than a hundredth of the scene (the middle 98 % of it)."""
+    means = params["means"]
+    if not moves(params):
+        return torch.zeros(len(means), dtype=torch.bool)
+    ordered = means.sort(dim=0).values
+    edge = len(means) // 100
+    step = NOTICED * float((ordered[-1 - edge] - ordered[edge]).norm())
+    if "times" in params:
+        return motion.is_moving(params, step)
+    path = params["motion"].reshape(-1, 3, 3).norm(dim=-1).sum(1) * params["time_width"].flatten().clamp_max(1.0)
+    return (params["time_width"].flatten() < 1.0) | (path > step)
 
 
 def at_time(params: Mapping[str, Tensor], t: float) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 
 from lpm import motion
 from lpm.export.load import load
-from lpm.export.moving import at_time, for_splatv, moves
+from lpm.export.moving import at_time, for_splatv, moves, moving_rows
 from lpm.export.ply_sequence import read_ply_sequence
 from lpm.rasterize import rasterize
 
@@ -122,10 +122,30 @@ def test_partly_lasting_points_become_one_or_the_other():
     assert (width[5:] == 10_000).all()
 
 
+def test_still_and_moving_parts_make_the_whole(tmp_path):
+    params = model()
+    params["motion"][200:], params["gates"][200:] = 0, 9.0
+    assert moving_rows(params).tolist() == [True] * 200 + [False] * 200
+    run = checkpoint(tmp_path, params)
+    assert export("ply", run, tmp_path / "still.ply", "--part", "still").returncode == 0
+    assert export("ply-sequence", run, tmp_path / "clip", "--part", "moving", "--steps", 3).returncode == 0
+    still, clip = load(tmp_path / "still.ply").params, read_ply_sequence(tmp_path / "clip")
+    assert len(still["means"]) == 200
+    whole = {name: torch.cat([still[name], clip[1][name]]) for name in still}
+    assert (draw(whole) - draw(at_time(params, 0.5))).abs().max() < 1 / 255
+    text = subprocess.run(
+        [sys.executable, "-c", "from lpm.cli import inspect_main; inspect_main()", str(run)],
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "200 come and go or move; 200 stand still and stay" in text
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (("ply", "OUT.ply", "--time", 1.5), "--time: 1.5; wanted a number from 0 to 1"),
     (("ply-sequence", "OUT", "--time", 0.5), "--time: given; wanted nothing"),
     (("splatv", "OUT.splatv", "--frame", "world"), "--frame: world"),
+    (("ply", "OUT.ply", "--part", "still"), "--part: still, and there are no such points"),
 ])  # fmt: skip
 def test_what_cannot_be_written_is_refused(tmp_path, arguments, words):
     run = checkpoint(tmp_path, model(20))
