@@ -1,7 +1,7 @@
 """Localized point management where things move: evidence, zones, births and resets know when as well as where.
 
 What the published method has no mechanism for. Photos are compared only with photos of the same time. A tile that is
-bad at half of the times at which its camera looked, or more, is a static zone, any other a dynamic one, at its time.
+bad at four fifths of the times at which its camera looked, or more, is a static zone, any other a dynamic one, at its time.
 Points are where they are at that time, and count only if they are there. A point that is born in a dynamic zone lives
 for a few frames; points that stand in front of a surface are reset only if that was seen at several times, and short
 lives are shortened first.
@@ -35,14 +35,14 @@ ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 class Lpm4dStrategy(LpmStrategy):
     """See the module. Parameters are those of lpm.gaussians and lpm.motion; `views.times` must be there."""
 
-    zone_boost: float = 3.0
+    zone_boost: float = 1.0
     """How much more readily points inside a dynamic zone are split."""
     zones_in_time: ZonesInTime = "calibrated"
     """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
     photos of one time. calibrated: and resets need several times."""
     life: float = 2.5
     """Temporal standard deviation of points that are born in a dynamic zone, in frames."""
-    static_share: float = 0.5
+    static_share: float = 0.8
     """A tile that is bad at this share of its camera's times is a static zone."""
     split_time: float = 0.5
     """How far in time, in its standard deviations, the halves of a split point go that comes and goes."""
