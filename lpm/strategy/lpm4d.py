@@ -1,10 +1,10 @@
 """Localized point management where things move: evidence, zones, births and resets know when as well as where.
 
 What the published method has no mechanism for. Photos are compared only with photos of the same time. A tile that is
-bad at four fifths of the times at which its camera looked, or more, is a static zone, any other a dynamic one, at its time.
-Points are where they are at that time, and count only if they are there. A point that is born in a dynamic zone lives
-for a few frames; points that stand in front of a surface are reset only if that was seen at several times, and short
-lives are shortened first.
+bad at four fifths of its camera's times or more is a static zone, any other a dynamic one, at its time. Points are
+where they are at that time, and count only if they are there. A point that is born in a dynamic zone lives for a few
+frames; points that stand in front of a surface are reset only if that was seen at several times, and short lives are
+shortened first.
 """
 
 from __future__ import annotations
