@@ -23,6 +23,7 @@ from lpm.runs import run_folder
 from lpm.viewer import compat
 from lpm.viewer.desk import Desk
 from lpm.viewer.eye import MOST, Eye, frame, middle
+from lpm.viewer.film import film as write_film
 from lpm.viewer.photos import Photo, read_photos
 from lpm.viewer.scene import Shown
 
@@ -219,6 +220,8 @@ def view(
     photos: bool = True,
     out: Path = Path(),
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    film: Path | None = None,
+    seconds: float = 5.0,
 ) -> None:
     """Look at Gaussians in the browser: drag to turn, right button to shift, wheel to come nearer.
 
@@ -235,6 +238,9 @@ def view(
         photos: Show the photos of a run, where they are still found.
         out: Folder for videos.
         device: What draws; auto takes a CUDA GPU where there is one.
+        film: Write a film to this file (.mp4 where ffmpeg is, else .webm) and open no page: what moves plays once, what
+            stands still is passed along the run's photos.
+        seconds: Length of that film.
     """
     loaded = load(source, bar)
     if device == "cuda" and not torch.cuda.is_available():
@@ -251,6 +257,11 @@ def view(
         loaded, host, port, up=None if up is None else axis(up), photos=found, photo_note=note, longer=size, out=out,
         device=device,
     )  # fmt: skip
+    if film is not None:
+        eyes = [photo.eye for photo in found] or [page.frame_eye(4 / 3)[0]]
+        count = write_film(page.shown, eyes, film, size, seconds, page.antialiased, bar)
+        print(f"{film}: {count} pictures")
+        return
     with page, contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
 

@@ -17,6 +17,7 @@ from balls import balls
 from export.some import visible
 from tiny_scene import make_transforms
 
+from lpm import motion as lpm_motion
 from lpm.checks import LpmError
 from lpm.export.frames import from_dataparser
 from lpm.export.load import Loaded, load
@@ -25,9 +26,11 @@ from lpm.export.ply import write_ply
 from lpm.export.splatv import write_splatv
 from lpm.viewer import camera_path, compat, photos, video
 from lpm.viewer.eye import Eye, eye_at, frame, matrices, middle, size_of
+from lpm.viewer.film import film
 from lpm.viewer.pace import LEAST, Pace
 from lpm.viewer.painter import SETTLED, Painter, Wish
 from lpm.viewer.scene import Shown
+from lpm.viewer.video import ending
 from lpm.viewer.view import View, main, up_of
 
 UP = torch.tensor([0.0, 0.0, 1.0])
@@ -265,6 +268,25 @@ def test_a_moving_scene_moves(tmp_path):
     assert torch.allclose(at["means"], params["means"] + torch.tensor([0.25, 0, 0]), atol=1e-6)
     faded = torch.sigmoid(params["opacities"]).reshape(-1) * math.exp(-((0.25 / 0.4) ** 2))
     assert torch.allclose(at["opacities"], faded, atol=1e-6)
+
+
+def test_points_with_a_time_move_and_are_filmed(tmp_path):
+    params = {**visible(50), **{k: v.detach() for k, v in lpm_motion.start(50, 1, spins=False).items()}}
+    params["motion"][:, 0, 0], params["times"][:] = 1.0, 0.5
+    scene = shown(params)
+    assert scene.steps == 0
+    assert torch.allclose(scene.at(0.75)["means"], params["means"] + torch.tensor([0.25, 0, 0]), atol=1e-6)
+    eye, _ = frame(scene.params, torch.tensor([0.0, -1.0, 0.0]))
+    out = tmp_path / f"film{ending()}"
+    assert film(scene, [eye], out, longer=96, seconds=0.5) == 15
+    capture = cv2.VideoCapture(str(out))
+    pictures = []
+    while (read := capture.read())[0]:
+        pictures.append(read[1].astype(int))
+    assert len(pictures) == 15
+    assert abs(pictures[0] - pictures[-1]).max() > 50
+    with pytest.raises(LpmError, match=r"ends with \.gif"):
+        film(scene, [eye], tmp_path / "film.gif")
 
 
 def test_a_sequence_of_files_is_shown_step_by_step(tmp_path):
