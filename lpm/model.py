@@ -258,6 +258,10 @@ class LpmModel(SplatfactoModel):
         inside = self.crop_box.within(self.means).flatten()
         return {name: value[inside] for name, value in params.items()}
 
+    def frozen(self, camera: Cameras) -> dict[str, Tensor]:
+        """The parameters as `camera` sees them, without gradients."""
+        return {name: value.detach() for name, value in self.gauss_params.items()}
+
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # type: ignore[override]
         """Renders one camera: rgb [H, W, 3], depth [H, W, 1] (world; None in training), accumulation [H, W, 1]."""
         if not isinstance(camera, Cameras) or camera.shape[0] != 1:

@@ -51,8 +51,15 @@ class LpmModel4d(LpmModel):
         params.update(motion.start(len(params["means"]), 3 if cubic else 1, spins=cubic))
         return params
 
+    def _time_of(self, camera: Cameras) -> Tensor | float:
+        return self.time if camera.times is None else camera.times.reshape(()).to(self.device)
+
+    def frozen(self, camera: Cameras) -> dict[str, Tensor]:
+        """The parameters as they are at the camera's time, without gradients."""
+        return motion.frozen_at(self.gauss_params, self._time_of(camera))
+
     def at_camera(self, params: dict[str, Tensor], camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
         """The points as they are at the camera's time, or at `self.time` if it has none."""
-        t = self.time if camera.times is None else camera.times.reshape(()).to(params["means"])
+        t = self._time_of(camera)
         opacities = torch.sigmoid(params["opacities"]).squeeze(-1) * motion.weight_at(params, t)
         return motion.means_at(params, t), motion.quats_at(params, t), opacities

@@ -17,6 +17,7 @@ from torch import Tensor
 from lpm import gaussians, records
 from lpm.model import LpmModel, world_to_camera
 from lpm.viewer import recording
+from lpm.viewer.clip import Clip
 from lpm.viewer.outputs import NAMES, Outputs
 from lpm.viewer.panels import Panels
 from lpm.viewer.replay_data import EDITS
@@ -34,6 +35,7 @@ class Watch:
         """`folder`: the run's, where edits.jsonl and replay/ are written."""
         self.folder, self.model, self.strategy = folder, model, cast(Any, model.strategy)
         self.panels: Panels | None = None
+        self.clip: Clip | None = None
         self.outputs: Outputs | None = None
         self._snapshot: recording.Snapshot | None = None
         self._events = 0
@@ -63,6 +65,8 @@ class Watch:
             viewer.viser_server, views, self.strategy.requests, errors, lambda name: getattr(self.strategy, name, None),
             VISER_NERFSTUDIO_SCALE_RATIO,
         )  # fmt: skip
+        if hasattr(self.strategy, "times"):
+            self.clip = Clip(viewer.viser_server, panel, errors, self.strategy.times)
 
     def held_out(self, psnr: float) -> None:
         """Takes the PSNR (dB) of held-out photos; it goes with the next event."""
@@ -70,8 +74,9 @@ class Watch:
 
     def stop(self) -> None:
         """Ends the panels."""
-        if self.panels is not None:
-            self.panels.stop()
+        for part in (self.panels, self.clip):
+            if part is not None:
+                part.stop()
 
     def _on_changes(self, changes: records.Changes) -> None:
         added, removed, reset = (recording.thin(getattr(changes, name), recording.LIMIT) for name in EDITS)
@@ -114,7 +119,7 @@ class Watch:
         viewmat = world_to_camera(camera.camera_to_worlds.to(rgb.device, torch.float32))[0]
         K = camera.get_intrinsics_matrices()[0].to(rgb.device)
         size = (int(rgb.shape[1]), int(rgb.shape[0]))
-        params = {name: value.detach() for name, value in self.model.gauss_params.items()}
+        params = self.model.frozen(camera)
         if "error" in wanted:
             made["error"] = self.outputs.error(params, viewmat, K, size)
         if "zones" in wanted:
