@@ -12,8 +12,8 @@ COLMAP_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse")
 COLMAP_TABLES = ("cameras", "images")
 REMEDY = (
     "name a folder with transforms.json (nerfstudio), sparse/0/cameras.bin and images.bin (COLMAP; .txt too), "
-    "transforms_train.json (Blender, D-NeRF), poses_bounds.npy with a video per camera (Neural 3D Video), or "
-    "dataset.json with camera/ (Nerfies, HyperNeRF, DyCheck)"
+    "transforms_train.json (Blender, D-NeRF), poses_bounds.npy with a video per camera (Neural 3D Video), "
+    "dataset.json with camera/ (Nerfies, HyperNeRF, DyCheck), or cameras_parameters.txt (Technicolor)"
 )
 
 
@@ -21,7 +21,7 @@ REMEDY = (
 class Layout:
     """A recognised layout."""
 
-    kind: Literal["transforms", "colmap", "blender", "video", "nerfies"]
+    kind: Literal["transforms", "colmap", "blender", "video", "nerfies", "technicolor"]
     """Who reads it."""
     root: Path
     """The scene's folder; image paths are relative to it."""
@@ -66,11 +66,13 @@ def detect(data: Path) -> Layout:
         found.append(("poses_bounds.npy", Layout("video", data, data / "poses_bounds.npy")))
     if (data / "dataset.json").is_file() and (data / "camera").is_dir():
         found.append(("dataset.json", Layout("nerfies", data, data / "dataset.json")))
+    if (data / "cameras_parameters.txt").is_file():
+        found.append(("cameras_parameters.txt", Layout("technicolor", data, data / "cameras_parameters.txt")))
     if not found:
         inside = sorted(path.name + "/" * path.is_dir() for path in data.iterdir())
         got = "neither cameras nor poses in it (it holds " + (", ".join(inside[:6]) or "nothing") + ")"
         looked = ", ".join(["transforms.json", *(f"{name}/" for name in COLMAP_FOLDERS), "transforms_train.json"])
-        looked += ", poses_bounds.npy, dataset.json"
+        looked += ", poses_bounds.npy, dataset.json, cameras_parameters.txt"
         fail(data, got, f"one of {looked}", REMEDY)
     first = found[0][1]
     return Layout(first.kind, first.root, first.source, tuple(name for name, _ in found[1:]))

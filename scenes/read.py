@@ -13,6 +13,7 @@ from lpm.scenes.layout import detect
 from lpm.scenes.multiview_video import read_multiview_video
 from lpm.scenes.nerfies import read_nerfies
 from lpm.scenes.scene import Scene
+from lpm.scenes.technicolor import read_technicolor
 from lpm.scenes.transforms import read_blender, read_transforms
 
 READERS = {
@@ -21,6 +22,7 @@ READERS = {
     "blender": read_blender,
     "video": read_multiview_video,
     "nerfies": read_nerfies,
+    "technicolor": read_technicolor,
 }
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny_scene
+from scipy.spatial.transform import Rotation
 
 from lpm.checks import LpmError
 from lpm.scenes.images import load_image
@@ -174,6 +175,39 @@ def test_nerfies_and_dycheck(tmp_path, splits, held):
     assert scene.intrinsics[0].tolist() == [30.0, 30.0, 16.0, 12.0]  # images are half as large as the cameras say
     assert scene.cams is not None
     assert {scene.cams[i] for i in test} == {"1"}
+
+
+def write_technicolor(folder):
+    lines = ["f cx cy aspect skew qw qx qy qz tx ty tz"]
+    for c, pose in enumerate(tiny_scene.poses(3)):
+        w2c = np.linalg.inv(pose @ np.diag([1.0, -1.0, -1.0, 1.0]))
+        x, y, z, w = Rotation.from_matrix(w2c[:3, :3]).as_quat()
+        row = [1920.0, 1024.0, 544.0, 1.0, 0.0, w, x, y, z, *w2c[:3, 3]]
+        lines.append(" ".join(f"{value:.9f}" for value in row))
+        for i in range(4):
+            tiny_scene.write_image(folder / "images" / f"Thing_undist_{i + 1:05d}_{c:02d}.png", i, size=(64, 34))
+    (folder / "cameras_parameters.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_technicolor(tmp_path):
+    write_technicolor(tmp_path)
+    scene = read_scene(tmp_path)
+    assert len(scene) == 12
+    assert scene.times is not None
+    assert scene.times[:4].tolist() == [0, 1 / 3, 2 / 3, 1]
+    assert scene.cams == ["00"] * 4 + ["01"] * 4 + ["02"] * 4
+    assert np.allclose(scene.c2w[::4], tiny_scene.poses(3), atol=1e-6)
+    assert np.allclose(scene.intrinsics[0], [60.0, 60.0, 32.0, 17.0])
+
+
+def test_a_camera_that_misses_a_time_is_named(tmp_path):
+    write_technicolor(tmp_path)
+    (tmp_path / "images" / "Thing_undist_00003_01.png").unlink()
+    with pytest.raises(LpmError, match="no image of camera 1 at frame 3"):
+        read_scene(tmp_path)
+    (tmp_path / "cameras_parameters.txt").write_text("names\n1 2 3\n")
+    with pytest.raises(LpmError, match="3 numbers in line 2; wanted twelve"):
+        read_scene(tmp_path)
 
 
 def test_nerfies_without_an_entry_is_refused(tmp_path):
