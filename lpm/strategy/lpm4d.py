@@ -23,6 +23,7 @@ from lpm.correspond import Views
 from lpm.error_hull import error_hull
 from lpm.error_maps import coarse
 from lpm.evidence import Evidence
+from lpm.flow import velocities
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
 from lpm.views import project
 from lpm.votes import Votes, zone_votes
@@ -220,7 +221,7 @@ class Lpm4dStrategy(LpmStrategy):
             rows["times"][mine] = t
             rows["durations"][mine] = math.log(self.life * frame)
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
-            rows["motion"][mine, 0] = self._velocity(params, rows["means"][mine], t)
+            rows["motion"][mine, 0] = self._velocity(params, rows["means"][mine], v)
         return rows
 
     def _in_static_zone(self, means: Tensor, view: int) -> Tensor:
@@ -239,8 +240,22 @@ class Lpm4dStrategy(LpmStrategy):
         share = (torch.stack(maps) > self.threshold).float().mean(0)
         return (share >= self.static_share) & (len(maps) > 1)  # a camera that moves, or was there once, cannot tell
 
-    def _velocity(self, params, places: Tensor, t: Tensor) -> Tensor:
-        """[M, 3] the velocity (world per whole clip) at time `t` of the point nearest to each of `places` [M, 3]."""
+    def _velocity(self, params, places: Tensor, view: int) -> Tensor:
+        """[M, 3] the velocity (world per whole clip) of `places` [M, 3] that `view` sees.
+
+        By the optical flow to the next photo of its camera; where that is not known, that of the nearest point.
+        """
+        t = self.times[view]
+        by_neighbour = self._neighbours_velocity(params, places, t)
+        gaps = [(abs(float(self.times[v] - t)), v) for v in self.same_camera[view] if self.times[v] != t]
+        if not gaps or len(places) == 0:
+            return by_neighbour
+        _, other = min(gaps)
+        by_flow, known = velocities(self.surroundings.views, view, other, float(self.times[other] - t), places)
+        return torch.where(known[:, None], by_flow, by_neighbour)
+
+    def _neighbours_velocity(self, params, places: Tensor, t: Tensor) -> Tensor:
+        """[M, 3] the velocity at time `t` of the point nearest to each of `places` [M, 3]."""
         there = (motion.weight_at(params, t) > 0.5).nonzero().flatten()
         if len(there) == 0 or len(places) == 0:
             return torch.zeros_like(places)

@@ -35,6 +35,7 @@ LEVEL = {
     "lpm.error_maps": 3,
     "lpm.evidence": 3,
     "lpm.error_hull": 3,
+    "lpm.flow": 3,
     "lpm.requests": 1,
     "lpm.zones": 4,
     "lpm.votes": 4,

@@ -177,6 +177,6 @@ def test_velocities_come_from_the_nearest_point_that_is_there():
     params["motion"][:, 0] = torch.tensor([[1.0, 0, 0], [2.0, 0, 0], [3.0, 0, 0]])
     params["times"][:] = 0.5
     params["gates"][2], params["durations"][2] = -5.0, math.log(0.01)  # at .5 only
-    velocity = strategy._velocity(params, torch.tensor([[0.9, 0, 0], [4.0, 0, 0]]), torch.tensor(0.5))
+    velocity = strategy._neighbours_velocity(params, torch.tensor([[0.9, 0, 0], [4.0, 0, 0]]), torch.tensor(0.5))
     assert velocity[:, 0].tolist() == [3.0, 2.0]
-    assert strategy._velocity(params, torch.tensor([[0.9, 0, 0]]), torch.tensor(0.9))[:, 0].tolist() == [1.0]
+    assert strategy._neighbours_velocity(params, torch.tensor([[0.9, 0, 0]]), torch.tensor(0.9))[:, 0].tolist() == [1.0]

@@ -1,0 +1,55 @@
+"""Velocities from two photos of one camera: a texture that was shifted, in front of one that was not."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import pytest
+import torch
+
+from lpm.flow import velocities
+from lpm.views import Views, unproject
+
+SIZE, FOCAL, DEPTH = (160, 120), 150.0, 4.0
+
+
+def photos(shift, turn=0.0):
+    """Two photos of a texture; in the second its middle has moved by `shift` (x, y pixels)."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.rand(1, 1, 30, 40, generator=generator)
+    first = torch.nn.functional.interpolate(base, (SIZE[1], SIZE[0]), mode="bicubic")[0, 0].clamp(0, 1)
+    matrix = torch.tensor([[1.0, 0, shift[0]], [0, 1.0, shift[1]]]).numpy()
+    moved = torch.from_numpy(cv2.warpAffine(first.numpy(), matrix, SIZE))
+    second = first.clone()
+    second[30:90, 40:120] = moved[30:90, 40:120]
+    viewmat = torch.eye(4)
+    viewmat[0, 0] = viewmat[2, 2] = math.cos(turn)
+    viewmat[0, 2], viewmat[2, 0] = math.sin(turn), -math.sin(turn)
+    K = torch.tensor([[FOCAL, 0, SIZE[0] / 2], [0, FOCAL, SIZE[1] / 2], [0, 0, 1]])
+    images = [image[..., None].expand(-1, -1, 3) for image in (first, second)]
+    return Views(images, K.repeat(2, 1, 1), viewmat.repeat(2, 1, 1))
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.7])
+@pytest.mark.parametrize("duration", [0.25, -0.5])
+def test_velocity_is_that_of_the_texture(turn, duration):
+    views = photos((3.0, -2.0), turn)
+    pixels = torch.tensor([[80.0, 60.0], [70.0, 55.0], [10.0, 10.0]])
+    places = unproject(pixels, torch.full((3,), DEPTH), views.viewmats[0], views.Ks[0])
+    velocity, known = velocities(views, 0, 1, duration, places)
+    assert known.tolist() == [True, True, True]
+    across = torch.tensor([3.0, -2.0, 0.0]) * DEPTH / FOCAL / duration
+    wanted = views.viewmats[0, :3, :3].T @ across
+    assert torch.allclose(velocity[:2], wanted.expand(2, 3), atol=0.15 * float(across.norm()))
+    assert velocity[2].norm() < 0.1 * across.norm()
+
+
+def test_what_has_no_counterpart_is_not_known():
+    views = photos((0.0, 0.0))
+    views.images[1] = torch.rand(SIZE[1], SIZE[0], 3)  # another scene altogether
+    pixels = torch.stack(torch.meshgrid(torch.arange(20.0, 140, 10), torch.arange(20.0, 100, 10), indexing="xy"), -1)
+    places = unproject(pixels.reshape(-1, 2), torch.full((pixels.numel() // 2,), DEPTH), views.viewmats[0], views.Ks[0])
+    velocity, known = velocities(views, 0, 1, 0.1, places)
+    assert known.float().mean() < 0.6  # of photos that show the same things, nearly all
+    assert bool((velocity[~known] == 0).all())
