@@ -70,7 +70,7 @@ lpm_splat = _method(
     {},
 )
 
-# Rates as in Spacetime Gaussians (Li 2024), supplement.
+# Rates as in Spacetime Gaussians (Li 2024), but for the times, which would stay where they are in a short run.
 lpm_splat_4d = _method(
     "lpm-splat-4d",
     "4D Gaussian Splatting for scenes that move: points where and when the error is.",
