@@ -95,7 +95,7 @@ def points(runs: Runs) -> Any:
             group = [r for r in runs if (r["strategy"], r["cap"]) == (strategy, cap)]
             if {r["scene"] for r in group} == scenes:
                 line.append((statistics.mean(r["points"] for r in group), _over_scenes(group, "psnr")))
-        if len(line) > 1:
+        if line:
             axis.plot(*zip(*line, strict=True), marker="o", color=color, label=strategy)
     axis.set_xlabel("points")
     axis.set_ylabel("held-out PSNR, mean over scenes (dB)")
