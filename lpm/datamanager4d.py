@@ -11,6 +11,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from lpm.checks import fail
 from lpm.datamanager import LpmDatamanager, LpmDatamanagerConfig
+from lpm.model import world_to_camera
 from lpm.views import Views, unproject
 
 RANGE = (0.4, 2.5)
@@ -75,12 +76,8 @@ class LpmDatamanager4d(LpmDatamanager):
         distance = _looked_at(c2w[first].double().numpy())
         rng = np.random.default_rng(0)
         xyz, rgb = [], []
-        viewmats = torch.eye(4).repeat(len(first), 1, 1)
-        flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-        viewmats[:, :3, :3] = (c2w[first, :3, :3] @ flip).transpose(1, 2)
-        viewmats[:, :3, 3:] = -viewmats[:, :3, :3] @ c2w[first, :3, 3:4]
         Ks = cameras.get_intrinsics_matrices()[first]
-        views = Views([cached[v]["image"] for v in first], Ks, viewmats)
+        views = Views([cached[v]["image"] for v in first], Ks, world_to_camera(c2w[first]))
         for i in range(len(first)):
             height, width = views.images[i].shape[:2]
             share = count // len(first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def run_all(jobs: Sequence[Job], out: Path, at_once: int, command: str, console:
         def run(job: Job) -> None:
             task = progress.add_task(job.title, total=job.steps, left="")
             result, output = _run(job, lambda step: _follow(progress, task, step, advance))
+            _follow(progress, task, job.steps, advance)  # a run that failed has no steps left either
             progress.remove_task(task)
             with writing:
                 if result is None:
@@ -88,8 +90,6 @@ def _follow(progress: Progress, task: TaskID, step: int, advance: Any) -> None:
 
 def _run(job: Job, on_step: Any) -> tuple[dict[str, Any] | None, str]:
     """The result of one process, None if it failed, and all that it wrote."""
-    import tempfile
-
     result: dict[str, Any] | None = None
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -65,8 +65,8 @@ def configure(job: Job, folder: Path) -> Any:
     return config
 
 
-def held_out(trainer: Any) -> list[dict[str, Any]]:
-    """The metrics of every held-out view, by name."""
+def held_out(trainer: Any, masks: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of every held-out view, by name; `masks`: where it moves, [H, W] bool by name."""
     from lpm import checkpoint
 
     state = checkpoint.random_state()
@@ -74,7 +74,6 @@ def held_out(trainer: Any) -> list[dict[str, Any]]:
     model.eval()
     names = data.eval_dataset.metadata["image_names"]
     views = []
-    masks = _masks(data)
     for name, (camera, batch) in zip(names, data.fixed_indices_eval_dataloader, strict=True):
         outputs = model.get_outputs_for_camera(camera)
         metrics, _ = model.get_image_metrics_and_images(outputs, batch)
@@ -100,6 +99,11 @@ def _masks(data: Any) -> dict[str, Any]:
     cams = test.metadata.get("cams")
     if cams is None:
         return {}
+    names = test.metadata["image_names"]
+    files = {name: moving.mask_file(path) for name, path in zip(names, test.image_filenames, strict=True)}
+    if all(path.is_file() for path in files.values()):
+        sizes = [tuple(item["image"].shape[:2]) for item in data.cached_eval]
+        return {name: moving.read_mask(path, size) for (name, path), size in zip(files.items(), sizes, strict=True)}
     by_camera: dict[str, list[Any]] = {}
     poses: dict[str, list[Any]] = {}
     for dataset, cached in ((train, data.cached_train), (test, data.cached_eval)):
@@ -108,11 +112,6 @@ def _masks(data: Any) -> dict[str, Any]:
             poses.setdefault(cam, []).append(pose)
     still = {cam: moving.background(images) for cam, images in by_camera.items()
              if len(images) > 2 and all((pose - poses[cam][0]).abs().max() < 1e-5 for pose in poses[cam])}  # fmt: skip
-    names = test.metadata["image_names"]
-    files = {name: moving.mask_file(path) for name, path in zip(names, test.image_filenames, strict=True)}
-    if all(path.is_file() for path in files.values()):
-        sizes = [tuple(item["image"].shape[:2]) for item in data.cached_eval]
-        return {name: moving.read_mask(path, size) for (name, path), size in zip(files.items(), sizes, strict=True)}
     return {name: moving.moving_mask(item["image"][..., :3], still[cam])
             for name, cam, item in zip(names, cams, data.cached_eval, strict=True) if cam in still}  # fmt: skip
 
@@ -144,7 +143,8 @@ def train(job: Job) -> dict[str, Any]:
             elif not hasattr(config.pipeline.model, name):
                 fail(f"{job.strategy}: {name}", "no such setting", f"a field of {job.base} or of the model")
         ready = now()
-        measured = 0.0
+        masks = _masks(trainer.data)
+        measured = now() - ready
         curve: list[dict[str, float]] = []
 
         def on_step(step: int) -> None:
@@ -153,7 +153,7 @@ def train(job: Job) -> dict[str, Any]:
                 say({"step": step + 1})
             if (step + 1) % max(1, job.steps // CURVE_POINTS) == 0:
                 paused = now()
-                psnr = mean(held_out(trainer), "psnr")
+                psnr = mean(held_out(trainer, masks), "psnr")
                 curve.append(
                     dict(step=step + 1, seconds=paused - start - measured, points=trainer.model.num_points, psnr=psnr)
                 )
@@ -164,7 +164,7 @@ def train(job: Job) -> dict[str, Any]:
         end = now()
         path = trainer.base_dir / "edits.jsonl"
         events = records.read(path) if path.is_file() else []
-        views = held_out(trainer)
+        views = held_out(trainer, masks)
     kinds = ("split", "cloned", "inserted", "pruned", "reset")
     return {
         "scene": job.scene,

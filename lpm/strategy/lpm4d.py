@@ -27,7 +27,7 @@ from lpm.flow import velocities
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
 from lpm.views import project
 from lpm.votes import Votes, zone_votes
-from lpm.zones import ViewZones
+from lpm.zones import FALSE_FRONT, ViewZones
 
 ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 
@@ -57,7 +57,7 @@ class Lpm4dStrategy(LpmStrategy):
         self.times = views.times
         self.moments = views.times.unique()
         if self.zones_in_time == "time-blind":
-            views.times = None
+            views = replace(views, times=None)
         # Cameras that stand still: the views of one place see the same tiles at other times.
         same = (views.viewmats[:, None] == views.viewmats[None]).flatten(2).all(-1)
         self.same_time = [(self.times == t).nonzero().flatten().tolist() for t in self.times]
@@ -84,6 +84,7 @@ class Lpm4dStrategy(LpmStrategy):
 
     def _event(self, params, optimizers, state, step: int) -> None:
         self.there: list[Tensor] = []
+        self.static: dict[int, Tensor] = {}
         super()._event(params, optimizers, state, step)
         state["present"].zero_()
 
@@ -138,12 +139,17 @@ class Lpm4dStrategy(LpmStrategy):
         moving = [self._dynamic_part(zone) for zone in zones]
         state["stirred"].mul_(0.8).add_(self._votes(params, moving).inside)
         for zone in zones:
+            if not bool((zone.kind == FALSE_FRONT).any()):
+                continue
             moment = int(torch.searchsorted(self.moments, self.times[zone.view]))
             state["when"] |= self._votes(params, [zone]).front.gt(0).long() << moment % 63
         return super()._vote(params, state, step, zones)
 
     def _edit(self, params, state, *rest) -> tuple[edits.Edit, dict[str, int]]:
         """As LpmStrategy's; a point that comes and goes is split in time, too."""
+        untouched = rest[-2]
+        if self.reset and self.zones_in_time == "calibrated":
+            self._shorten(params, state, untouched)
         edit, counts = super()._edit(params, state, *rest)
         p = edit.params
         brief = torch.sigmoid(p["gates"]).flatten() < 0.5
@@ -167,23 +173,34 @@ class Lpm4dStrategy(LpmStrategy):
         near, far = torch.where(static, torch.inf, zone.near), torch.where(static, -torch.inf, zone.far)
         return replace(zone, near=near, far=far)
 
+    def _frame(self) -> float:
+        """Time from one frame to the next."""
+        return 1.0 / max(1, len(self.moments) - 1)
+
+    def _short(self, params) -> tuple[Tensor, Tensor]:
+        """[N] temporal standard deviation, and [N] whether a point lives for a few frames only."""
+        life = params["durations"].detach().exp().flatten()
+        brief = torch.sigmoid(params["gates"].detach()).flatten() < 0.5
+        return life, brief & (life < 2 * self.life * self._frame())
+
+    def _shorten(self, params, state, untouched: Tensor) -> None:
+        """Takes half of the life of short-lived points that stand in front of the surface, where there is enough of it;
+        their votes begin anew. `untouched` [N] bool: points to leave alone."""
+        life, short = self._short(params)
+        shortened = super()._mistaken(params, state) & short & (life > self._frame()) & ~untouched
+        params["durations"].data[shortened] -= math.log(2.0)
+        for name in ("front", "front_before"):
+            state[name][shortened] = 0
+
     def _mistaken(self, params, state) -> Tensor:
-        """A long-lived point must have been seen in front at several times; a short-lived one loses half of its life
-        first, and is reset where little is left of it."""
+        """A long-lived point must have been seen in front at several times."""
         mistaken = super()._mistaken(params, state)
         if self.zones_in_time != "calibrated":
             return mistaken
         bits = state["when"] | state["when_before"]
         times = sum(bits >> k & 1 for k in range(min(63, len(self.moments))))
         assert isinstance(times, Tensor)
-        frame = 1.0 / max(1, len(self.moments) - 1)
-        life = params["durations"].detach().exp().flatten()
-        short = (torch.sigmoid(params["gates"].detach()).flatten() < 0.5) & (life < 2 * self.life * frame)
-        shortened = mistaken & short & (life > frame)
-        params["durations"].data[shortened] -= math.log(2.0)
-        state["front"][shortened] = 0
-        state["front_before"][shortened] = 0
-        return mistaken & ~shortened & (short | (times >= min(self.times_to_reset, len(self.moments))))
+        return mistaken & (self._short(params)[1] | (times >= min(self.times_to_reset, len(self.moments))))
 
     def _worth(self, params, state) -> Tensor:
         """What a point paints in a view times how long it is there, as its place (0..1) within its class.
@@ -205,21 +222,20 @@ class Lpm4dStrategy(LpmStrategy):
         return (*EDITED, *motion.NAMES, *([motion.SPINS] if motion.SPINS in params else []))
 
     def _born(self, params, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
-        """New rows stand still in static zones; in dynamic ones they live around the zone's time, and move as the
-        nearest point that is there does."""
+        """New rows stand still in static zones; in dynamic ones they live around the zone's time, and move; see
+        _velocity."""
         n, degree, device = len(seen), params["motion"].shape[1], params["means"].device
         rows = rows | {name: value.to(device) for name, value in motion.still(n, degree).items()}
         if motion.SPINS in params:
             rows[motion.SPINS] = torch.zeros(n, 4, device=device)
         if self.zones_in_time == "time-blind":
             return rows
-        frame = 1.0 / max(1, len(self.moments) - 1)
         for v in seen.unique().tolist():
             mine = (seen == v).nonzero().flatten()
             mine = mine[~self._in_static_zone(rows["means"][mine], v)]
             t = self.times[v]
             rows["times"][mine] = t
-            rows["durations"][mine] = math.log(self.life * frame)
+            rows["durations"][mine] = math.log(self.life * self._frame())
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
             rows["motion"][mine, 0] = self._velocity(params, rows["means"][mine], v)
         return rows
@@ -233,6 +249,12 @@ class Lpm4dStrategy(LpmStrategy):
 
     def _static_tiles(self, view: int) -> Tensor:
         """[rows, columns] bool: tiles that are bad at most times of the camera of `view`."""
+        camera = self.same_camera[view][0]
+        if camera not in self.static:
+            self.static[camera] = self._find_static_tiles(view)
+        return self.static[camera]
+
+    def _find_static_tiles(self, view: int) -> Tensor:
         views, tile = self.surroundings.views, 2 * self.maps.tile
         height, width = views.images[view].shape[:2]
         maps = [coarse(self.maps.maps[v], (width, height), tile, self.maps.tile)

@@ -105,6 +105,10 @@ def test_brief_points_lose_half_of_their_life_first():
     bits = torch.tensor([0b11, 0b11, 0b11])
     state = {"front": bits.clone(), "front_before": bits * 0, "when": torch.tensor([1, 1, 0b111]),
              "when_before": bits * 0, "inside": torch.zeros(3)}  # fmt: skip
+    untouched = torch.tensor([True, False, False])
+    strategy._shorten(params, state, untouched)  # what is frozen keeps its life
+    assert torch.allclose(params["durations"].exp().flatten(), life)
+    strategy._shorten(params, state, ~untouched & False)
     assert strategy._mistaken(params, state).tolist() == [False, True, True]
     assert torch.allclose(params["durations"].exp().flatten(), life * torch.tensor([0.5, 1.0, 1.0]))
     assert state["front"].tolist() == [0, 0b11, 0b11]
