@@ -11,6 +11,8 @@ from lpm.views import Views, project
 
 AGREE = 1.5
 """Pixels by which the flow there and back may miss its start."""
+ALIKE = 25.0
+"""Greatest difference (of 255) between the patches (5x5) that the flow joins."""
 
 
 def _flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -30,17 +32,23 @@ def _at(field: np.ndarray, pixels: Tensor) -> Tensor:
 
 
 def velocities(views: Views, view: int, other: int, duration: float, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Velocity [M, 3] (world per unit of time) of `places` [M, 3] across the line of sight; [M] whether it is known.
+    """Velocity [M, 3] (world per unit of time) of `places` [M, 3] across the line of sight; [M] by how much the patches
+    that the flow joins differ (gray, of 255), inf where the velocity is not known.
 
     The photo `view` shows the places; `other`, by a camera at the same spot, is `duration` later (earlier, if below 0).
-    It is known where the flow there and back again ends where it began. Motion towards the camera is not seen.
+    It is known where the flow there and back again ends where it began, at a patch that looks the same. Motion towards
+    the camera is not seen.
     """
     pixels, z = project(places, views.viewmats[view], views.Ks[view])
     a, b = _gray(views, view), _gray(views, other)
-    there = _at(_flow(a, b), pixels)
+    forth = _flow(a, b)
+    there = _at(forth, pixels)
     back = _at(_flow(b, a), pixels + there)
-    known = ((there + back).norm(dim=-1) < AGREE) & (z > 0)
+    grid = np.stack(np.meshgrid(np.arange(a.shape[1]), np.arange(a.shape[0])), -1).astype(np.float32) + forth
+    warped = cv2.remap(b, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    unlike = _at(cv2.blur(cv2.absdiff(a, warped).astype(np.float32), (5, 5))[..., None], pixels)[:, 0]
+    known = ((there + back).norm(dim=-1) < AGREE) & (z > 0) & (unlike < ALIKE)
     focal = torch.stack([views.Ks[view][0, 0], views.Ks[view][1, 1]])
     across = there / duration * z[:, None] / focal
     rotation = views.viewmats[view][:3, :3]
-    return torch.where(known[:, None], across @ rotation[:2], 0.0), known
+    return torch.where(known[:, None], across @ rotation[:2], 0.0), unlike.where(known, torch.inf)

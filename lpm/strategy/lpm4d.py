@@ -43,6 +43,8 @@ class Lpm4dStrategy(LpmStrategy):
     photos of one time. calibrated: and resets need several times."""
     life: float = 2.5
     """Temporal standard deviation of points that are born in a dynamic zone, in frames."""
+    shortest: float = 0.75
+    """No point lives shorter than this temporal standard deviation, in frames: no photo could tell."""
     static_share: float = 0.8
     """A tile that is bad at this share of its camera's times is a static zone."""
     split_time: float = 0.5
@@ -74,6 +76,7 @@ class Lpm4dStrategy(LpmStrategy):
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
         """Remembers, too, how much of every point was there at the step's time."""
         n, device = len(params["means"]), params["means"].device
+        params["durations"].data.clamp_(min=math.log(self.shortest * self._frame()))
         if step < self.refine_stop_iter and info.get("view") is not None:
             if state["present"] is None:
                 state["present"], state["stirred"] = (torch.zeros(n, device=device) for _ in range(2))
@@ -265,16 +268,22 @@ class Lpm4dStrategy(LpmStrategy):
     def _velocity(self, params, places: Tensor, view: int) -> Tensor:
         """[M, 3] the velocity (world per whole clip) of `places` [M, 3] that `view` sees.
 
-        By the optical flow to the next photo of its camera; where that is not known, that of the nearest point.
+        By the optical flow to the photo of its camera before it or after it, whichever looks more like it: what has
+        just come, or is about to go, is in one of them only. Where neither tells, that of the nearest point.
         """
         t = self.times[view]
-        by_neighbour = self._neighbours_velocity(params, places, t)
-        gaps = [(abs(float(self.times[v] - t)), v) for v in self.same_camera[view] if self.times[v] != t]
-        if not gaps or len(places) == 0:
-            return by_neighbour
-        _, other = min(gaps)
-        by_flow, known = velocities(self.surroundings.views, view, other, float(self.times[other] - t), places)
-        return torch.where(known[:, None], by_flow, by_neighbour)
+        best = self._neighbours_velocity(params, places, t)
+        if len(places) == 0:
+            return best
+        least = torch.full((len(places),), torch.inf, device=places.device)
+        gaps = [(float(self.times[v] - t), v) for v in self.same_camera[view]]
+        for side in ([g for g in gaps if g[0] < 0], [g for g in gaps if g[0] > 0]):
+            if side:
+                gap, other = min(side, key=lambda g: abs(g[0]))
+                velocity, unlike = velocities(self.surroundings.views, view, other, gap, places)
+                best = torch.where((unlike < least)[:, None], velocity, best)
+                least = torch.minimum(least, unlike)
+        return best
 
     def _neighbours_velocity(self, params, places: Tensor, t: Tensor) -> Tensor:
         """[M, 3] the velocity at time `t` of the point nearest to each of `places` [M, 3]."""

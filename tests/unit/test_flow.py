@@ -37,8 +37,8 @@ def test_velocity_is_that_of_the_texture(turn, duration):
     views = photos((3.0, -2.0), turn)
     pixels = torch.tensor([[80.0, 60.0], [70.0, 55.0], [10.0, 10.0]])
     places = unproject(pixels, torch.full((3,), DEPTH), views.viewmats[0], views.Ks[0])
-    velocity, known = velocities(views, 0, 1, duration, places)
-    assert known.tolist() == [True, True, True]
+    velocity, unlike = velocities(views, 0, 1, duration, places)
+    assert bool((unlike < 10).all())
     across = torch.tensor([3.0, -2.0, 0.0]) * DEPTH / FOCAL / duration
     wanted = views.viewmats[0, :3, :3].T @ across
     assert torch.allclose(velocity[:2], wanted.expand(2, 3), atol=0.15 * float(across.norm()))
@@ -50,6 +50,7 @@ def test_what_has_no_counterpart_is_not_known():
     views.images[1] = torch.rand(SIZE[1], SIZE[0], 3)  # another scene altogether
     pixels = torch.stack(torch.meshgrid(torch.arange(20.0, 140, 10), torch.arange(20.0, 100, 10), indexing="xy"), -1)
     places = unproject(pixels.reshape(-1, 2), torch.full((pixels.numel() // 2,), DEPTH), views.viewmats[0], views.Ks[0])
-    velocity, known = velocities(views, 0, 1, 0.1, places)
-    assert known.float().mean() < 0.6  # of photos that show the same things, nearly all
+    velocity, unlike = velocities(views, 0, 1, 0.1, places)
+    known = unlike.isfinite()
+    assert known.float().mean() < 0.2  # of photos that show the same things, nearly all
     assert bool((velocity[~known] == 0).all())
