@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from lpm.checks import fail
+from lpm.scenes.video import SUFFIXES
 
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+VIDEOS = (*SUFFIXES, ".m4v")
 COLMAP_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse")
 COLMAP_TABLES = ("cameras", "images")
 REMEDY = (
@@ -31,6 +34,14 @@ class Layout:
     """Other layouts that are there as well, in words; the first one found in the order above wins."""
 
 
+def photo_folder(data: Path) -> Path | None:
+    """The folder that directly has photos: `data` or its images/; None where neither has."""
+    for folder in (data, data / "images"):
+        if folder.is_dir() and any(path.suffix.lower() in PHOTOS for path in folder.iterdir()):
+            return folder
+    return None
+
+
 def colmap_model(root: Path) -> Path | None:
     """The folder of COLMAP's model below `root`, or None."""
     for name in COLMAP_FOLDERS:
@@ -52,6 +63,8 @@ def detect(data: Path) -> Layout:
     data = Path(data).expanduser()
     if data.is_file() and data.suffix == ".json":
         return Layout("transforms", data.parent, data)
+    if data.is_file() and data.suffix.lower() in VIDEOS:
+        fail(data, "a video", "a scene's folder", f"lpm-prepare {data} OUT makes one from it")
     if not data.is_dir():
         fail(data, "no such folder" if not data.exists() else "not a folder", "a scene's folder", "check the path")
     found: list[tuple[str, Layout]] = []
@@ -69,10 +82,15 @@ def detect(data: Path) -> Layout:
     if (data / "cameras_parameters.txt").is_file():
         found.append(("cameras_parameters.txt", Layout("technicolor", data, data / "cameras_parameters.txt")))
     if not found:
+        if (data / ".prepare").is_dir():
+            fail(data, "lpm-prepare was not finished here", "a scene", "repeat its command to go on with it")
         inside = sorted(path.name + "/" * path.is_dir() for path in data.iterdir())
         got = "neither cameras nor poses in it (it holds " + (", ".join(inside[:6]) or "nothing") + ")"
         looked = ", ".join(["transforms.json", *(f"{name}/" for name in COLMAP_FOLDERS), "transforms_train.json"])
         looked += ", poses_bounds.npy, dataset.json, cameras_parameters.txt"
-        fail(data, got, f"one of {looked}", REMEDY)
+        videos = sorted(path for path in data.iterdir() if path.suffix.lower() in VIDEOS)
+        bare = data if photo_folder(data) is not None else next(iter(videos), None)
+        makes = f"lpm-prepare {bare} OUT finds the poses and makes a scene; or " if bare is not None else ""
+        fail(data, got, f"one of {looked}", makes + REMEDY)
     first = found[0][1]
     return Layout(first.kind, first.root, first.source, tuple(name for name, _ in found[1:]))

@@ -111,7 +111,12 @@ Case = tuple[str, Callable[[Path], object], str, str]
 # What is wrong; how the good tiny scene is made so; what the one line must name; what it must advise.
 CASES: list[Case] = [
     ("missing folder", shutil.rmtree, r"scene: no such folder", r"check the path"),
-    ("no poses", no_poses, r"scene: neither cameras nor poses.*sparse/0", r"name a folder with transforms\.json"),
+    (
+        "no poses",
+        no_poses,
+        r"scene: neither cameras nor poses.*sparse/0",
+        r"lpm-prepare .*scene OUT .* or name a folder",
+    ),
     ("no images in the file", set_top(frames=[]), r"transforms\.json: no images", r"at least two frames"),
     ("image missing", missing_image, r"images/004\.png: no such file", r"restore the file"),
     ("image folder missing", lambda f: shutil.rmtree(f / "images"), r"images/00\d\.png: no such file", r"restore"),

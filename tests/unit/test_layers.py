@@ -51,6 +51,7 @@ LEVEL = {
     "lpm.runs": 7,
     "lpm.export": 8,
     "lpm.viewer": 8,
+    "lpm.prepare": 8,
     "lpm.init_from": 9,
     "lpm.cli": 9,
     "lpm.motion": 2,
@@ -113,9 +114,10 @@ def test_import_is_light(tmp_path):
     """`import lpm` and its kernels' package: no host, no CUDA, no compiler, no file written, no port."""
     code = """
 import sys
-import lpm, lpm.cuda, lpm.scenes, lpm.viewer, lpm.export, lpm.rasterize, lpm.gaussians
+import lpm, lpm.cuda, lpm.scenes, lpm.viewer, lpm.export, lpm.prepare.run, lpm.rasterize, lpm.gaussians
 import torch
-assert not any(m.split('.')[0] in ('nerfstudio', 'gsplat', 'viser') for m in sys.modules), 'imports the host'
+heavy = ('nerfstudio', 'gsplat', 'viser', 'pycolmap')
+assert not any(m.split('.')[0] in heavy for m in sys.modules), 'imports the host'
 assert not torch.cuda.is_initialized()
 """
     environment = {**os.environ, "LPM_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}

@@ -1,0 +1,180 @@
+"""The stages of `lpm-prepare`, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lpm.checks import fail
+from lpm.prepare import figures, frames, photos, report, sfm, undistort
+from lpm.prepare.settings import Settings
+from lpm.prepare.work import Work, fresh, opened
+from lpm.scenes.layout import VIDEOS
+
+
+def prepare(settings: Settings, console: Console) -> dict[str, Any]:
+    """Makes the scene; the numbers of its report (see figures.Figures.numbers).
+
+    Raises:
+        LpmError: something given cannot be used, or fewer than 3 images got a pose.
+    """
+    settings.check()
+    pycolmap = sfm.load_pycolmap()  # before an hour of work, not after
+    source, out = settings.source.expanduser(), settings.out.expanduser()
+    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    video = source.is_file() and source.suffix.lower() in VIDEOS
+    root, paths = (source.parent, [source]) if video else photos.photo_paths(source)
+    if out.resolve() in (source.resolve(), root.resolve()):
+        fail(out, "is the folder of the photos", "a folder of its own for the scene", "name another")
+    if not video:
+        paths = photos.chosen(paths, settings.max_images)
+    masks = settings.masks if video else photos.masks_of(source, root, settings.masks)
+    start = time.perf_counter()
+    with opened(out, settings.overwrite, say) as work:
+        stages = Stages(work, console)
+        taken = stages.images(settings, video, root, paths, masks)
+        names = [photo["name"] for photo in taken["photos"]]
+        for name, why in taken["skipped"]:
+            say(f"left out: {name}: {why}")
+        if 0 < taken["own_masks"] < len(names):
+            say(f"{taken['own_masks']} of {len(names)} photos have a mask; the others are used whole")
+        features = {
+            "camera_model": settings.camera_model,
+            "cameras": settings.cameras,
+            "feature_size": settings.feature_size,
+            "seed": settings.seed,
+            "masks": taken["masks"],
+            "pycolmap": pycolmap.__version__,
+        }
+        exhaustive = sfm.is_exhaustive(settings.matching, len(names), video)
+        stages.sfm(taken["photos"], names, features, {"exhaustive": exhaustive, "seed": settings.seed})
+        with stages.bar("scene", None) as (total, set_done):
+            new = fresh(work.path("new"))
+            models = work.state["poses"]["result"]["models"]
+            model = pycolmap.Reconstruction(work.path("model"))
+            result = figures.measure(model, names, models)
+            total(len(result.views))
+            own = taken["own_masks"] > 0
+            undistort.undistort(work.folder, own, new, set_done)
+            told = {"camera_model": settings.camera_model, "exhaustive": exhaustive, "masks": own}
+            todo = figures.advice(result, told)
+            command = f"ns-train lpm-splat --data {settings.out}"
+            compared = work.state["matches"]["result"]
+            seconds = time.perf_counter() - start
+            more = {
+                "pairs of images": f"{compared['matched']:,} of {compared['pairs']:,} compared show the same things",
+                "masks": "yes" if own else "none",
+                "made": f"from {source} by pycolmap {pycolmap.__version__} in {seconds:.0f} s",
+            }
+            facts = {"seconds": round(seconds, 1), "stages": stages.seconds, "pairs": compared, "settings": features}
+            skipped = taken["skipped"]
+            report.write(
+                new, f"{out.name}: reconstruction", result, more, todo, skipped, work.path("images"), command, facts
+            )
+        work.publish(new)
+        table = report.rows(result, {})
+        for key in list(table)[:5]:
+            say(f"{key:24} {table[key]}")
+        for text in todo:
+            say(f"note: {text}")
+        say(f"report: {out / 'report.html'}")
+        say(f"{work.folder} ({work.size() / 1e6:,.0f} MB) is for another try with other settings; it can be deleted")
+        say(f"next: {command}")
+        return result.numbers() | {"advice": todo}
+
+
+class Stages:
+    """Runs the stages with a bar for each, and keeps their times."""
+
+    def __init__(self, work: Work, console: Console) -> None:
+        self.work, self.console = work, console
+        self.seconds: dict[str, float] = {}
+
+    def images(
+        self, settings: Settings, video: bool, root: Path, paths: list[Path], masks: Path | None
+    ) -> dict[str, Any]:
+        """Frames of the video, or the photos, in the work folder; see photos.collect."""
+        work = self.work
+        if video:
+            asked = {"video": stamp(paths[:1]), "frames": settings.frames}
+
+            def cut(anew: bool) -> list[Any]:
+                with self.bar("frames", 1000) as (_, set_done):
+                    folder = fresh(work.path("frames"))
+                    return frames.sharpest(paths[0], settings.frames, folder, lambda share: set_done(int(share * 1000)))
+
+            root = work.path("frames")
+            paths = [root / name for name, _ in work.stage("frames", asked, cut)]
+        masks_stamp = None if masks is None else stamp([masks] if masks.is_file() else sorted(masks.rglob("*")))
+        asked = {"photos": stamp(paths), "masks": masks_stamp}
+
+        def collect(anew: bool) -> dict[str, Any]:
+            with self.bar("photos", len(paths)) as (_, set_done):
+                return photos.collect(root, paths, masks, work.folder, adder(set_done))
+
+        return work.stage("photos", asked, collect)
+
+    def sfm(
+        self, taken: list[dict[str, Any]], names: list[str], features: dict[str, Any], match: dict[str, Any]
+    ) -> None:
+        """Features, matches, poses."""
+        work = self.work
+
+        def extract(anew: bool) -> None:
+            with self.bar("features", len(taken)) as (_, set_done):
+                sfm.extract(work.folder, taken, features, anew, adder(set_done))
+
+        def compare(anew: bool) -> dict[str, Any]:
+            count = len(sfm.pairs(len(names), match["exhaustive"]))
+            with self.bar("matches", count) as (_, set_done):
+                return sfm.match(work.folder, names, match, anew, adder(set_done))
+
+        def pose(anew: bool) -> dict[str, Any]:
+            with self.bar("poses", len(names)) as (_, set_done):
+                return sfm.reconstruct(work.folder, {"seed": match["seed"]}, adder(set_done, len(names)))
+
+        work.stage("features", features, extract)
+        work.stage("matches", match, compare)
+        work.stage("poses", {"seed": match["seed"]}, pose)
+
+    @contextmanager
+    def bar(self, name: str, total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+        """A bar while the stage runs, a line when it is done; gives (set the total, set how much is done)."""
+        start = time.perf_counter()
+        columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+            task = progress.add_task(name, total=total)
+            yield (
+                lambda count: progress.update(task, total=count),
+                lambda count: progress.update(task, completed=count),
+            )
+        self.seconds[name] = round(time.perf_counter() - start, 1)
+        self.console.print(f"{name}: {self.seconds[name]:.0f} s", highlight=False)
+
+
+def adder(set_done: Callable[[int], None], most: int | None = None) -> Callable[..., None]:
+    """Turns "so many more are done" into "so many are done", at most `most`."""
+    count = 0
+
+    def add(more: int = 1) -> None:
+        nonlocal count
+        count += more
+        set_done(count if most is None else min(count, most))
+
+    return add
+
+
+def stamp(paths: list[Path]) -> list[list[Any]]:
+    """What changes when one of the files does."""
+    result = []
+    for path in paths:
+        if path.is_file():
+            status = path.stat()
+            result.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+    return result

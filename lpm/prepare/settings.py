@@ -1,0 +1,53 @@
+"""What `lpm-prepare` can be told, and what of it decides which stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lpm.checks import fail
+
+CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """From a folder of photos, or a video, to a scene that `ns-train lpm-splat --data OUT` trains on.
+
+    Poses come from COLMAP's structure from motion (pycolmap). Repeat an interrupted command to go on with it.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS|VIDEO")]
+    """Folder of photos, or a video file."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder to make: images/, sparse/0/, masks/ where there are any, report.html."""
+    frames: int = 150
+    """Frames to take from a video: the sharpest one of each of this many equal parts."""
+    max_images: int | None = None
+    """Use at most this many of the photos, evenly chosen by name."""
+    masks: Path | None = None
+    """Folder of masks (NAME.jpg.png or NAME.png; 0 is ignored), or one image for all photos. By default the folder
+    masks/ among the photos, or beside their images/ folder, where there is one."""
+    camera_model: CameraModel = "SIMPLE_RADIAL"
+    """COLMAP's camera model during reconstruction. OPENCV for wide lenses; the scene is undistorted in any case."""
+    cameras: Literal["shared", "each"] = "shared"
+    """Whether photos of the same size, and the same focal length by their EXIF, share their intrinsics."""
+    matching: Literal["auto", "exhaustive", "sequential"] = "auto"
+    """Which images are compared: every pair, or neighbours by name. auto: every pair up to 200 photos, neighbours for
+    more and for a video."""
+    feature_size: int = 1600
+    """Features are sought at this many pixels on the longer side at most."""
+    seed: int = 0
+    """Of the random choices in reconstruction."""
+    overwrite: bool = False
+    """Replace the scene that an earlier lpm-prepare made in OUT."""
+
+    def check(self) -> None:
+        """Raises LpmError for numbers that cannot be used."""
+        for name, least in (("frames", 3), ("max_images", 3), ("feature_size", 64), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                fail(f"--{name.replace('_', '-')}", str(value), f"at least {least}")

@@ -1,0 +1,188 @@
+"""Structure from motion by pycolmap: features, matches, poses. Every step can be gone on with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lpm.checks import fail
+from lpm.prepare.work import fresh, remove
+
+EXHAUSTIVE = 200
+"""Photos up to which every pair is compared; the time grows with the square."""
+NEIGHBOURS = 10
+LOOP = 200
+"""Pairs in a block that is matched at once: what is lost on an interruption, and how finely progress is shown."""
+BLOCK = 100
+
+Done = Callable[[int], None]
+
+
+def load_pycolmap() -> Any:
+    """The module pycolmap, quiet. Raises LpmError where it is missing or of another release than was tested."""
+    try:
+        import pycolmap
+    except ImportError as error:
+        got = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
+        fail("pycolmap", got, "pycolmap 4", "pip install 'lpm-splat[prepare]'")
+    if not pycolmap.__version__.startswith("4."):
+        fail("pycolmap", pycolmap.__version__, "pycolmap 4", "pip install 'lpm-splat[prepare]'")
+    pycolmap.logging.minloglevel = 2  # errors; progress is shown in our own way
+    return pycolmap
+
+
+def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, Any], anew: bool, done: Done) -> None:
+    """SIFT features of all `photos` into work/database.db; one camera for each lens, or each photo.
+
+    Args:
+        settings: camera_model, cameras, feature_size, seed.
+        anew: start over, instead of going on with what is in the database.
+        done: called with the number of further photos that are done.
+    """
+    pycolmap = load_pycolmap()
+    database = work / "database.db"
+    if anew:
+        remove_database(database)
+    pycolmap.set_random_seed(settings["seed"])
+    options = pycolmap.FeatureExtractionOptions()
+    options.max_image_size = settings["feature_size"]
+    groups = defaultdict(list)
+    for photo in photos:
+        groups[photo["lens"] if settings["cameras"] == "shared" else photo["name"]].append(photo["name"])
+    with pycolmap.Database.open(database) as db:
+        known = {image.name: image for image in db.read_all_images()}
+        ready = {name for name, image in known.items() if db.exists_keypoints(image.image_id)}
+        cameras = {name: image.camera_id for name, image in known.items()}
+    done(len(ready))
+    for names in groups.values():
+        # Blocks, so that progress shows; the first of a group makes the camera that the others get.
+        for names_now in blocks([name for name in names if name not in ready], 4):
+            reader = pycolmap.ImageReaderOptions()
+            reader.camera_model = settings["camera_model"]
+            if (work / "masks").is_dir() and settings["masks"]:
+                reader.mask_path = work / "masks"
+            camera = next((cameras[name] for name in names if name in cameras), None)
+            if camera is not None:
+                reader.existing_camera_id = camera
+            pycolmap.extract_features(
+                database,
+                work / "images",
+                names_now,
+                pycolmap.CameraMode.SINGLE,
+                reader,
+                options,
+                pycolmap.Device.cpu,
+            )
+            if camera is None:
+                with pycolmap.Database.open(database) as db:
+                    cameras[names_now[0]] = db.read_image_with_name(names_now[0]).camera_id
+            done(len(names_now))
+
+
+def remove_database(database: Path) -> None:
+    """Removes a database with what SQLite keeps beside it."""
+    for end in ("", "-shm", "-wal", "-journal"):
+        remove(database.with_name(database.name + end))
+
+
+def blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """`items` in pieces of at most `size`."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def is_exhaustive(matching: str, count: int, video: bool) -> bool:
+    """Whether every pair is to be compared."""
+    return matching == "exhaustive" or (matching == "auto" and not video and count <= EXHAUSTIVE)
+
+
+def pairs(count: int, exhaustive: bool) -> list[tuple[int, int]]:
+    """Which of `count` images, in order of time, are compared: (i, j) with i < j.
+
+    All, or neighbours, some farther ones (2, 4, 8, ... apart), and every few images all with each other: that is how
+    a camera that comes back to where it was is noticed.
+    """
+    if exhaustive:
+        return [(i, j) for j in range(count) for i in range(j)]
+    steps = {*range(1, NEIGHBOURS + 1), *(1 << k for k in range(10))}
+    found = {(i, i + step) for i in range(count) for step in steps if i + step < count}
+    every = range(0, count, max(count // 40, 1))
+    found |= {(i, j) for j in every for i in every if i < j}
+    return sorted(found, key=lambda pair: (pair[1], pair[0]))
+
+
+def match(work: Path, names: Sequence[str], settings: dict[str, Any], anew: bool, done: Done) -> dict[str, Any]:
+    """Matches features and verifies them by two-view geometry, into work/database.db.
+
+    Args:
+        names: images in order of time.
+        settings: exhaustive, seed.
+        done: called with the number of further pairs that are done.
+
+    Returns:
+        pairs (compared) and matched (of them, those that show the same thing).
+    """
+    pycolmap = load_pycolmap()
+    database, listing = work / "database.db", work / "pairs.txt"
+    wanted = pairs(len(names), settings["exhaustive"])
+    with pycolmap.Database.open(database) as db:
+        if anew:
+            db.clear_matches()
+            db.clear_two_view_geometries()
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        todo = [(i, j) for i, j in wanted if not db.exists_two_view_geometry(ids[names[i]], ids[names[j]])]
+    done(len(wanted) - len(todo))
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = settings["seed"]
+    for now in blocks(todo, BLOCK):
+        listing.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in now))
+        pairing = pycolmap.ImportedPairingOptions()
+        pairing.match_list_path = listing
+        matching = pycolmap.FeatureMatchingOptions()
+        pycolmap.match_image_pairs(database, matching, pairing, verification, pycolmap.Device.cpu)
+        done(len(now))
+    with pycolmap.Database.open(database) as db:
+        return {"pairs": len(wanted), "matched": db.num_verified_image_pairs()}
+
+
+def reconstruct(work: Path, settings: dict[str, Any], done: Done) -> dict[str, Any]:
+    """Incremental mapping; the model with most images into work/model.
+
+    Args:
+        settings: seed.
+        done: called with 1 for each further image that got a pose.
+
+    Returns:
+        registered (images of the largest model) and models (images of each model, largest first).
+
+    Raises:
+        LpmError: fewer than 3 images got a pose.
+    """
+    pycolmap = load_pycolmap()
+    folder = fresh(work / "models")
+    pycolmap.set_random_seed(settings["seed"])
+    options = pycolmap.IncrementalPipelineOptions()
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = settings["seed"]
+    options.min_model_size = 3
+    models = pycolmap.incremental_mapping(
+        work / "database.db",
+        work / "images",
+        folder,
+        options,
+        initial_image_pair_callback=lambda: done(2),
+        next_image_callback=lambda: done(1),
+    )
+    largest = sorted(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), reverse=True)
+    counts = [model.num_reg_images() for model in largest]
+    if not counts or counts[0] < 3:
+        fail(
+            "reconstruction",
+            f"{counts[0] if counts else 0} images with a pose",
+            "at least 3",
+            "use sharper photos that overlap by two thirds and are taken from different places, not by turning on the "
+            "spot; try --matching exhaustive or another --camera-model",
+        )
+    largest[0].write(fresh(work / "model"))
+    remove(folder)
+    return {"registered": counts[0], "models": counts}

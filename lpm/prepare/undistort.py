@@ -1,0 +1,80 @@
+"""The scene that is trained on: images, masks and model as perspective cameras without distortion see them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lpm.prepare.sfm import load_pycolmap
+from lpm.prepare.work import fresh, remove
+
+JPEG_QUALITY = 95
+
+
+def undistort(work: Path, own_masks: bool, new: Path, done: Callable[[int], None]) -> None:
+    """Writes new/images, new/sparse/0 (PINHOLE, with points and tracks) and, with `own_masks`, new/masks.
+
+    Args:
+        work: has images/, masks/ where there are any, and model/.
+        done: called with the number of images that are there so far.
+    """
+    pycolmap = load_pycolmap()
+    raw = fresh(new / "raw")
+    with counted(raw / "images", done):
+        pycolmap.undistort_images(raw, work / "model", work / "images", jpeg_quality=JPEG_QUALITY)
+    os.replace(raw / "images", new / "images")
+    (new / "sparse").mkdir()
+    os.replace(raw / "sparse", new / "sparse" / "0")
+    remove(raw)
+    model = pycolmap.Reconstruction(work / "model")
+    for image in model.images.values():
+        if not image.has_pose:
+            continue
+        camera = model.cameras[image.camera_id]
+        with Image.open(work / "images" / image.name) as photo:
+            alpha = np.asarray(photo.getchannel("A")) if photo.mode == "RGBA" else None
+        if alpha is not None:
+            path = new / "images" / image.name
+            with Image.open(path) as opaque:
+                picture = opaque.convert("RGB")
+            picture.putalpha(Image.fromarray(bent(pycolmap, alpha, camera)))
+            picture.save(path, compress_level=3)
+        if own_masks:
+            values = np.asarray(Image.open(work / "masks" / f"{image.name}.png"))
+            target = new / "masks" / f"{image.name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # A pixel that is mixed with an ignored one is ignored.
+            Image.fromarray(np.where(bent(pycolmap, values, camera) > 250, 255, 0).astype("u1")).save(target)
+
+
+def bent(pycolmap: Any, values: NDArray[np.uint8], camera: Any) -> NDArray[np.uint8]:
+    """`values` [H, W] of a photo by `camera`, undistorted as its image is."""
+    options = pycolmap.UndistortCameraOptions()
+    bitmap, _ = pycolmap.undistort_image(options, pycolmap.Bitmap.from_array(np.ascontiguousarray(values)), camera)
+    return bitmap.to_array().reshape(bitmap.height, bitmap.width)
+
+
+@contextmanager
+def counted(folder: Path, done: Callable[[int], None]) -> Iterator[None]:
+    """Tells `done` twice a second how many files are below `folder`, which a native call fills."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            done(sum(1 for path in folder.rglob("*") if path.is_file()))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

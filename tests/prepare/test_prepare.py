@@ -1,0 +1,468 @@
+"""Photos and videos become scenes: frames, masks, poses, going on, and what is said when it cannot be done."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from lpm.checks import LpmError
+from lpm.prepare import figures, frames, photos, report, sfm
+from lpm.prepare.cli import main
+from lpm.prepare.run import prepare
+from lpm.prepare.settings import Settings
+from lpm.prepare.work import opened
+from lpm.scenes.layout import detect
+from lpm.scenes.read import read_scene
+from lpm.scenes.sample import render
+from lpm.scenes.worlds import SAMPLES, look_at
+
+VIEWS, SIZE, FOCAL = 12, (288, 216), 260.0
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=500)
+
+
+def said(console: Console) -> str:
+    return console.file.getvalue()
+
+
+def texture(size=(96, 80), seed=0) -> Image.Image:
+    """Noise that JPEG keeps."""
+    small = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+def collected(folder, work, masks=None, most=None):
+    root, paths = photos.photo_paths(folder)
+    work.mkdir(exist_ok=True)
+    given = photos.masks_of(folder, root, masks)
+    return photos.collect(root, photos.chosen(paths, most), given, work, lambda: None)
+
+
+# Frames of a video.
+
+
+def write_video(path, images):
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, images[0].shape[1::-1])
+    assert video.isOpened()
+    for image in images:
+        video.write(image)
+    video.release()
+
+
+def test_sharpest_frame_of_each_part(tmp_path):
+    sharp = [np.asarray(texture((160, 120), seed)) for seed in range(4)]
+    images, wanted = [], []
+    for part, best in enumerate((3, 0, 4, 2)):
+        for i in range(5):
+            blur = 0 if i == best else 1.5 + abs(i - best)
+            images.append(cv2.GaussianBlur(sharp[part], (0, 0), blur) if blur else sharp[part])
+        wanted.append(f"frame_{5 * part + best:06d}.jpg")
+    write_video(tmp_path / "a.avi", images)
+    shares = []
+    taken = frames.sharpest(tmp_path / "a.avi", 4, tmp_path, shares.append)
+    assert [name for name, _ in taken] == wanted
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert all(Image.open(tmp_path / name).size == (160, 120) for name in wanted)
+
+
+def test_short_video_gives_all_frames_and_a_broken_one_an_error(tmp_path):
+    write_video(tmp_path / "a.avi", [np.asarray(texture((160, 120), i)) for i in range(4)])
+    assert len(frames.sharpest(tmp_path / "a.avi", 150, tmp_path)) == 4
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    with pytest.raises(LpmError, match=r"b\.mp4: cannot be decoded"):
+        frames.sharpest(tmp_path / "b.mp4", 4, tmp_path)
+
+
+def test_sharpness_does_not_follow_brightness():
+    image = np.asarray(texture((160, 120)))
+    blurred = cv2.GaussianBlur(image, (0, 0), 2.0)
+    assert frames.sharpness((image * 0.4).astype(np.uint8)) > frames.sharpness(blurred)
+
+
+# Photos and their masks.
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    source = tmp_path / "photos"
+    source.mkdir()
+    picture = texture((96, 80))
+    exif = Image.Exif()
+    exif[photos.ORIENTATION] = 6  # shown turned by a quarter, clockwise
+    exif[photos.MODEL] = "Box"
+    exif.get_ifd(photos.EXIF)[photos.FOCAL_35] = 28
+    for i in range(3):
+        picture.save(source / f"{i}.jpg", exif=exif, quality=95)
+    picture.save(source / "3.jpg", quality=95)
+    made = collected(source, tmp_path / "work")
+    assert [tuple(photo["size"]) for photo in made["photos"]] == [(80, 96)] * 3 + [(96, 80)]
+    assert made["photos"][0]["lens"] == "80x96 Box 28"
+    turned = Image.open(tmp_path / "work/images/0.jpg")
+    assert turned.getexif().get(photos.ORIENTATION, 1) == 1
+    assert turned.getexif().get_ifd(photos.EXIF)[photos.FOCAL_35] == 28
+    error = np.abs(np.asarray(turned, float) - np.asarray(picture.rotate(-90, expand=True), float)).mean()
+    assert error < 4
+    assert (tmp_path / "work/images/3.jpg").is_symlink()  # nothing to do: not copied
+
+
+def test_unreadable_and_tiny_photos_are_left_out_by_name(tmp_path):
+    source = tmp_path / "photos"
+    source.mkdir()
+    for i in range(4):
+        texture(seed=i).save(source / f"IMG {i}.jpg")
+    (source / "cut.jpg").write_bytes((source / "IMG 0.jpg").read_bytes()[:700])
+    (source / "no.png").write_text("no image")
+    (source / "raw.heic").write_text("x")
+    texture((32, 32)).save(source / "tiny.png")
+    (source / "notes.txt").write_text("x")
+    made = collected(source, tmp_path / "work")
+    assert [photo["name"] for photo in made["photos"]] == [f"IMG_{i}.jpg" for i in range(4)]
+    assert [name for name, _ in made["skipped"]] == ["cut.jpg", "no.png", "raw.heic", "tiny.png"]
+    why = dict(made["skipped"])
+    assert "truncated" in why["cut.jpg"]
+    assert "32x32 is tiny" in why["tiny.png"]
+    assert len(collected(source, tmp_path / "work", most=7)["photos"]) == 3
+    for i in (1, 2):
+        (source / f"IMG {i}.jpg").unlink()
+    with pytest.raises(LpmError, match=r"2 photos that can be used; cut\.jpg.*at least 3"):
+        collected(source, tmp_path / "work")
+
+
+def test_masks_and_transparency(tmp_path):
+    source, work = tmp_path / "scene", tmp_path / "work"
+    (source / "images/sub").mkdir(parents=True)
+    (source / "masks/sub").mkdir(parents=True)
+    names = ("a.jpg", "sub/b.jpg", "c.png")
+    for name in names:
+        picture = texture()
+        if name == "c.png":
+            picture.putalpha(Image.fromarray(np.repeat(np.array([[0] * 48 + [255] * 48], "u1"), 80, 0)))
+        picture.save(source / "images" / name)
+    half = np.zeros((80, 96), "u1")
+    half[:40] = 255
+    Image.fromarray(half).save(source / "masks/a.jpg.png")
+    Image.fromarray(half).save(source / "masks/sub/b.jpg", quality=60)
+    made = collected(source, work)
+    assert made["own_masks"] == 2
+    assert made["masks"]
+    for name, left, right in (("a.jpg", 255, 255), ("sub/b.jpg", 255, 255), ("c.png", 0, 255)):
+        mask = np.asarray(Image.open(work / "masks" / f"{name}.png"))
+        assert (mask[10, 10], mask[10, 90]) == (left, right)
+        assert mask[70, 90] == (255 if name == "c.png" else 0)
+    Image.fromarray(half[:40]).save(source / "masks/a.jpg.png")
+    with pytest.raises(LpmError, match=r"a\.jpg\.png: mask of 96x40; wanted 96x80"):
+        collected(source, work)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LpmError, match="no mask of any of the photos"):
+        collected(source, work, tmp_path / "empty")
+    Image.fromarray(half).save(tmp_path / "one.png")
+    assert collected(source, work, tmp_path / "one.png")["own_masks"] == 3
+
+
+def test_folders_without_photos(tmp_path):
+    with pytest.raises(LpmError, match="no such file or folder"):
+        photos.photo_paths(tmp_path / "nowhere")
+    with pytest.raises(LpmError, match="no photos in it"):
+        photos.photo_paths(tmp_path)
+    (tmp_path / "walk.MP4").write_text("x")
+    with pytest.raises(LpmError, match=r"lpm-prepare .*walk\.MP4 takes frames"):
+        photos.photo_paths(tmp_path)
+
+
+# What training says about folders that should be prepared first.
+
+
+def test_layout_points_here(tmp_path):
+    texture().save(tmp_path / "a.jpg")
+    with pytest.raises(LpmError, match=rf"neither cameras nor poses.*lpm-prepare {tmp_path} OUT"):
+        detect(tmp_path)
+    (tmp_path / "film").mkdir()
+    (tmp_path / "film/a.mov").write_text("x")
+    for data in (tmp_path / "film", tmp_path / "film/a.mov"):
+        with pytest.raises(LpmError, match=r"lpm-prepare .*film/a\.mov OUT"):
+            detect(data)
+    (tmp_path / ".prepare").mkdir()
+    with pytest.raises(LpmError, match="was not finished here"):
+        detect(tmp_path)
+
+
+# Pairs, stages, errors.
+
+
+def test_pairs():
+    assert len(sfm.pairs(20, True)) == 190
+    some = sfm.pairs(150, False)
+    assert {(i, i + 1) for i in range(149)} <= set(some)
+    assert all(i < j < 150 for i, j in some)
+    assert any(j - i > 100 for i, j in some)  # notices a way that closes
+    assert len(some) < 150 * 149 / 6
+    assert sfm.is_exhaustive("auto", 200, False)
+    assert not sfm.is_exhaustive("auto", 201, False)
+    assert not sfm.is_exhaustive("auto", 100, True)
+
+
+def test_stages_go_on_and_start_over(tmp_path):
+    calls, lines = [], []
+
+    def once(one, two, broken=False):
+        def run(name):
+            def stage(anew):
+                calls.append((name, anew))
+                if broken:
+                    raise KeyboardInterrupt
+                return {"n": 1}
+
+            return stage
+
+        calls.clear()
+        lines.clear()
+        with opened(tmp_path / "out", False, lines.append) as work:
+            work.stage("one", {"seed": one}, run("one"))
+            work.stage("two", {"seed": two}, run("two"))
+        return list(calls)
+
+    assert once(0, 0) == [("one", True), ("two", True)]
+    assert once(0, 0) == []
+    assert once(0, 1) == [("two", True)]
+    assert lines == ["one: done before", "two: seed changed since the last command; done again from here"]
+    assert once(1, 1) == [("one", True), ("two", True)]  # what comes after is stale, too
+    with pytest.raises(KeyboardInterrupt):
+        once(2, 1, broken=True)
+    assert once(2, 1) == [("one", False), ("two", True)]
+    with (
+        opened(tmp_path / "out", False, print),
+        pytest.raises(LpmError, match="another lpm-prepare works here"),
+        opened(tmp_path / "out", False, print),
+    ):
+        pass
+
+
+def test_out_of_others_is_not_touched(tmp_path):
+    texture().save(tmp_path / "mine.jpg")
+    with pytest.raises(LpmError, match=r"holds mine\.jpg"), opened(tmp_path, True, print):
+        pass
+    with pytest.raises(LpmError, match="is a file"), opened(tmp_path / "mine.jpg", True, print):
+        pass
+    with pytest.raises(LpmError, match="is the folder of the photos"):
+        prepare(Settings(tmp_path, tmp_path), quiet())
+
+
+def test_missing_pycolmap_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    monkeypatch.setattr(sys, "argv", ["lpm-prepare", str(tmp_path), str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert line == "error: pycolmap: is not installed; wanted pycolmap 4; pip install 'lpm-splat[prepare]'"
+
+
+def test_bad_numbers(tmp_path):
+    for settings in ({"frames": 2}, {"max_images": 1}, {"seed": -1}):
+        with pytest.raises(LpmError, match="wanted at least"):
+            prepare(Settings(tmp_path, tmp_path / "out", **settings), quiet())
+
+
+def test_photos_that_do_not_fit_together(tmp_path):
+    pytest.importorskip("pycolmap")
+    source = tmp_path / "photos"
+    source.mkdir()
+    for i in range(4):
+        texture((160, 120), i).save(source / f"{i}.jpg")
+    with pytest.raises(LpmError, match=r"reconstruction: 0 images with a pose.*overlap"):
+        prepare(Settings(source, tmp_path / "out"), quiet())
+    assert not (tmp_path / "out/sparse").exists()
+
+
+def some_figures(missing=()):
+    views = [figures.View(f"{i}.jpg", 100, 0.5, 0.6) for i in range(4)]
+    rotations = np.stack([np.eye(3)] * 4)
+    centres = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 1], [3, 0, 0.0]])
+    xyz = np.random.default_rng(0).normal(size=(50, 3))
+    rgb = np.full((50, 3), 90, np.uint8)
+    return figures.Figures(
+        views, list(missing), 50, 0.5, 4.0, [4], ["PINHOLE 9x9: 1, 1, 1, 1"], centres, rotations, xyz, rgb
+    )
+
+
+def test_report_and_advice(tmp_path):
+    texture().save(tmp_path / "x<y.jpg")
+    some = some_figures(["x<y.jpg"] * 3)
+    told = {"camera_model": "SIMPLE_RADIAL", "exhaustive": False, "masks": False}
+    todo = figures.advice(some, told)
+    words = " ".join(todo)
+    for wanted in ("Only 4 of 7", "overlap", "blurred", "--matching exhaustive", "--camera-model OPENCV", "--masks"):
+        assert wanted in words
+    assert figures.advice(some_figures(), told) == []
+    command = "ns-train lpm-splat --data out"
+    report.write(tmp_path, "out", some, {"masks": "none"}, todo, [["b.jpg", "broken"]], tmp_path, command, {"seed": 0})
+    page = (tmp_path / "report.html").read_text()
+    for wanted in ("<b>4 of 7 images got a pose</b>", "x&lt;y.jpg", "b.jpg: broken", "0.500 px", command):
+        assert wanted in page
+    assert "src='http" not in page
+    assert page.count("data:image/jpeg") == 3
+    assert Image.open(tmp_path / "report.png").size[0] > 1000
+    assert json.loads((tmp_path / "report.json").read_text())["registered"] == 4
+
+
+# The whole way.
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """Photos of a sample scene from an arc, with a mask of one, and their true poses [V, 4, 4] (OpenGL)."""
+    pytest.importorskip("pycolmap")
+    folder = tmp_path_factory.mktemp("rendered")
+    (folder / "images").mkdir()
+    world = SAMPLES["garden"].world(0)
+    turns = np.linspace(-0.6, 0.6, VIEWS)
+    poses = [
+        look_at(np.array([3.0 * np.sin(turn), -3.0 * np.cos(turn), 1.5 + 0.3 * (i % 3)]), np.array([0.0, 0.0, 0.5]))
+        for i, turn in enumerate(turns)
+    ]
+    pinhole = np.array([FOCAL, FOCAL, SIZE[0] / 2, SIZE[1] / 2])
+    for i, shot in enumerate(render(SAMPLES["garden"], world, poses, pinhole, SIZE, lambda: None)):
+        Image.fromarray((np.clip(shot.rgb, 0, 1) * 255).astype("u1")).save(folder / "images" / f"{i:02d}.png")
+    return folder, np.stack(poses)
+
+
+def alignment(truth, found):
+    """Largest rotation error (degrees) and centre error (of the cameras' spread) after the best similarity."""
+    a, b = truth[:, :3, 3], found[:, :3, 3]
+    a0, b0 = a - a.mean(0), b - b.mean(0)
+    u, s, vt = np.linalg.svd(a0.T @ b0)
+    sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+    turn = u @ sign @ vt
+    scale = (np.diag(s) @ sign).trace() / (b0**2).sum()
+    away = np.linalg.norm(scale * b0 @ turn.T - a0, axis=1).max() / np.linalg.norm(a0, axis=1).mean()
+    between = np.einsum("nij,nkj->nik", turn @ found[:, :3, :3], truth[:, :3, :3])
+    cos = np.clip((between.trace(axis1=1, axis2=2) - 1) / 2, -1, 1)
+    return np.degrees(np.arccos(cos)).max(), away
+
+
+def test_rendered_scene(rendered, tmp_path):
+    folder, truth = rendered
+    out, console = tmp_path / "out", quiet()
+    numbers = prepare(Settings(folder, out), console)
+    assert numbers["registered"] == VIEWS
+    assert numbers["reprojection_error_px"] < 1
+    assert f"next: ns-train lpm-splat --data {out}" in said(console)
+    scene = read_scene(out)
+    assert scene.layout.kind == "colmap"
+    assert scene.names == [f"{i:02d}.png" for i in range(VIEWS)]
+    assert not scene.distortion.any()
+    assert scene.masks is None
+    assert len(scene.points.xyz) == numbers["points"] > 200
+    degrees, away = alignment(truth, scene.c2w)
+    assert degrees < 1
+    assert away < 0.03
+    assert scene.intrinsics[:, 0] == pytest.approx(FOCAL, rel=0.05)
+    assert (out / "report.html").stat().st_size > 20_000
+    with pytest.raises(LpmError, match=r"has a finished scene.*--overwrite"):
+        prepare(Settings(folder, out), quiet())
+
+    # Again, with what was made of it: the same poses; and from nothing: the same again.
+    before = (out / "sparse/0/images.bin").read_bytes()
+    console = quiet()
+    prepare(Settings(folder, out, overwrite=True), console)
+    assert said(console).count("done before") == 4
+    assert (out / "sparse/0/images.bin").read_bytes() == before
+    prepare(Settings(folder, tmp_path / "other"), quiet())
+    degrees, away = alignment(scene.c2w, read_scene(tmp_path / "other").c2w)
+    assert degrees < 0.02
+    assert away < 1e-3
+
+
+def test_masks_and_alpha_reach_the_scene(rendered, tmp_path):
+    folder, _ = rendered
+    source = tmp_path / "photos"
+    (source / "masks").mkdir(parents=True)
+    mask = np.full((SIZE[1], SIZE[0]), 255, "u1")
+    mask[:, : SIZE[0] // 4] = 0
+    for path in sorted((folder / "images").iterdir()):
+        picture = Image.open(path)
+        if path.name < "03":
+            picture.putalpha(Image.fromarray(mask))
+        picture.save(source / path.name)
+        Image.fromarray(mask).save(source / "masks" / path.name)
+    prepare(Settings(source, tmp_path / "out"), quiet())
+    scene = read_scene(tmp_path / "out")
+    assert len(scene.masks) == len(scene) > VIEWS // 2
+    for path in scene.masks:
+        values = np.asarray(Image.open(path))
+        assert set(np.unique(values)) == {0, 255}
+        assert (values == 0).mean() == pytest.approx(0.25, abs=0.02)
+    if scene.names[0] == "00.png":
+        alpha = np.asarray(Image.open(scene.images[0]))[..., 3]
+        assert (alpha == 0).mean() == pytest.approx(0.25, abs=0.02)
+    # No feature stands where the masks ignore.
+    import pycolmap
+
+    with pycolmap.Database.open(tmp_path / "out/.prepare/database.db") as db:
+        for image in db.read_all_images():
+            assert db.read_keypoints(image.image_id)[:, 0].min() >= SIZE[0] // 4 - 1
+
+
+def test_interrupted_extraction_and_matching_go_on(rendered, tmp_path, monkeypatch):
+    folder, _ = rendered
+    monkeypatch.setattr(sfm, "BLOCK", 20)
+    counts = {"extract": 0, "match": 0}
+    pycolmap = sfm.load_pycolmap()
+    real = {"extract": pycolmap.extract_features, "match": pycolmap.match_image_pairs}
+    stop = {"extract": 2, "match": 2}
+
+    def counting(name):
+        def call(*arguments):
+            counts[name] += 1
+            if counts[name] == stop[name]:
+                raise KeyboardInterrupt
+            return real[name](*arguments)
+
+        return call
+
+    monkeypatch.setattr(pycolmap, "extract_features", counting("extract"))
+    monkeypatch.setattr(pycolmap, "match_image_pairs", counting("match"))
+    settings = Settings(folder, tmp_path / "out")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings, quiet())
+        assert not (tmp_path / "out/sparse").exists()
+    assert prepare(settings, quiet())["registered"] == VIEWS
+    # Three blocks of four images, and four of up to twenty pairs; one of each was interrupted, none was done twice.
+    assert counts == {"extract": 4, "match": 5}
+    assert len(pycolmap.Reconstruction(tmp_path / "out/sparse/0").cameras) == 1
+
+
+def test_video_becomes_a_scene(rendered, tmp_path):
+    folder, _ = rendered
+    images = []
+    for path in sorted((folder / "images").iterdir()):
+        sharp = cv2.imread(str(path))
+        images += [cv2.GaussianBlur(sharp, (0, 0), 3), sharp]
+    write_video(tmp_path / "walk.avi", images)
+    console = quiet()
+    numbers = prepare(Settings(tmp_path / "walk.avi", tmp_path / "out", frames=VIEWS), console)
+    assert numbers["registered"] >= VIEWS - 2
+    assert {view["name"] for view in numbers["views"]} <= {f"frame_{2 * i + 1:06d}.jpg" for i in range(VIEWS)}
+    assert read_scene(tmp_path / "out").layout.kind == "colmap"
+
+
+@pytest.mark.slow
+def test_fox_photos_alone(real_data, tmp_path):
+    pytest.importorskip("pycolmap")
+    images = real_data / "fox" / "images"
+    numbers = prepare(Settings(images, tmp_path / "out"), Console())
+    assert numbers["images"] == len(os.listdir(images)) == 50
+    assert numbers["registered"] >= 45
+    assert numbers["reprojection_error_px"] < 1
+    read_scene(tmp_path / "out")
