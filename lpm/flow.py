@@ -45,7 +45,7 @@ def velocities(views: Views, view: int, other: int, duration: float, places: Ten
     there = _at(forth, pixels)
     back = _at(_flow(b, a), pixels + there)
     grid = np.stack(np.meshgrid(np.arange(a.shape[1]), np.arange(a.shape[0])), -1).astype(np.float32) + forth
-    warped = cv2.remap(b, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.remap(b, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     unlike = _at(cv2.blur(cv2.absdiff(a, warped).astype(np.float32), (5, 5))[..., None], pixels)[:, 0]
     known = ((there + back).norm(dim=-1) < AGREE) & (z > 0) & (unlike < ALIKE)
     focal = torch.stack([views.Ks[view][0, 0], views.Ks[view][1, 1]])

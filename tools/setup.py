@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".lpm-setup"
-WANTED = ["pyproject.toml", "constraints.txt", "tools/setup.py", "tools/lpm_torchvision_hook.py"]
+WANTED = ["pyproject.toml", "constraints.txt", "tools/setup.py", "lpm/torchvision_hook.py"]
 # nerfstudio asks for these two, they come as C++ sources only, and nothing that lpm-splat runs imports them.
 SOURCE_ONLY = {"fpsample": "1.0.2", "pyliblzfse": "0.4.1"}
 
@@ -79,7 +79,7 @@ def install_hook() -> None:
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     site = Path(found.stdout.strip())
-    shutil.copy(ROOT / "tools" / "lpm_torchvision_hook.py", site / "lpm_torchvision_hook.py")
+    shutil.copy(ROOT / "lpm" / "torchvision_hook.py", site / "lpm_torchvision_hook.py")
     (site / "lpm_torchvision_hook.pth").write_text("import lpm_torchvision_hook\n")
 
 

@@ -43,6 +43,7 @@ LEVEL = {
     "lpm.surroundings": 4,
     "lpm.notices": 0,
     "lpm.memory": 0,
+    "lpm.faults": 1,
     "lpm.adam": 1,
     "lpm.proposals": 5,
     "lpm.edits": 5,
@@ -54,6 +55,8 @@ LEVEL = {
     "lpm.prepare": 8,
     "lpm.init_from": 9,
     "lpm.cli": 9,
+    "lpm.doctor": 9,
+    "lpm.torchvision_hook": 0,
     "lpm.motion": 2,
     "lpm.model": 10,
     "lpm.model4d": 10,
@@ -61,6 +64,9 @@ LEVEL = {
     "lpm.datamanager": 10,
     "lpm.pipeline": 11,
     "lpm.watch": 11,
+    "lpm.announcement": 11,
+    "lpm.host": 11,
+    "lpm.resume": 11,
     "lpm.trainer": 11,
     "lpm.config": 12,
     "lpm.bench": 13,
@@ -68,7 +74,7 @@ LEVEL = {
 # The plugin: only these may import the host.
 PLUGIN = (
     "scenes.parser", "scenes.plugin", "model", "datamanager", "model4d", "datamanager4d", "pipeline", "watch",
-    "trainer", "config", "bench.run",
+    "host", "trainer", "config", "bench.run",
 )  # fmt: skip
 HOST = {f"lpm.{name}" for name in PLUGIN}
 

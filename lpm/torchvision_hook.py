@@ -2,9 +2,9 @@
 
 torchvision's wheel there is built for CUDA: next to a CPU torch its C++ part does not load, the operators that it would
 have registered do not exist, and `import torchvision` ends with "operator torchvision::nms does not exist". Declaring
-the two schemas that its Python part annotates is enough; nothing that this project uses calls them. `tools/setup.py`
-copies this file into the environment with a `.pth` line that imports it at start, so it stays light: torch is touched
-only when torchvision is about to be imported.
+the two schemas that its Python part annotates is enough; nothing that this project uses calls them. `lpm-doctor
+--fix` and `make setup` copy this file into the environment with a `.pth` line that imports it at start, so it stays
+light: torch is touched only when torchvision is about to be imported.
 """
 
 import sys
