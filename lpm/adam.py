@@ -19,6 +19,8 @@ class Adam(torch.optim.Adam):
     def __init__(self, params: Any, lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0):
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a GradScaler then scales the gradients back itself
+        self.found_inf: Tensor | None = None
+        """[] on a GPU: where it is 1, step() changes nothing (lpm.faults.not_finite). The CPU's kernel ignores it."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -31,8 +33,10 @@ class Adam(torch.optim.Adam):
                     continue
                 state = self.state[parameter]
                 if not state:
-                    state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                    first = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                    # Into the state at once: if there is no memory for one of them, there must be no half of it.
+                    moments = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                    state.update(step=first, exp_avg=moments[0], exp_avg_sq=moments[1])
                 rows.append((parameter, parameter.grad, state))
             if not rows:
                 continue
@@ -43,8 +47,10 @@ class Adam(torch.optim.Adam):
             torch._fused_adam_(
                 parameters, gradients, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], steps,
                 lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
-                amsgrad=False, maximize=False,
+                amsgrad=False, maximize=False, found_inf=self.found_inf,
             )  # fmt: skip
+            if self.found_inf is not None:
+                torch._foreach_sub_(steps, [self.found_inf] * len(steps))
 
     step.hooked = True  # type: ignore[attr-defined]  # torch wraps a step in its profiler and hooks where this is unset
 

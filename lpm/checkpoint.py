@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ def atomic_save(state: dict[str, Any], path: Path, scratch: Path) -> None:
     unfinished = scratch / f".{path.name}.unfinished"
     try:
         with unfinished.open("wb") as file:
-            torch.save(plain(state), file)
+            _save(plain(state), file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -38,6 +38,15 @@ def atomic_save(state: dict[str, Any], path: Path, scratch: Path) -> None:
         os.fsync(folder)  # else the name can be lost with the power, though the bytes are there
     finally:
         os.close(folder)
+
+
+def _save(state: Any, file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch closes its archive over an error of the file, and speaks of that
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def plain(value: Any) -> Any:

@@ -9,7 +9,6 @@ import sys
 from types import TracebackType
 
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -49,11 +48,11 @@ def _method(name: str, description: str, pipeline: LpmPipelineConfig, more: dict
                 "quats": _optimizer(1e-3),
                 **more,
                 "camera_opt": {
-                    "optimizer": AdamOptimizerConfig(lr=1e-4, eps=1e-15),
+                    "optimizer": AdamConfig(lr=1e-4, eps=1e-15),
                     "scheduler": ExponentialDecaySchedulerConfig(lr_final=5e-7),
                 },
                 "bilateral_grid": {
-                    "optimizer": AdamOptimizerConfig(lr=2e-3, eps=1e-15),
+                    "optimizer": AdamConfig(lr=2e-3, eps=1e-15),
                     "scheduler": ExponentialDecaySchedulerConfig(lr_final=1e-4),
                 },
             },

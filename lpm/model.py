@@ -27,6 +27,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from lpm import gaussians
 from lpm.checks import fail
 from lpm.export.frames import from_dataparser
+from lpm.faults import Before, leave_out, lower_cap, out_of_memory
 from lpm.init_from import start_from
 from lpm.losses import l1_dssim
 from lpm.metrics import Lpips
@@ -121,6 +122,8 @@ class LpmModel(SplatfactoModel):
     config: LpmModelConfig
     zones_in_time: ZonesInTime | None = None
     """Of points that move."""
+    lowered_cap: int | None = None
+    """max_points since memory ran out; None: it did not."""
 
     def populate_modules(self) -> None:
         """Makes the parameters from the scene's points, and the strategy. Replaces splatfacto's, which needs CUDA."""
@@ -152,6 +155,10 @@ class LpmModel(SplatfactoModel):
             zones_in_time=self.zones_in_time,
         )
         self.reset_strategy_state()
+        self.spoilt: Tensor | bool = False
+        """Of this step: whether its gradients are of no use, [] 0 or 1 where the answer is still on the device."""
+        self.losses: list[Tensor] = []
+        """Of this step, each part."""
         self.viewer_outputs: Callable[[Cameras, dict[str, Any]], dict[str, Tensor]] | None = None
 
     def reset_strategy_state(self) -> None:
@@ -235,10 +242,32 @@ class LpmModel(SplatfactoModel):
         return params["means"], params["quats"], torch.sigmoid(params["opacities"]).squeeze(-1)
 
     def step_post_backward(self, step: int) -> None:
-        """Hands the step's gradients to the strategy, which may add and remove points."""
-        self.strategy.step_post_backward(
-            self.gauss_params, self._gaussian_optimizers(), self.strategy_state, step, self.info
-        )
+        """Hands the step's gradients to the strategy, which may add and remove points.
+
+        Where memory runs out over that, points are as they were before it, and there will be no more of them.
+        """
+        if self.spoilt is True:
+            return
+        if self.spoilt is not False:  # zeros instead of what may be on the device; the host does not ask
+            leave_out(self.info, self.strategy, self.spoilt)
+        optimizers = self._gaussian_optimizers()
+        before = Before(self.gauss_params, optimizers, self.strategy_state)
+        try:
+            self.strategy.step_post_backward(self.gauss_params, optimizers, self.strategy_state, step, self.info)
+            return
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        before.put_back()
+        self.after_out_of_memory(f"for the edit of points at step {step}", self.num_points)
+
+    def after_out_of_memory(self, where: str, points: int) -> None:
+        """Says it, and lets the strategy have no more than `points`."""
+        self.info = {}
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.lowered_cap = lower_cap(self.strategy, points)
+        CONSOLE.print(f"Memory ran out {where}: max_points is {self.lowered_cap:,} from here on.")
 
     def _get_downscale_factor(self) -> int:
         if not self.training:
@@ -374,6 +403,7 @@ class LpmModel(SplatfactoModel):
             self.camera_optimizer.get_loss_dict(loss)
             if config.use_bilateral_grid:
                 loss["tv_loss"] = 10 * total_variation_loss(self.bil_grids.grids)
+            self.losses = [part.detach() for part in loss.values()]
         return loss
 
     def get_image_metrics_and_images(

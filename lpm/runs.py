@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lpm import checkpoint, motion
-from lpm.checks import fail
+from lpm.checks import LpmError, fail
 from lpm.gaussians import NAMES, rgb_to_sh0
 
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt$")
 RASTERIZE_MODE = re.compile(r"^\s*rasterize_mode:\s*['\"]?(classic|antialiased)\b", re.MULTILINE)
 
 
+def _step(path: Path) -> int:
+    found = CHECKPOINT_NAME.search(path.name)
+    return int(found[1]) if found else -1
+
+
 def latest_checkpoint(folder: Path) -> Path:
     """The checkpoint with the highest step in `folder`; raises LpmError if there is none."""
-    found = {int(m[1]): p for p in folder.glob("step-*.ckpt") if (m := CHECKPOINT_NAME.search(p.name))}
-    if not found:
+    found = max(folder.glob("step-*.ckpt"), key=_step, default=None)
+    if found is None or _step(found) < 0:
         fail(folder, "no checkpoint in it", "step-*.ckpt files", "give a run's folder, or train on until one is saved")
-    return found[max(found)]
+    return found
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -35,6 +43,24 @@ def find_checkpoint(run: Path) -> Path:
         fail(run, "no such folder", "a run's folder, its config.yml or a .ckpt file")
     inner = folder / "nerfstudio_models"
     return latest_checkpoint(inner if inner.is_dir() else folder)
+
+
+def read_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of `run` (see find_checkpoint) that can be read, and what it holds.
+
+    Says so where that is not the newest. Raises LpmError where none can be read, or the .ckpt that `run` is.
+    """
+    newest = find_checkpoint(run)
+    older = [] if newest == run else sorted(newest.parent.glob("step-*.ckpt"), key=_step, reverse=True)[1:]
+    try:
+        return newest, checkpoint.load(newest)
+    except LpmError as error:
+        for path in older:
+            with contextlib.suppress(LpmError):
+                state = checkpoint.load(path)
+                print(f"{error}; taken is the one before it, {path.name}", file=sys.stderr)
+                return path, state
+        raise
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -74,14 +100,15 @@ def run_rasterize_mode(folder: Path) -> str | None:
     return found[1] if found else None
 
 
-def load_gaussians(path: Path) -> dict[str, Tensor]:
+def load_gaussians(path: Path, state: dict[str, Any] | None = None) -> dict[str, Tensor]:
     """Parameters (lpm.gaussians; colours always as SH; lpm.motion's, of a model that moves) in a checkpoint.
 
-    Reads tensors and runs no code from it.
+    `state`: what it holds, where it was read already. Reads tensors and runs no code from it.
     """
-    saved = checkpoint.load(path)["pipeline"]
+    saved = (checkpoint.load(path) if state is None else state)["pipeline"]
     prefix = "_model.gauss_params."
-    missing = [name for name in NAMES if prefix + name not in saved]
+    saved = saved if isinstance(saved, dict) else {}
+    missing = [name for name in NAMES if not isinstance(saved.get(prefix + name), Tensor)]
     if missing:
         fail(path, f"no {missing[0]} in it", "a checkpoint of lpm-splat or splatfacto")
     names = (*NAMES, *(name for name in (*motion.NAMES, motion.SPINS) if prefix + name in saved))

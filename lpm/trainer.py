@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import math
-import time
+import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
@@ -20,16 +21,19 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 
-from lpm import checkpoint
+from lpm import checkpoint, faults
 from lpm.adam import Adam
+from lpm.announcement import announcement
 from lpm.checks import LpmError, fail
 from lpm.correspond import Views
 from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
+from lpm.host import LpmOptimizers, mend
 from lpm.memory import keep_freed_memory
 from lpm.model import LpmModel, LpmModelConfig, world_to_camera
 from lpm.pipeline import LpmPipeline
-from lpm.runs import find_checkpoint
+from lpm.resume import own_state, put_back
+from lpm.runs import find_checkpoint, read_checkpoint
 from lpm.viewer import compat
 from lpm.viewer.threads import leave_no_threads_behind
 from lpm.watch import TRAIN_SHARE, Watch
@@ -53,13 +57,22 @@ class LpmTrainerConfig(TrainerConfig):
     max_num_iterations: int | None = None  # type: ignore[assignment]
     """Steps of the whole run; a resumed run goes on to this number. None: 3,000 on a CPU, 30,000 on a GPU."""
 
+    def save_config(self) -> None:
+        """Writes config.yml into the run's folder, which is then this process's. Raises LpmError if it cannot."""
+        faults.claim(self.get_base_dir())
+        super().save_config()
+
 
 class LpmTrainer(Trainer):
     """Trains lpm-splat."""
 
     config: LpmTrainerConfig
+    optimizers: LpmOptimizers
     watch: Watch | None = None
     """Follows a strategy that tells of its events."""
+    signals = faults.Signals()
+    """What came while it trains."""
+    _saved = False
 
     @property
     def model(self) -> LpmModel:
@@ -92,14 +105,21 @@ class LpmTrainer(Trainer):
             model.max_points = MAX_POINTS.get(device_type, MAX_POINTS["cuda"])
         if model.max_steps is None:
             model.max_steps = config.max_num_iterations
+        mend()
         super().__init__(config, local_rank, world_size)
+        self.left_out = faults.LeftOut(self._image, CONSOLE.print)
 
     def setup(self, test_mode: Any = "val") -> None:
         """Builds everything; on bad input the run's folder does not stay behind."""
+        faults.claim(self.base_dir)
         try:
-            super().setup(test_mode)
-        except LpmError:
+            with faults.Signals(then=sys.exit) as signals, self._port():
+                super().setup(test_mode)
+        except (LpmError, SystemExit) as error:
             self._remove_empty_run()
+            if isinstance(error, SystemExit):
+                CONSOLE.print("Stopped before the first step.")
+                signals.leave()
             raise
         if self.watch is not None and isinstance(self.viewer_state, Viewer):
             self.watch.show(self.viewer_state, self.train_lock)
@@ -127,6 +147,23 @@ class LpmTrainer(Trainer):
         self.watch = Watch(self.base_dir, self.model)
         cast(LpmPipeline, self.pipeline).held_out = self.watch.held_out
 
+    @contextlib.contextmanager
+    def _port(self) -> Iterator[None]:
+        """Where the viewer's port is taken, the next free one; the host says a wrong one, or takes any."""
+        viewer = self.config.viewer
+        asked, wanted = viewer.websocket_port, viewer.websocket_port or viewer.websocket_port_default
+        if self.config.is_viewer_enabled():
+            viewer.websocket_port = compat.free_port(viewer.websocket_host, wanted)
+            if viewer.websocket_port != wanted:
+                CONSOLE.print(f"Port {wanted} is taken: the viewer is at {viewer.websocket_port}.")
+        try:
+            yield
+        finally:
+            viewer.websocket_port = asked
+
+    def _image(self, view: int | None) -> str:
+        return "a step" if view is None else str(self.data.train_dataset.image_filenames[view])
+
     def _init_viewer_state(self) -> None:
         super()._init_viewer_state()
         viewer = self.viewer_state
@@ -150,12 +187,10 @@ class LpmTrainer(Trainer):
             return
         for name in ("config.yml", "viewer_log_filename.txt"):
             (self.base_dir / name).unlink(missing_ok=True)
-        folder = self.base_dir
-        while folder != self.config.output_dir and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-            folder = folder.parent
+        faults.release(self.base_dir)
+        faults.remove_empty(self.base_dir, self.config.output_dir)
 
-    def setup_optimizers(self) -> Optimizers:
+    def setup_optimizers(self) -> LpmOptimizers:
         """nerfstudio's, with the means' rate times the scene's extent as in 3DGS, and schedules as long as the run."""
         config = copy.deepcopy(self.config.optimizers)
         extent = self.model.scene_extent
@@ -167,21 +202,68 @@ class LpmTrainer(Trainer):
                 group["optimizer"].lr *= extent
                 if scheduler is not None and scheduler.lr_final is not None:
                     scheduler.lr_final *= extent
-        return Optimizers(config, self.pipeline.get_param_groups())
+        return LpmOptimizers(config, self.model, self.pipeline.get_param_groups())
 
     def train(self) -> None:
         """Trains up to `max_num_iterations`, counted from the very first step of the run."""
         total = cast(int, self.config.max_num_iterations)
         remaining = total - self._start_step
         with self.train_lock:  # a page that was open before the run began looks already
-            self._announce(remaining)
+            CONSOLE.print(announcement(self.model, self.data, remaining))
         # The host logs losses as floats without detaching them, and torch remarks on it in the middle of the progress.
         warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
         self.config.max_num_iterations = remaining  # the host counts from the resumed step
         try:
-            super().train()
+            with faults.Signals(then=self._go_on) as self.signals:
+                super().train()
+            self.signals.leave()
         finally:
+            if self.signals.number is not None:
+                self.shutdown()
             self.config.max_num_iterations = total
+            faults.release(self.base_dir)
+
+    def _go_on(self) -> None:
+        self.training_state = "training"  # a run that pauses gets to its next step, where it stops
+
+    def _train_complete_viewer(self) -> None:
+        if self.signals.number is None:
+            self.signals.__exit__()
+            with contextlib.suppress(KeyboardInterrupt):  # how one leaves the page of a run that is complete
+                super()._train_complete_viewer()
+
+    def train_iteration(self, step: int) -> Any:
+        """The host's step. One that cannot be used changes nothing; after a signal there is none."""
+        if self.signals.number is not None:
+            self._stop(step - 1)
+        model, points = self.model, self.model.num_points
+        model.spoilt, result, flag = False, None, None
+        try:
+            result, flag = super().train_iteration(step), self.optimizers.flag
+        except Exception as error:
+            if not faults.out_of_memory(error):
+                raise
+        try:
+            if flag is None or result is None:
+                self.optimizers.zero_grad_all()
+                self.optimizers.scheduler_step_all(step)
+                model.spoilt, result = True, (torch.tensor(torch.nan), {}, {})
+                model.after_out_of_memory(f"at step {step}", max(1, points * 9 // 10))
+                self.left_out.count(step, "there was no memory for it")
+            else:
+                self.left_out.note(step, model.info.get("view"), flag)
+        except LpmError:
+            self.save_checkpoint(step)
+            raise
+        return result
+
+    def _stop(self, step: int) -> None:
+        if step >= self._start_step:
+            self.save_checkpoint(step)
+        command = faults.resume_command(self.base_dir, sys.argv)
+        text = f"Stopped after step {step}. To go on:\n{command}" if self._saved else "Stopped; nothing new to save."
+        CONSOLE.print(text, soft_wrap=True, markup=False, highlight=False)
+        self.signals.leave()
 
     def eval_iteration(self, step: int) -> None:
         """The host's, which measures nothing where only the viewer is on; ours shows the held-out PSNR, too."""
@@ -191,47 +273,10 @@ class LpmTrainer(Trainer):
         if not writes and self.watch is not None and step_check(step, config.steps_per_eval_image):
             self.pipeline.get_eval_image_metrics_and_images(step)
 
-    def _announce(self, remaining: int) -> None:
-        data, model = self.data, self.model
-        height, width = data.cached_train[0]["image"].shape[:2]
-        cap = model.schedule.max_points
-        chosen = "CPU defaults; each can be overridden" if self.device == "cpu" else self.device
-        CONSOLE.print(
-            f"[bold]lpm-splat[/bold] ({chosen}): strategy {model.config.strategy}, {remaining:,} steps, "
-            f"{len(data.train_dataset)} training and {len(data.eval_dataset)} held-out images of {width}x{height}, "
-            f"{model.num_points:,} points to start with, at most {f'{cap:,}' if cap else 'as many as it takes'}. "
-            f"About {_spoken(remaining * self._seconds_per_step())}."
-        )
-
-    def _seconds_per_step(self) -> float:
-        """Time of one render and its gradient now, with allowance for growth, loss and optimizer."""
-        model, data = self.model, self.data
-        state, cached = checkpoint.random_state(), data.cached_train[0]["image"]
-        camera = data.train_dataset.cameras[0:1].to(self.device)
-        model.eval()
-        seconds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            model.get_outputs(camera)["rgb"].mean().backward()
-            if self.device != "cpu":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        for parameter in model.parameters():
-            parameter.grad = None
-        checkpoint.set_random_state(state)
-        plan, points = model.schedule, model.num_points
-        edits = max(0, plan.stop - plan.start) // plan.every
-        at_most = min(points * 1.1 ** min(edits, 100), plan.max_points or math.inf)  # an edit adds about a tenth
-        growth = (points + at_most) / 2 / points
-        pixels = cached.shape[0] * cached.shape[1]
-        loss = 1.2e-7 * pixels if self.device == "cpu" else 1e-3
-        return min(seconds) * growth**0.6 + loss
-
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
         """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones."""
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
-        strategy: Any = self.model.strategy
         pipeline = cast(torch.nn.Module, getattr(self.pipeline, "module", self.pipeline))
         state = {
             "step": step,
@@ -239,30 +284,34 @@ class LpmTrainer(Trainer):
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
             "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
-            "lpm": {
-                "strategy": self.model.config.strategy,
-                "strategy_state": self.model.strategy_state,
-                "strategy_extra": strategy.extra_state() if hasattr(strategy, "extra_state") else None,
-                "sampling": self.data.sampling_state(),
-                "random": checkpoint.random_state(),
-            },
+            "lpm": own_state(self.model, self.data),
         }
-        checkpoint.atomic_save(state, path, scratch=self.base_dir)
+        try:
+            checkpoint.atomic_save(state, path, scratch=self.base_dir)
+        except OSError as error:
+            reason = f"{path}: the checkpoint could not be written ({error.strerror or error})"
+            if step + 1 >= self._start_step + cast(int, self.config.max_num_iterations):
+                raise LpmError(f"{reason}; wanted room for it; make room and go on from the one before") from error
+            CONSOLE.print(
+                f"{reason}; what was there stays, and the next is tried after {self.config.steps_per_save} steps."
+            )
+            return
+        self._saved = True
         if self.config.save_only_latest_checkpoint:
-            for other in self.checkpoint_dir.glob("*.ckpt"):
-                if other != path and other < path:  # never a longer run's, which may have had the same name
-                    other.unlink()
+            # Two stay, so that there is one to go on from if the last is damaged on the disk. Never a longer run's,
+            # which may have had the same name.
+            for other in sorted(p for p in self.checkpoint_dir.glob("*.ckpt") if p <= path)[:-2]:
+                other.unlink()
 
     def _load_checkpoint(self) -> None:
         """Resumes from --load-dir or --load-checkpoint; without either, starts from scratch."""
         self._attach_views()  # first: what a strategy has saved belongs to its photos
-        path = self.config.load_checkpoint
-        if path is None and self.config.load_dir is not None:
-            path, step = find_checkpoint(self.config.load_dir), self.config.load_step
-            path = path if step is None else path.with_name(f"step-{step:09d}.ckpt")
+        path, step = self.config.load_checkpoint or self.config.load_dir, self.config.load_step
         if path is None:
             return
-        state = checkpoint.load(path)
+        if step is not None and path == self.config.load_dir:
+            path = find_checkpoint(path).with_name(f"step-{step:09d}.ckpt")
+        path, state = read_checkpoint(path)
         self._start_step = state["step"] + 1
         if self._start_step >= cast(int, self.config.max_num_iterations):
             fail(
@@ -271,6 +320,14 @@ class LpmTrainer(Trainer):
                 "more steps than are done",
                 f"pass for example --max-num-iterations {self._start_step + 1000}",
             )
+        try:
+            self._put_back(path, state)
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            got = f"does not fit ({type(error).__name__}: {str(error)[:200]})"
+            fail(path, got, "a checkpoint of this method", "resume with the options that it was made with")
+        CONSOLE.print(f"Resumed from {path}: step {self._start_step}.")
+
+    def _put_back(self, path: Path, state: dict[str, Any]) -> None:
         self.pipeline.load_pipeline(state["pipeline"], state["step"])
         # load_pipeline made new Parameters of the saved size; optimizers of the old ones would move nothing.
         self.optimizers = self.setup_optimizers()
@@ -278,22 +335,8 @@ class LpmTrainer(Trainer):
         if self.config.load_scheduler:
             self.optimizers.load_schedulers(state["schedulers"])
         self.grad_scaler.load_state_dict(state["scalers"])
-        self._load_own_state(path, state.get("lpm"))
-        CONSOLE.print(f"Resumed from {path}: step {self._start_step}.")
-
-    def _load_own_state(self, path: Path, own: dict[str, Any] | None) -> None:
-        model: Any = self.model
-        if own is None or own["strategy"] != model.config.strategy:
+        own = state.get("lpm")
+        if own is not None and own["strategy"] == self.model.config.strategy:
+            put_back(own, self.model, self.data)
+        else:
             CONSOLE.print(f"{path} was made with another strategy: its parameters are used, its statistics are not.")
-            return
-        for key, value in own["strategy_state"].items():
-            model.strategy_state[key] = value.to(self.device) if isinstance(value, torch.Tensor) else value
-        if hasattr(model.strategy, "load_extra_state"):
-            model.strategy.load_extra_state(own["strategy_extra"], self.device)
-        self.data.set_sampling_state(own["sampling"])
-        checkpoint.set_random_state(own["random"])
-
-
-def _spoken(seconds: float) -> str:
-    units = ((90, 1, "s"), (5400, 60, "min"), (math.inf, 3600, "h"))
-    return next(f"{seconds / unit:.0f} {name}" for limit, unit, name in units if seconds < limit)

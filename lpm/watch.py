@@ -84,7 +84,10 @@ class Watch:
         self._psnr = None
 
     def _on_event(self, record: records.EditRecord) -> None:
-        records.append(self.folder / "edits.jsonl", record)
+        try:
+            records.append(self.folder / "edits.jsonl", record)
+        except OSError as error:
+            self._not_recorded("events are", error)
         CONSOLE.log(record.line())
         for name in ("split", "inserted", "pruned", "reset", "points", "seconds"):
             writer.put_scalar(name=f"Point management/{name}", scalar=getattr(record, name), step=record.step)
@@ -104,9 +107,14 @@ class Watch:
         self._events += 1
         try:
             recording.write(self.folder / recording.FOLDER, snapshot)
-        except OSError as error:  # a replay with a gap is no reason to end a run
-            notices = self.strategy.notices
-            notices.once("replay", f"lpm: the replay is not recorded: {error.filename}: {error.strerror}.")
+        except OSError as error:
+            self._not_recorded("the replay is", error)
+
+    def _not_recorded(self, what: str, error: OSError) -> None:
+        # A replay with a gap is no reason to end a run.
+        self.strategy.notices.once(
+            what, f"lpm: {what} not recorded: {error.filename or self.folder}: {error.strerror}."
+        )
 
     @torch.no_grad()
     def _pictures(self, wanted: set[str | None], camera: Cameras, outputs: dict[str, Any]) -> dict[str, Tensor]:

@@ -128,6 +128,19 @@ def serve(host: str, port: int, label: str) -> viser.ViserServer:
     return server
 
 
+def free_port(host: str, port: int) -> int:
+    """`port`, or the next one that is free on `host`."""
+    for candidate in range(port, min(port + 1000, 65536)):
+        with (
+            contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe,
+            contextlib.suppress(OSError),
+        ):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, candidate))
+            return candidate
+    fail("--viewer.websocket-port", f"{port} and a thousand after it on {host} are taken", "a free port")
+
+
 def client_id(client: Any) -> int:
     """The number of a client."""
     return client.client_id

@@ -24,7 +24,7 @@ from lpm.export.sidecar import read_sidecar
 from lpm.export.splat import looks_like_splat, read_splat
 from lpm.export.spz import MAGIC as SPZ_MAGIC
 from lpm.export.spz import read_spz_with_header
-from lpm.runs import find_checkpoint, load_gaussians, run_folder, run_frame, run_rasterize_mode
+from lpm.runs import load_gaussians, read_checkpoint, run_folder, run_frame, run_rasterize_mode
 
 WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or .sog file"
 
@@ -85,11 +85,11 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
     """
     kind = kind_of(path)
     if kind == "checkpoint":
-        checkpoint = find_checkpoint(path)
+        checkpoint, state = read_checkpoint(path)
         run = run_folder(checkpoint)
         placed = run_frame(run)
         return Loaded(
-            load_gaussians(checkpoint), checkpoint, kind, "train",
+            load_gaussians(checkpoint, state), checkpoint, kind, "train",
             None if placed is None else from_dataparser(*placed), run_rasterize_mode(run),
         )  # fmt: skip
     source = sequence_files(path)[0] if kind == "ply-sequence" else path
