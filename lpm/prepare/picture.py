@@ -30,13 +30,15 @@ def frame(figures: Figures) -> Floats:
 def limits(points: Floats, cameras: Floats) -> tuple[tuple[float, float], tuple[float, float]]:
     """x and y limits [2] around all `cameras` [V, 2] and most of the `points` [N, 2], which have strays.
 
-    What is farther away than thrice the cameras' spread is cut off: a far background would leave the rest tiny.
+    Of what is farther away than twice the cameras' spread only the middle counts: a far background would leave
+    the rest tiny.
     """
     low, high = cameras.min(0), cameras.max(0)
-    reach = 2.0 * max(float((high - low).max()), 1e-9)
+    reach = 2.0 * float((high - low).max())
     if len(points):
-        low = np.maximum(np.minimum(low, np.percentile(points, 3, axis=0)), low - reach)
-        high = np.minimum(np.maximum(high, np.percentile(points, 97, axis=0)), high + reach)
+        outer, inner = np.percentile(points, (3, 97), axis=0), np.percentile(points, (10, 90), axis=0)
+        low = np.minimum(low, np.minimum(inner[0], np.maximum(outer[0], low - reach)))
+        high = np.maximum(high, np.maximum(inner[1], np.minimum(outer[1], high + reach)))
     pad = 0.06 * float((high - low).max()) + 1e-9
     return (low[0] - pad, high[0] + pad), (low[1] - pad, high[1] + pad)
 

@@ -30,12 +30,11 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
     say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     video = source.is_file() and source.suffix.lower() in VIDEOS
     root, paths = (source.parent, [source]) if video else photos.photo_paths(source)
-    if out.resolve() in (source.resolve(), root.resolve()):
-        fail(out, "is the folder of the photos", "a folder of its own for the scene", "name another")
+    if not video and (out.resolve() == source.resolve() or out.resolve().is_relative_to(root.resolve())):
+        fail(out, "is the folder of the photos, or in it", "a folder of its own for the scene", "name another")
     if not video:
         paths = photos.chosen(paths, settings.max_images)
     masks = settings.masks if video else photos.masks_of(source, root, settings.masks)
-    start = time.perf_counter()
     with opened(out, settings.overwrite, say) as work:
         stages = Stages(work, console)
         taken = stages.images(settings, video, root, paths, masks)
@@ -66,13 +65,13 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
             todo = figures.advice(result, told)
             command = f"ns-train lpm-splat --data {settings.out}"
             compared = work.state["matches"]["result"]
-            seconds = time.perf_counter() - start
+            seconds = work.seconds()
             more = {
                 "pairs of images": f"{compared['matched']:,} of {compared['pairs']:,} compared show the same things",
                 "masks": "yes" if own else "none",
-                "made": f"from {source} by pycolmap {pycolmap.__version__} in {seconds:.0f} s",
+                "made": f"from {source} by pycolmap {pycolmap.__version__}, poses in {sum(seconds.values()):.0f} s",
             }
-            facts = {"seconds": round(seconds, 1), "stages": stages.seconds, "pairs": compared, "settings": features}
+            facts = {"seconds": seconds, "pairs": compared, "settings": features}
             skipped = taken["skipped"]
             report.write(
                 new, f"{out.name}: reconstruction", result, more, todo, skipped, work.path("images"), command, facts
@@ -90,11 +89,10 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
 
 
 class Stages:
-    """Runs the stages with a bar for each, and keeps their times."""
+    """Runs the stages with a bar for each."""
 
     def __init__(self, work: Work, console: Console) -> None:
         self.work, self.console = work, console
-        self.seconds: dict[str, float] = {}
 
     def images(
         self, settings: Settings, video: bool, root: Path, paths: list[Path], masks: Path | None
@@ -125,6 +123,7 @@ class Stages:
     ) -> None:
         """Features, matches, poses."""
         work = self.work
+        poses = {key: features[key] for key in ("camera_model", "seed")}
 
         def extract(anew: bool) -> None:
             with self.bar("features", len(taken)) as (_, set_done):
@@ -137,11 +136,11 @@ class Stages:
 
         def pose(anew: bool) -> dict[str, Any]:
             with self.bar("poses", len(names)) as (_, set_done):
-                return sfm.reconstruct(work.folder, {"seed": match["seed"]}, adder(set_done, len(names)))
+                return sfm.reconstruct(work.folder, poses, adder(set_done, len(names)))
 
         work.stage("features", features, extract)
         work.stage("matches", match, compare)
-        work.stage("poses", {"seed": match["seed"]}, pose)
+        work.stage("poses", poses, pose)
 
     @contextmanager
     def bar(self, name: str, total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
@@ -150,12 +149,16 @@ class Stages:
         columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
             task = progress.add_task(name, total=total)
-            yield (
-                lambda count: progress.update(task, total=count),
-                lambda count: progress.update(task, completed=count),
-            )
-        self.seconds[name] = round(time.perf_counter() - start, 1)
-        self.console.print(f"{name}: {self.seconds[name]:.0f} s", highlight=False)
+            try:
+                yield (
+                    lambda count: progress.update(task, total=count),
+                    lambda count: progress.update(task, completed=count),
+                )
+            except RuntimeError as error:  # what pycolmap raises
+                got = (str(error) or type(error).__name__).splitlines()[0]
+                remedy = f"repeat the command; if it fails again, remove {self.work.folder} and repeat it"
+                fail(f"stage {name}", got, "pycolmap to do it", remedy)
+        self.console.print(f"{name}: {time.perf_counter() - start:.0f} s", highlight=False)
 
 
 def adder(set_done: Callable[[int], None], most: int | None = None) -> Callable[..., None]:

@@ -10,7 +10,7 @@ import tyro
 
 from lpm.checks import fail
 
-CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"]
+CameraModel = Literal["auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Settings:
     masks: Path | None = None
     """Folder of masks (NAME.jpg.png or NAME.png; 0 is ignored), or one image for all photos. By default the folder
     masks/ among the photos, or beside their images/ folder, where there is one."""
-    camera_model: CameraModel = "SIMPLE_RADIAL"
-    """COLMAP's camera model during reconstruction. OPENCV for wide lenses; the scene is undistorted in any case."""
+    camera_model: CameraModel = "auto"
+    """COLMAP's camera model. auto: SIMPLE_RADIAL while the reconstruction grows, OPENCV in the end. OPENCV from the
+    start for wide lenses. The scene is undistorted in any case."""
     cameras: Literal["shared", "each"] = "shared"
     """Whether photos of the same size, and the same focal length by their EXIF, share their intrinsics."""
     matching: Literal["auto", "exhaustive", "sequential"] = "auto"

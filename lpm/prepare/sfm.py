@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from lpm.checks import fail
+from lpm.prepare.refine import refine
 from lpm.prepare.work import fresh, remove
 
 EXHAUSTIVE = 200
 """Photos up to which every pair is compared; the time grows with the square."""
 NEIGHBOURS = 10
-LOOP = 200
-"""Pairs in a block that is matched at once: what is lost on an interruption, and how finely progress is shown."""
+"""Images before and after that an image is compared with, where not every pair is."""
 BLOCK = 100
+"""Pairs in a block that is matched at once: what is lost on an interruption, and how finely progress is shown."""
+
+FIRST_MODEL = "SIMPLE_RADIAL"
 
 Done = Callable[[int], None]
 
@@ -29,7 +32,7 @@ def load_pycolmap() -> Any:
         fail("pycolmap", got, "pycolmap 4", "pip install 'lpm-splat[prepare]'")
     if not pycolmap.__version__.startswith("4."):
         fail("pycolmap", pycolmap.__version__, "pycolmap 4", "pip install 'lpm-splat[prepare]'")
-    pycolmap.logging.minloglevel = 2  # errors; progress is shown in our own way
+    pycolmap.logging.minloglevel = 3  # errors are raised, and progress is shown in our own way
     return pycolmap
 
 
@@ -60,7 +63,7 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
         # Blocks, so that progress shows; the first of a group makes the camera that the others get.
         for names_now in blocks([name for name in names if name not in ready], 4):
             reader = pycolmap.ImageReaderOptions()
-            reader.camera_model = settings["camera_model"]
+            reader.camera_model = FIRST_MODEL if settings["camera_model"] == "auto" else settings["camera_model"]
             if (work / "masks").is_dir() and settings["masks"]:
                 reader.mask_path = work / "masks"
             camera = next((cameras[name] for name in names if name in cameras), None)
@@ -73,7 +76,6 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
                 pycolmap.CameraMode.SINGLE,
                 reader,
                 options,
-                pycolmap.Device.cpu,
             )
             if camera is None:
                 with pycolmap.Database.open(database) as db:
@@ -140,17 +142,18 @@ def match(work: Path, names: Sequence[str], settings: dict[str, Any], anew: bool
         pairing = pycolmap.ImportedPairingOptions()
         pairing.match_list_path = listing
         matching = pycolmap.FeatureMatchingOptions()
-        pycolmap.match_image_pairs(database, matching, pairing, verification, pycolmap.Device.cpu)
+        pycolmap.match_image_pairs(database, matching, pairing, verification)
         done(len(now))
     with pycolmap.Database.open(database) as db:
-        return {"pairs": len(wanted), "matched": db.num_verified_image_pairs()}
+        inliers = db.read_two_view_geometry_num_inliers()[1]  # those that do not match are there, too, with none
+        return {"pairs": len(wanted), "matched": sum(1 for count in inliers if count > 0)}
 
 
 def reconstruct(work: Path, settings: dict[str, Any], done: Done) -> dict[str, Any]:
-    """Incremental mapping; the model with most images into work/model.
+    """Incremental mapping; the model with most images, refined, into work/model.
 
     Args:
-        settings: seed.
+        settings: camera_model, seed.
         done: called with 1 for each further image that got a pose.
 
     Returns:
@@ -183,6 +186,7 @@ def reconstruct(work: Path, settings: dict[str, Any], done: Done) -> dict[str, A
             "use sharper photos that overlap by two thirds and are taken from different places, not by turning on the "
             "spot; try --matching exhaustive or another --camera-model",
         )
+    refine(pycolmap, largest[0], settings["camera_model"] == "auto")
     largest[0].write(fresh(work / "model"))
     remove(folder)
     return {"registered": counts[0], "models": counts}

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,10 +56,15 @@ class Work:
         self.redo = True
         self.state[name] = {"settings": settings}
         self._save()
+        start = time.perf_counter()
         result = json.loads(json.dumps(run(not same)))
-        self.state[name]["result"] = result
+        self.state[name] |= {"result": result, "seconds": round(time.perf_counter() - start, 1)}
         self._save()
         return result
+
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took, when it was done to its end."""
+        return {name: stage["seconds"] for name, stage in self.state.items() if "seconds" in stage}
 
     def _save(self) -> None:
         unfinished = self.path("state.json.unfinished")

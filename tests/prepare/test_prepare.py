@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from lpm.checks import LpmError
-from lpm.prepare import figures, frames, photos, report, sfm
+from lpm.prepare import figures, frames, photos, refine, report, sfm
 from lpm.prepare.cli import main
 from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
@@ -211,6 +211,15 @@ def test_pairs():
     assert not sfm.is_exhaustive("auto", 100, True)
 
 
+def test_opencv_parameters():
+    def some(model, *params):
+        return refine.opencv_parameters(model, np.array(params)).tolist()
+
+    assert some("SIMPLE_RADIAL", 500, 320, 240, 0.1) == [500, 500, 320, 240, 0.1, 0, 0, 0]
+    assert some("PINHOLE", 500, 510, 320, 240) == [500, 510, 320, 240, 0, 0, 0, 0]
+    assert some("OPENCV", 1, 2, 3, 4, 5, 6, 7, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 def test_stages_go_on_and_start_over(tmp_path):
     calls, lines = [], []
 
@@ -253,7 +262,7 @@ def test_out_of_others_is_not_touched(tmp_path):
         pass
     with pytest.raises(LpmError, match="is a file"), opened(tmp_path / "mine.jpg", True, print):
         pass
-    with pytest.raises(LpmError, match="is the folder of the photos"):
+    with pytest.raises(LpmError, match="is the folder of the photos, or in it"):
         prepare(Settings(tmp_path, tmp_path), quiet())
 
 
@@ -298,7 +307,7 @@ def some_figures(missing=()):
 def test_report_and_advice(tmp_path):
     texture().save(tmp_path / "x<y.jpg")
     some = some_figures(["x<y.jpg"] * 3)
-    told = {"camera_model": "SIMPLE_RADIAL", "exhaustive": False, "masks": False}
+    told = {"camera_model": "auto", "exhaustive": False, "masks": False}
     todo = figures.advice(some, told)
     words = " ".join(todo)
     for wanted in ("Only 4 of 7", "overlap", "blurred", "--matching exhaustive", "--camera-model OPENCV", "--masks"):
@@ -356,6 +365,7 @@ def test_rendered_scene(rendered, tmp_path):
     numbers = prepare(Settings(folder, out), console)
     assert numbers["registered"] == VIEWS
     assert numbers["reprojection_error_px"] < 1
+    assert numbers["cameras"][0].startswith(f"OPENCV {SIZE[0]}x{SIZE[1]}")
     assert f"next: ns-train lpm-splat --data {out}" in said(console)
     scene = read_scene(out)
     assert scene.layout.kind == "colmap"

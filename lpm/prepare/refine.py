@@ -1,0 +1,50 @@
+"""The last bundle adjustment: intrinsics as exact as the images allow.
+
+While a model grows, few parameters keep it stable. At the end the lens is known from all images at once, and half a
+pixel that its model cannot express costs training about a decibel (docs/prepare.md).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from lpm.scenes.colmap import SUPPORTED
+
+ENOUGH = 10
+"""Images of a camera from which its principal point and all of its distortion are found; fewer do not fix them."""
+WORST = 4.0
+"""Observations with a larger reprojection error (pixels) are dropped, as COLMAP does while mapping."""
+
+
+def opencv_parameters(model: str, params: np.ndarray) -> np.ndarray:
+    """fx, fy, cx, cy, k1, k2, p1, p2 of a camera with `params` of a perspective `model`."""
+    at, bends = SUPPORTED[model]
+    result = np.zeros(8)
+    result[:4] = params[list(at)]
+    result[4 : 4 + len(bends)] = params[list(bends)]
+    return result
+
+
+def refine(pycolmap: Any, model: Any, most: bool) -> None:
+    """Adjusts all of pycolmap's reconstruction `model`, and drops the observations that do not fit then.
+
+    Args:
+        most: let cameras with enough images become OPENCV, whatever model they have.
+    """
+    images = Counter(image.camera_id for image in model.images.values() if image.has_pose)
+    enough = {key for key, count in images.items() if count >= ENOUGH}
+    for key in enough if most else ():
+        camera = model.cameras[key]
+        params = opencv_parameters(camera.model.name, camera.params)
+        camera.model = pycolmap.CameraModelId.OPENCV
+        camera.params = params
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_principal_point = bool(enough) and enough == set(images)
+    for _ in range(2):
+        pycolmap.bundle_adjustment(model, options)
+        pycolmap.ObservationManager(model).filter_all_points3D(WORST, 1.5)
+    model.update_point_3d_errors()
