@@ -88,15 +88,30 @@ class Lpm4dStrategy(LpmStrategy):
     def _event(self, params, optimizers, state, step: int) -> None:
         self.there: list[Tensor] = []
         self.static: dict[int, Tensor] = {}
+        self.slices: dict[float, Any] = {}
+        self.depths: dict[int, Tensor] = {}
         super()._event(params, optimizers, state, step)
+        self.slices.clear()
+        self.depths.clear()
         state["present"].zero_()
 
     def _at(self, params, view: int) -> Any:
-        return motion.frozen_at(params, self.times[view])
+        """As `view` sees them; an event asks many times for the same few moments."""
+        t = float(self.times[view])
+        if t not in self.slices:
+            self.slices[t] = motion.frozen_at(params, t)
+        return self.slices[t]
 
     def _look(self, params, view: int, shrink: int = 2) -> Evidence:
         self.there.append(motion.weight_at(params, self.times[view]).detach())
         return super()._look(params, view, shrink)
+
+    def _depth(self, params, view: int) -> Tensor:
+        """As LpmStrategy's; of a camera that stands still once an event: who sees what hardly depends on the time."""
+        camera = self.same_camera[view][0]
+        if camera not in self.depths:
+            self.depths[camera] = super()._depth(params, view)
+        return self.depths[camera]
 
     def _score(self, state, evidence: list[Evidence]) -> Tensor:
         """As LpmStrategy's, of a point's error and gradient for the time that it is there."""
