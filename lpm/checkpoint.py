@@ -74,7 +74,7 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever a broken or hostile file makes of the unpickler
         text = "it holds more than tensors and numbers" if "weights_only" in str(error) else type(error).__name__
         raise LpmError(f"{path}: cannot be read ({text}); wanted a checkpoint of lpm-splat or splatfacto") from error
-    if not isinstance(state, dict) or "pipeline" not in state or "step" not in state:
+    if not isinstance(state, dict) or "pipeline" not in state or not isinstance(state.get("step"), int):
         fail(path, "no `pipeline` and `step` in it", "a checkpoint written by lpm-splat")
     return state
 

@@ -25,7 +25,7 @@ from torch.nn import Parameter, ParameterDict
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from lpm import gaussians
-from lpm.checks import fail
+from lpm.checks import check_shape, fail
 from lpm.export.frames import from_dataparser
 from lpm.faults import Before, leave_out, lower_cap, out_of_memory
 from lpm.init_from import start_from
@@ -225,6 +225,8 @@ class LpmModel(SplatfactoModel):
         """Loads parameters of any number of points: the ones here are resized first."""
         for name in self.gauss_params:
             saved = state_dict[f"gauss_params.{name}"]
+            wanted = [len(state_dict["gauss_params.means"]), *self.gauss_params[name].shape[1:]]
+            check_shape(f"checkpoint: {name}", saved, wanted)
             self.gauss_params[name] = Parameter(torch.zeros(saved.shape, device=self.device))
         # Not splatfacto's own: that sets the step to 30,000, which is not the step of this run.
         self.step = self.schedule.steps

@@ -322,7 +322,7 @@ class LpmTrainer(Trainer):
             )
         try:
             self._put_back(path, state)
-        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
             got = f"does not fit ({type(error).__name__}: {str(error)[:200]})"
             fail(path, got, "a checkpoint of this method", "resume with the options that it was made with")
         CONSOLE.print(f"Resumed from {path}: step {self._start_step}.")

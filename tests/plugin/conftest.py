@@ -22,14 +22,14 @@ def make_trainer(tiny, tmp_path):
 
     def make(
         name: str, steps: int, load: Path | None = None, data: Path = tiny, scale=None, vis="tensorboard",
-        moving: bool = False, **model,
+        moving: bool = False, port: int | None = None, **model,
     ):  # fmt: skip
         config = copy.deepcopy((lpm_splat_4d if moving else lpm_splat).config)
         config.experiment_name, config.timestamp, config.output_dir = "tiny", name, tmp_path / "out"
         config.pipeline.datamanager.data, config.pipeline.datamanager.camera_res_scale_factor = data, scale
         config.max_num_iterations, config.vis, config.load_checkpoint = steps, vis, load
         config.machine.device_type, config.steps_per_eval_image = "cpu", 10
-        config.save_only_latest_checkpoint = False
+        config.save_only_latest_checkpoint, config.viewer.websocket_port = False, port
         for key, value in model.items():
             assert hasattr(config.pipeline.model, key)
             setattr(config.pipeline.model, key, value)
