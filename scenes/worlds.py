@@ -195,6 +195,57 @@ def garden_cameras(views: int, rng: np.random.Generator) -> Floats:
     return np.stack([look_at(a, b) for a, b in zip(eye, target, strict=True)])
 
 
+STREET = 24.0
+"""Length of the street, metres."""
+
+
+def street(seed: int) -> World:
+    """Houses on both sides of a street, each other than its neighbours: no photo shows more than a part of it."""
+    walls = {
+        "brick": bricks((0.68, 0.42, 0.32), 27),
+        "plaster": stained((0.84, 0.78, 0.66), (0.6, 0.5, 0.42)),
+        "paper": tiles([(0.42, 0.55, 0.5), (0.55, 0.62, 0.48), (0.36, 0.46, 0.5), (0.62, 0.6, 0.5)], 16, 0.06),
+        "brick2": bricks((0.5, 0.5, 0.56), 21),
+    }
+    makers = {
+        **COMMON,
+        **walls,
+        "road": stained((0.42, 0.42, 0.44), (0.6, 0.58, 0.52)),
+        "pavement": tiles([(0.7, 0.6, 0.5), (0.58, 0.56, 0.55), (0.76, 0.68, 0.56), (0.5, 0.46, 0.44)], 16, 0.06),
+    }
+    half, rng = STREET / 2, np.random.default_rng([seed, 3])
+    solids = [
+        Solid("road", "road", (-half - 6, -3, 0), (half + 6, 3, 0), 0, 6.1),
+        Solid("sky", "sky", (0, 0, 0), None, 80.0, 1.0, "background", True),
+    ]
+    for side in (-1, 1):
+        low = 2.0 if side > 0 else -3.6
+        solids.append(Solid("pavement", "pavement", (-half, low, 0.02), (half, low + 1.6, 0.02), 0, 3.1))
+        for i, x in enumerate(np.arange(-half, half, 3.0)):
+            texture, tall = list(walls)[(i + (side > 0)) % 4], float(rng.uniform(2.6, 4.2))
+            y = 3.6 if side > 0 else -5.1
+            solids.append(block("house", texture, (float(x), y, 0.0), (2.9, 1.5, tall), float(rng.uniform(3, 5))))
+            thing, at = ["crate", "crate2", "mosaic", "rust"][(i + side) % 4], float(rng.uniform(0.3, 2.0))
+            near = 2.6 if side > 0 else -3.3
+            solids.append(
+                block("box", thing, (float(x) + at, near, 0.02), (0.6, 0.6, float(rng.uniform(0.4, 1.0))), 0.7)
+            )
+            front = 3.59 if side > 0 else -3.59
+            sheet = (float(x) + 0.7, front, 0.8), (float(x) + 2.1, front, 1.9)
+            solids.append(Solid("poster", "poster" if i % 2 else "marble", *sheet, 0, float(rng.uniform(1.0, 1.6))))
+    return World(solids, Atlas(makers, seed), light=(-9.0, 1.0, 30.0))
+
+
+def street_cameras(views: int, rng: np.random.Generator) -> Floats:
+    """Down the street and back, looking ahead and to the side that is farther away."""
+    i = np.arange(views) + rng.uniform(-0.2, 0.2, views)
+    s = 2 * np.pi * i / views
+    x, side = 0.46 * STREET * np.cos(s), np.where(np.sin(s) > 0, 1.0, -1.0)
+    eye = np.stack([x, -1.2 * side, 1.5 + 0.2 * np.sin(3 * i)], axis=1)
+    target = np.stack([x + 0.8 * np.cos(2.1 * i), 3.6 * side, 1.1 + 0.2 * np.cos(1.3 * i)], axis=1)
+    return np.stack([look_at(a, b) for a, b in zip(eye, target, strict=True)])
+
+
 SAMPLES = {
     sample.name: sample
     for sample in (
@@ -216,6 +267,15 @@ SAMPLES = {
             focal=0.9,
             hole=((-0.17, -0.1, 0.715), (0.72, 0.42, 1.2)),
             floaters=((0.0, -1.25, 0.95), 0.08, 90, "table"),
+        ),
+        Sample(
+            "street",
+            "outdoors, 24 m long: houses on both sides, no photo shows more than a part; for lpm-tile",
+            street,
+            street_cameras,
+            focal=0.7,
+            hole=((-2.0, 2.5, 0.0), (-0.8, 3.3, 1.2)),
+            floaters=((4.0, 0.5, 1.2), 0.08, 90, "house"),
         ),
     )
 }

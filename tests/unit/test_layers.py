@@ -55,6 +55,7 @@ LEVEL = {
     "lpm.prepare": 8,
     "lpm.init_from": 9,
     "lpm.cli": 9,
+    "lpm.tile": 9,
     "lpm.doctor": 9,
     "lpm.torchvision_hook": 0,
     "lpm.motion": 2,

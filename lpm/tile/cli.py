@@ -1,0 +1,138 @@
+"""The command lpm-tile: split a large scene, train its tiles, merge them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from lpm.checks import fail, one_line_errors
+from lpm.tile.cells import Cells
+
+RUNS = "runs"
+
+
+def split(
+    data: Positional[Path], out: Positional[Path], /, tiles: int = 4, overlap: float = 0.15, least: float = 0.2
+) -> None:
+    """Cut the scene DATA into tiles, each a scene of its own in OUT.
+
+    Args:
+        data: the scene's folder; it must have SfM points.
+        out: the folder to make.
+        tiles: how many; each gets about as many of the points.
+        overlap: by how much of its size a tile is larger when its images are chosen.
+        least: share of the points that an image shows which must lie in a tile for the image to belong to it.
+    """
+    from lpm.tile.split import split as write
+
+    plan = write(data, out, tiles, overlap, least)
+    table = Table("tile", "images", "points", box=None)
+    for tile in plan["tiles"]:
+        table.add_row(tile["name"], str(tile["images"]), f"{tile['points']:,}")
+    console = Console()
+    console.print(table)
+    if plan["unused"]:
+        console.print(
+            f"{len(plan['unused'])} of {plan['images']} images belong to no tile (see tiles.json); --least 0.1"
+        )
+    console.print(f"next: lpm-tile train {shlex.quote(str(out))}", soft_wrap=True)
+
+
+def _run_of(folder: Path, name: str) -> Path:
+    return folder / RUNS / name / "lpm-splat" / "run"
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    return sorted((run / "nerfstudio_models").glob("step-*.ckpt"))
+
+
+def train(
+    folder: Positional[Path], /, only: tuple[str, ...] = (),
+    args: Annotated[str, arg(metavar="'ARGS'")] = "",
+) -> None:  # fmt: skip
+    """Train the tiles of FOLDER, one after the other. Repeat the command to go on where it stopped.
+
+    Args:
+        folder: what `lpm-tile split` made.
+        only: names of the tiles to train here, such as tile_00; other machines may train the others.
+        args: further options of ns-train, in quotes, for example --args "--pipeline.model.max-points 500000".
+    """
+    from lpm.tile.split import read_plan
+
+    plan, _ = read_plan(folder)
+    unknown = set(only) - set(plan["names"])
+    if unknown:
+        fail("--only", ", ".join(sorted(unknown)), f"of {', '.join(plan['names'])}")
+    program = shutil.which("ns-train", path=str(Path(sys.executable).parent)) or shutil.which("ns-train")
+    if program is None:
+        fail("ns-train", "not on PATH", "nerfstudio's trainer", "lpm-doctor tells what is missing")
+    for name in only or plan["names"]:
+        run = _run_of(folder, name)
+        if (run / "trained").exists():
+            print(f"{name}: trained before")
+            continue
+        command = [program, "lpm-splat", "--data", str(folder / name), "--output-dir", str(folder / RUNS),
+                   "--experiment-name", name, "--timestamp", "run", "--vis", "tensorboard"]  # fmt: skip
+        if _checkpoints(run):
+            command += ["--load-dir", str(run / "nerfstudio_models")]
+        print(f"{name}: {shlex.join([*command, *shlex.split(args)])}", flush=True)
+        code = subprocess.run([*command, *shlex.split(args)]).returncode
+        if code:
+            fail(name, f"ns-train ended with code {code}", "a whole run", "its output stands above; repeat to go on")
+        (run / "trained").write_text("")
+    print(f"next: lpm-tile merge {shlex.quote(str(folder))} scene.ply")
+
+
+def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
+    """Merge the trained tiles of FOLDER into one PLY, in the frame of the scene's poses.
+
+    Args:
+        folder: what `lpm-tile split` made and `lpm-tile train` trained.
+        out: the PLY to write. `lpm-export` makes any other format of it.
+    """
+    from lpm.export.ply import write_ply
+    from lpm.export.sidecar import Sidecar, write_sidecar
+    from lpm.tile.merge import merge as join
+    from lpm.tile.split import read_plan
+
+    plan, cells = read_plan(folder)
+    if out.suffix != ".ply":
+        fail(out, "an unknown kind of file", "a name that ends in .ply", "lpm-export makes other formats of it")
+    runs = [_run_of(folder, name) for name in plan["names"]]
+    missing = [name for name, run in zip(plan["names"], runs, strict=True) if not _checkpoints(run)]
+    if missing:
+        fail(folder, f"{', '.join(missing)} not trained", "a run of every tile", f"lpm-tile train {folder}")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("merging", total=len(runs))
+        params, mode = join(runs, cells, lambda: progress.advance(task))
+    dropped = write_ply(out, params)
+    count = len(params["means"]) - dropped
+    write_sidecar(out, Sidecar(count, "world", None, None, mode, _up(cells), shlex.join(sys.argv), out.name))
+    print(f"{out}: {count:,} Gaussians of {len(runs)} tiles")
+
+
+def _up(cells: Cells) -> list[float]:
+    """Across the ground: the axes are (a, up x a)."""
+    import numpy as np
+
+    return [round(float(v), 6) for v in np.cross(*cells.axes)]
+
+
+def main() -> None:
+    """Entry point."""
+    one_line_errors(
+        lambda: tyro.extras.subcommand_cli_from_dict(
+            {"split": split, "train": train, "merge": merge}, prog="lpm-tile",
+            description="Split a scene that is larger than one memory, train its tiles, merge them.",
+        )
+    )  # fmt: skip
