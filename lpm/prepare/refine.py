@@ -43,6 +43,8 @@ def refine(pycolmap: Any, model: Any, most: bool) -> None:
         camera.params = params
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1  # some of the matches are wrong
+    options.ceres.loss_function_scale = 1.0
     options.refine_principal_point = bool(enough) and enough == set(images)
     for _ in range(2):
         pycolmap.bundle_adjustment(model, options)

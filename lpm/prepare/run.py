@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lpm.checks import fail
 from lpm.prepare import figures, frames, photos, report, sfm, undistort
 from lpm.prepare.settings import Settings
-from lpm.prepare.work import Work, fresh, opened
+from lpm.prepare.work import Work, fresh, opened, stderr_to
 from lpm.scenes.layout import VIDEOS
 
 
@@ -35,7 +35,7 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
     if not video:
         paths = photos.chosen(paths, settings.max_images)
     masks = settings.masks if video else photos.masks_of(source, root, settings.masks)
-    with opened(out, settings.overwrite, say) as work:
+    with opened(out, settings.overwrite, say) as work, stderr_to(work.path("log.txt")):
         stages = Stages(work, console)
         taken = stages.images(settings, video, root, paths, masks)
         names = [photo["name"] for photo in taken["photos"]]
@@ -156,7 +156,7 @@ class Stages:
                 )
             except RuntimeError as error:  # what pycolmap raises
                 got = (str(error) or type(error).__name__).splitlines()[0]
-                remedy = f"repeat the command; if it fails again, remove {self.work.folder} and repeat it"
+                remedy = f"see {self.work.path('log.txt')}; repeat the command, or remove that folder and begin anew"
                 fail(f"stage {name}", got, "pycolmap to do it", remedy)
         self.console.print(f"{name}: {time.perf_counter() - start:.0f} s", highlight=False)
 

@@ -24,7 +24,7 @@ Done = Callable[[int], None]
 
 
 def load_pycolmap() -> Any:
-    """The module pycolmap, quiet. Raises LpmError where it is missing or of another release than was tested."""
+    """The module pycolmap. Raises LpmError where it is missing or of another release than was tested."""
     try:
         import pycolmap
     except ImportError as error:
@@ -32,7 +32,6 @@ def load_pycolmap() -> Any:
         fail("pycolmap", got, "pycolmap 4", "pip install 'lpm-splat[prepare]'")
     if not pycolmap.__version__.startswith("4."):
         fail("pycolmap", pycolmap.__version__, "pycolmap 4", "pip install 'lpm-splat[prepare]'")
-    pycolmap.logging.minloglevel = 3  # errors are raised, and progress is shown in our own way
     return pycolmap
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from lpm.prepare.sfm import load_pycolmap
 from lpm.prepare.work import fresh, remove
 
-JPEG_QUALITY = 95
+JPEG_QUALITY = 100
+"""What compression adds differs from image to image, and shows as error in training."""
 
 
 def undistort(work: Path, own_masks: bool, new: Path, done: Callable[[int], None]) -> None:

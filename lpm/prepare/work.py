@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,3 +130,18 @@ def opened(out: Path, overwrite: bool, say: Callable[[str], None]) -> Iterator[W
     except OSError as error:
         reason = error.strerror or str(error)
         raise LpmError(f"{error.filename or out}: cannot be written ({reason}); wanted a folder with room") from error
+
+
+@contextlib.contextmanager
+def stderr_to(path: Path) -> Iterator[None]:
+    """Appends what the process writes to stderr to `path`: COLMAP's log, which no switch turns off for good."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
