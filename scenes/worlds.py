@@ -275,7 +275,7 @@ SAMPLES = {
             street_cameras,
             focal=0.7,
             hole=((-2.0, 2.5, 0.0), (-0.8, 3.3, 1.2)),
-            floaters=((4.0, 0.5, 1.2), 0.08, 90, "house"),
+            floaters=((7.6, 1.6, 1.3), 0.08, 90, "house"),
         ),
     )
 }

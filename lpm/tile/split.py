@@ -16,9 +16,12 @@ from lpm.checks import fail
 from lpm.scenes.ply import write_points
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
+from lpm.scenes.split import hold_out
 from lpm.tile.cells import Cells, cameras_of, lay_out
 
 VERSION = 1
+INTERVAL = 8
+"""Every 8th image of the whole scene is held out of every tile, unless the scene has lists of its own."""
 PLAN = "tiles.json"
 
 
@@ -46,6 +49,7 @@ def split(data: Path, out: Path, tiles: int, overlap: float, least: float) -> di
     cells = lay_out(scene, tiles)
     images, points = cameras_of(scene, cells, overlap, least)
     used = np.unique(np.concatenate(images))
+    held_out = {scene.names[v] for v in hold_out(scene, INTERVAL)[1]}
     plan = {
         "version": VERSION, "scene": str(data.resolve()), "axes": cells.axes.tolist(),
         "low": _numbers(cells.low), "high": _numbers(cells.high), "overlap": overlap, "least": least,
@@ -58,7 +62,7 @@ def split(data: Path, out: Path, tiles: int, overlap: float, least: float) -> di
     try:
         work.chmod(0o755)
         for tile, views, rows in zip(plan["tiles"], images, points, strict=True):
-            _write_tile(work / tile["name"], scene, views.tolist(), rows)
+            _write_tile(work / tile["name"], scene, views.tolist(), rows, held_out)
         (work / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
         with contextlib.suppress(FileNotFoundError):
             out.rmdir()  # an empty one
@@ -89,11 +93,13 @@ def _numbers(values: np.ndarray) -> list[list[float | None]]:
     return [[float(v) if np.isfinite(v) else None for v in row] for row in values]
 
 
-def _write_tile(folder: Path, scene: Scene, views: list[int], rows: np.ndarray) -> None:
+def _write_tile(folder: Path, scene: Scene, views: list[int], rows: np.ndarray, held_out: set[str]) -> None:
     assert scene.points is not None
-    frames = []
+    frames: list[dict[str, Any]] = []
+    lists: dict[str, list[str]] = {"train_filenames": [], "test_filenames": []}
     for v in views:
-        name = f"images/{scene.names[v]}"
+        name = str(Path("images") / scene.names[v].removeprefix("images/"))
+        lists["test_filenames" if scene.names[v] in held_out else "train_filenames"].append(name)
         _link(scene.images[v], folder / name)
         fx, fy, cx, cy = scene.intrinsics[v].tolist()
         distortion = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), scene.distortion[v].tolist(), strict=True))
@@ -104,7 +110,7 @@ def _write_tile(folder: Path, scene: Scene, views: list[int], rows: np.ndarray) 
             _link(scene.masks[v], folder / frame["mask_path"])
         frames.append(frame)
     write_points(folder / "sparse_pc.ply", scene.points.xyz[rows], scene.points.rgb[rows])
-    head = {"camera_model": "OPENCV", "ply_file_path": "sparse_pc.ply", "frames": frames}
+    head = {"camera_model": "OPENCV", "ply_file_path": "sparse_pc.ply", **lists, "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
 
 

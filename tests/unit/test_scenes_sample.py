@@ -31,6 +31,7 @@ def made(request, tmp_path_factory):
     scene = read_scene(folder)
     return SimpleNamespace(
         name=request.param,
+        facing=1 if request.param == "street" else VIEWS // 2,  # views that must show what is planted
         folder=folder,
         scene=scene,
         truth=json.loads((folder / "truth.json").read_text()),
@@ -109,7 +110,7 @@ def test_points_lie_on_surfaces_except_the_false_ones(made):
     assert (distance[real] < bound[real]).all()
     assert np.median(distance[false]) > 0.1
     floating = [made.truth["visible"][name]["false_points"] > len(false) // 2 for name in made.scene.names]
-    assert sum(floating) >= VIEWS // 2
+    assert sum(floating) >= made.facing
 
 
 def test_real_points_have_their_pixels_colour(made):
@@ -130,7 +131,7 @@ def test_hole_is_empty_and_seen(made):
     centre, size = np.array(hole["centre"]), np.array(hole["size"])
     assert not inside(made.scene.points.xyz, (centre - size / 2, centre + size / 2)).any()
     # There would be points: the surfaces in it are seen, and texture is around.
-    assert sum(v["hole"] > 0.005 for v in made.truth["visible"].values()) >= VIEWS // 2
+    assert sum(v["hole"] > 0.005 for v in made.truth["visible"].values()) >= made.facing
     for i, name in enumerate(made.scene.names):
         depth = made.depth[i]
         pixels = np.stack(np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1])), -1).reshape(-1, 2) + 0.5
@@ -143,7 +144,8 @@ def test_truth_counts_what_labels_show(made):
     for name, label in zip(made.scene.names, made.labels, strict=True):
         for region, bit in made.truth["labels"].items():
             assert made.truth["visible"][name][region] == pytest.approx(((label & bit) > 0).mean(), abs=1e-5)
-    assert sum(v["rails"] > 0.003 for v in made.truth["visible"].values()) >= VIEWS // 2
+    if made.truth["scene"] != "street":
+        assert sum(v["rails"] > 0.003 for v in made.truth["visible"].values()) >= VIEWS // 2
     assert max(v["background"] for v in made.truth["visible"].values()) > 0.03
     assert (made.truth["pane"] is not None) == (made.name == "room")
     gains = [made.truth["exposure_gain"][name] for name in made.scene.names]
@@ -229,7 +231,7 @@ def test_command(tmp_path, capsys):
     result = subprocess.run(run, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines() == [
-        "error: scene: 'attic'; wanted one of room, garden; see `lpm-scene list`"
+        "error: scene: 'attic'; wanted one of room, garden, street; see `lpm-scene list`"
     ]
 
 

@@ -13,6 +13,7 @@ from lpm.checks import LpmError
 from lpm.export.frames import Similarity, move
 from lpm.scenes.read import read_scene
 from lpm.scenes.sample import make
+from lpm.scenes.split import hold_out
 from lpm.tile import merge as merging
 from lpm.tile.cells import lay_out, seen_points
 from lpm.tile.split import read_plan, split
@@ -45,8 +46,10 @@ def test_images_belong_to_what_they_show(street, tmp_path):
     for t in range(3):
         part = read_scene(tmp_path / "tiles" / f"tile_{t:02d}")
         whole = {name: v for v, name in enumerate(scene.names)}
+        held = {scene.names[v] for v in hold_out(scene, 8)[1]}
+        assert {part.names[v] for v in hold_out(part, 8)[1]} == held & set(part.names)
         for v, name in enumerate(part.names):
-            original = whole[name.removeprefix("images/")] if name not in whole else whole[name]
+            original = whole[name]
             assert np.allclose(part.c2w[v], scene.c2w[original])
             assert np.allclose(part.intrinsics[v], scene.intrinsics[original])
             assert os.path.samefile(part.images[v], scene.images[original])  # no second copy on the disk
