@@ -43,7 +43,7 @@ class Lpm4dStrategy(LpmStrategy):
     photos of one time. calibrated: and resets need several times."""
     life: float = 2.5
     """Temporal standard deviation of points that are born in a dynamic zone, in frames."""
-    shortest: float = 0.75
+    shortest: float = 1.0
     """No point lives shorter than this temporal standard deviation, in frames: no photo could tell."""
     static_share: float = 0.8
     """A tile that is bad at this share of its camera's times is a static zone."""
