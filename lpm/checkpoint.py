@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -69,6 +70,7 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         fail(path, "no such file", "a checkpoint", "look in the run's nerfstudio_models folder")
     try:
+        _check_sizes(path)
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile file makes of the unpickler
@@ -76,7 +78,19 @@ def load(path: Path) -> dict[str, Any]:
         raise LpmError(f"{path}: cannot be read ({text}); wanted a checkpoint of lpm-splat or splatfacto") from error
     if not isinstance(state, dict) or "pipeline" not in state or not isinstance(state.get("step"), int):
         fail(path, "no `pipeline` and `step` in it", "a checkpoint written by lpm-splat")
+    for name, value in state["pipeline"].items() if isinstance(state["pipeline"], dict) else ():
+        # A view of one number can have any shape, and would be all of it when it is first worked on.
+        if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            fail(path, f"{name} {list(value.shape)} is not in it", "a checkpoint with all its values")
     return state
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises ValueError for an archive that is larger inside: torch packs nothing, so somebody wants to fill memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("larger inside")
 
 
 def random_state() -> dict[str, Any]:

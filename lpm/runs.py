@@ -85,8 +85,11 @@ def run_frame(folder: Path) -> tuple[np.ndarray, float] | None:
         return None
     try:
         saved = json.loads(path.read_bytes())
-        return np.array(saved["transform"], np.float64), float(saved["scale"])
-    except (ValueError, TypeError, KeyError):
+        transform, scale = np.array(saved["transform"], np.float64), float(saved["scale"])
+        if transform.shape != (3, 4) or not np.isfinite(transform).all() or not 0 < scale < np.inf:
+            raise ValueError
+        return transform, scale
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
         fail(path, "no transform and scale in it", "what nerfstudio writes", "remove it; then there is no world frame")
 
 

@@ -73,19 +73,22 @@ def list_() -> None:
         print(f"{name:9} {text}")
 
 
-def info(data: tyro.conf.Positional[Path], /, eval_interval: int = 8, sheet: Path | None = None) -> None:
+def info(
+    data: tyro.conf.Positional[Path], /, eval_interval: int = 8, sheet: Path | None = None, outside_files: bool = False
+) -> None:
     """Say what a scene folder holds: layout, images, points, extent, hold-out.
 
     Args:
         data: the scene's folder, or its transforms.json.
         eval_interval: every n-th image is held out.
         sheet: write a contact sheet of the images to this file (.jpg or .png).
+        outside_files: the scene may name files outside of its folder.
     """
     from lpm.scenes.read import read_scene
     from lpm.scenes.scene import camera_extent
     from lpm.scenes.split import hold_out
 
-    scene = read_scene(data)
+    scene = read_scene(data, outside_files)
     train, test = hold_out(scene, eval_interval)
     sizes = sorted({f"{w}x{h}" for w, h in scene.sizes.tolist()})
     bent = "with lens distortion" if np.any(scene.distortion) else "without lens distortion"

@@ -183,6 +183,8 @@ def camera_values(path: Path, key: int, camera: Camera) -> tuple[Floats, Floats]
 
 def find_mask(folder: Path, name: str) -> Path | None:
     """The mask of image `name`: COLMAP's own a.jpg.png, or a.png as nerfstudio has it, or the same name."""
+    if Path(name).is_absolute():  # of a scene that may name files outside of its folder
+        return None
     path = folder / name
     return next((p for p in (path.with_name(path.name + ".png"), path.with_suffix(".png"), path) if p.is_file()), None)
 
@@ -208,7 +210,7 @@ def read_colmap(layout: Layout) -> Scene:
         if view.camera not in cameras:
             fail(images_path, f"{view.name} has camera {view.camera}", f"one that {cameras_path.name} holds", BROKEN)
         camera = cameras[view.camera]
-        size = image_size(pictures / view.name)
+        size = image_size(layout.file(view.name, "images"))
         if size != (camera.width, camera.height):
             fail(
                 pictures / view.name,

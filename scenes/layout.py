@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,24 @@ class Layout:
     """The file, or folder (colmap), that holds the cameras."""
     passed_over: tuple[str, ...] = ()
     """Other layouts that are there as well, in words; the first one found in the order above wins."""
+    outside: bool = False
+    """Whether its files may name others that lie outside of the folder."""
+
+    def file(self, name: object, below: str = "") -> Path:
+        """The path of the file that the scene calls `name`, relative to the folder `below` in the scene's.
+
+        Raises:
+            LpmError: `name` is no name, or leaves the scene's folder (`..`, an absolute path) where it may not: a scene
+                from elsewhere would make others of this machine's files part of what is trained and shared. Links in
+                the folder are followed: who unpacked it made them.
+        """
+        if not isinstance(name, str) or "\0" in name or not name:
+            fail(self.source, f"{name!r} for a file", "the name of a file", "correct it")
+        path = self.root / below / name
+        if not self.outside and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.root)):
+            remedy = "move the file there, or if you trust the scene add `lpm-data --outside-files True` to the command"
+            fail(self.source, f"{name} lies outside of {self.root}", "files of the scene's folder", remedy)
+        return path
 
 
 def photo_folder(data: Path) -> Path | None:

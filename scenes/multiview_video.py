@@ -30,8 +30,8 @@ def read_multiview_video(layout: Layout) -> Scene:
     """
     path, root = layout.source, layout.root
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        rows = np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # a length beyond the file's is refused
+    except Exception as error:  # numpy's reader fails in many ways
         fail(path, f"cannot be read ({error})", "an array [cameras, 17]", "copy it again from its source")
     files = clips(root)
     if rows.ndim != 2 or rows.shape[1] != 17 or len(rows) != len(files):

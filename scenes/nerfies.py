@@ -88,16 +88,20 @@ def read_nerfies(layout: Layout) -> Scene:
             root / "metadata.json", f"no entry for {unknown[0]}", "one for every id of dataset.json", "restore the file"
         )
     warp = np.array([float(metadata[i].get("warp_id", metadata[i].get("time_id", 0))) for i in ids])
-    rows = [read_camera(root / "camera" / f"{i}.json", folder / f"{i}.png", shrink, scale, centre) for i in ids]
+    images = [layout.file(f"{i}.png", str(folder.relative_to(root))) for i in ids]
+    rows = [
+        read_camera(layout.file(f"{i}.json", "camera"), image, shrink, scale, centre)
+        for i, image in zip(ids, images, strict=True)
+    ]
     poses, lenses, distortions, sizes = (np.stack(column) for column in zip(*rows, strict=True))
     points = root / "points.npy"
     found = None
     if points.is_file():
-        xyz = (np.load(points, allow_pickle=False).astype(np.float64) - centre) * scale
+        xyz = (np.array(np.load(points, mmap_mode="r", allow_pickle=False), np.float64) - centre) * scale
         found = Points(xyz, np.full(xyz.shape, 128, np.uint8), points)
     chosen = {"train": [f"{i}.png" for i in train], "val": [f"{i}.png" for i in test]}
     return Scene(
-        layout=layout, names=[f"{i}.png" for i in ids], images=[folder / f"{i}.png" for i in ids], c2w=poses,
+        layout=layout, names=[f"{i}.png" for i in ids], images=images, c2w=poses,
         intrinsics=lenses, distortion=distortions, sizes=sizes.astype(np.int64), points=found,
         times=warp / max(1.0, warp.max()), cams=[str(metadata[i].get("camera_id", 0)) for i in ids],
         lists={split: names for split, names in chosen.items() if names},

@@ -49,6 +49,8 @@ class LpmDataParserConfig(DataParserConfig):
     """Start from the scene's points where it has them."""
     max_points: int | None = None
     """Keep at most this many of the points, drawn at random with a fixed seed."""
+    outside_files: bool = False
+    """Read files that the scene names outside of its folder (`..`, absolute paths)."""
     alpha_color: Literal["white", "black"] | None = "white"
     """Background for Blender's images, which are transparent there; None leaves their alpha to the method."""
 
@@ -104,7 +106,7 @@ class LpmDataParser(DataParser):
     def scene(self) -> Scene:
         """The scene as its files have it; its remarks are said once. Raises LpmError, see read_scene."""
         if self._scene is None:
-            self._scene = read_scene(self.config.data)
+            self._scene = read_scene(self.config.data, self.config.outside_files)
             for note in self._scene.notes:
                 CONSOLE.print(note)
             if not self._scene.lists and self.config.eval_interval == 0:

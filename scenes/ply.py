@@ -22,9 +22,10 @@ def read_points(path: Path) -> Points:
     if not path.is_file():
         fail(path, "no such file", "the points that transforms.json names in ply_file_path", remedy)
     try:
+        _check_counts(path)
         vertex = PlyData.read(str(path))["vertex"]
         xyz = np.stack([np.asarray(vertex[axis], dtype=np.float64) for axis in "xyz"], axis=1)
-    except (PlyParseError, KeyError, ValueError, OSError, UnicodeDecodeError) as error:
+    except (PlyParseError, LookupError, TypeError, ArithmeticError, ValueError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         fail(path, f"cannot be read ({reason})", "a PLY file with vertices x y z", remedy)
     names = {prop.name for prop in vertex.properties}
@@ -39,6 +40,16 @@ def read_points(path: Path) -> Points:
             rgb = color.astype(np.uint8)
             break
     return Points(xyz, rgb, path)
+
+
+def _check_counts(path: Path) -> None:
+    """Raises ValueError if the header tells of more rows than the file has bytes: room would be made for them."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for line in file.read(min(size, 1 << 16)).split(b"end_header")[0].splitlines():
+            words = line.split()
+            if words[:1] == [b"element"] and words[-1].isdigit() and int(words[-1]) > size:
+                raise ValueError(f"{words[-1].decode()} rows in a file of {size} bytes")
 
 
 def write_points(path: Path, xyz: Floats, rgb: NDArray[np.uint8]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from lpm.checks import fail
+from lpm.checks import LpmError, fail
 from lpm.scenes.colmap import read_colmap
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import detect
@@ -26,14 +27,23 @@ READERS = {
 }
 
 
-def read_scene(data: Path) -> Scene:
+def read_scene(data: Path, outside_files: bool = False) -> Scene:
     """Reads the scene in the folder `data`; writes nothing, decodes no image.
+
+    Args:
+        outside_files: the scene may name files outside of its folder.
 
     Raises:
         LpmError: on anything in it that cannot be used, naming the file, what was wanted, and a remedy.
     """
-    layout = detect(data)
-    scene = READERS[layout.kind](layout)
+    layout = replace(detect(data), outside=outside_files)
+    try:
+        scene = READERS[layout.kind](layout)
+    except LpmError:
+        raise
+    except Exception as error:  # whatever a broken or hostile file makes of a reader
+        got = f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        fail(layout.source, got, "a scene that is whole", "export it again, or restore its files")
     if layout.passed_over:
         scene.notes.insert(
             0, f"{layout.root}: {layout.source.name} is read; also there: {', '.join(layout.passed_over)}"
@@ -51,6 +61,8 @@ def read_scene(data: Path) -> Scene:
             "at least one starting point",
             "run the reconstruction again, or remove the file to start from random points",
         )
+    elif scene.points.xyz.shape[1:] != (3,):
+        fail(scene.points.source, f"an array {list(scene.points.xyz.shape)}", "[N, 3]", "export the points again")
     elif not np.isfinite(scene.points.xyz).all():
         bad = int((~np.isfinite(scene.points.xyz)).any(1).argmax())
         fail(scene.points.source, f"non-finite position in point {bad}", "finite numbers", "export the points again")

@@ -50,9 +50,9 @@ def number(path: Path, name: str, values: dict[str, Any], key: str) -> float:
         fail(path, f"{key} = {values[key]!r} for {name}", "a number", "correct it")
 
 
-def frame_file(root: Path, name: str) -> Path:
-    """The image file that a frame calls `name`: relative to `root`; Blender's and instant-ngp's lack the suffix."""
-    path = root / name
+def frame_file(layout: Layout, name: str) -> Path:
+    """The image file that a frame calls `name`; Blender's and instant-ngp's lack the suffix."""
+    path = layout.file(name)
     if not path.is_file() and path.suffix.lower() not in SUFFIXES:
         for suffix in SUFFIXES:
             if path.with_name(path.name + suffix).is_file():
@@ -125,7 +125,7 @@ def frame_time(path: Path, name: str, frame: dict[str, Any]) -> tuple[float, str
     return time, str(frame.get("cam", name))
 
 
-def read_frames(path: Path, root: Path, meta: dict[str, Any]) -> dict[str, Any]:
+def read_frames(path: Path, layout: Layout, meta: dict[str, Any]) -> dict[str, Any]:
     """The cameras of `meta` (read from `path`), as the keyword arguments of Scene, sorted by name."""
     general = {key: value for key, value in meta.items() if key != "frames"}
     rows = []
@@ -136,7 +136,7 @@ def read_frames(path: Path, root: Path, meta: dict[str, Any]) -> dict[str, Any]:
         if "transform_matrix" not in frame:
             fail(path, f"no transform_matrix for {name}", "a 4x4 matrix in each frame", "add it or remove the frame")
         pose = check_pose(f"{path}, {name}", frame["transform_matrix"])
-        image = frame_file(root, name)
+        image = frame_file(layout, name)
         camera = frame_camera(path, name, image, {**general, **frame})
         rows.append((name, image, pose, *camera, frame.get("mask_path"), frame_time(path, name, frame)))
     rows.sort(key=lambda row: row[0])
@@ -149,7 +149,7 @@ def read_frames(path: Path, root: Path, meta: dict[str, Any]) -> dict[str, Any]:
         if not all(mask_names):
             lacking = names[[bool(mask) for mask in mask_names].index(False)]
             fail(path, f"no mask_path for {lacking}", "a mask for every frame or for none", "add it")
-        masks = [root / mask for mask in mask_names]
+        masks = [layout.file(mask) for mask in mask_names]
     timed = [moment is not None for moment in moments]
     if any(timed) and not all(timed):
         fail(path, f"no time for {names[timed.index(False)]}", "a time for every frame or for none", "add it")
@@ -178,7 +178,7 @@ def read_transforms(layout: Layout) -> Scene:
     transform = check_pose(f"{path}, applied_transform", applied if applied is not None else np.eye(4))[:3]
     points: Points | None = None
     if meta.get("ply_file_path"):
-        points = read_points(root / meta["ply_file_path"])
+        points = read_points(layout.file(meta["ply_file_path"]))
     elif any((model / f"points3D.{end}").is_file() for end in ("bin", "txt")):
         # Written by an old ns-process-data, without a PLY: COLMAP's own points, brought into this file's frame.
         found = read_model_points(model)
@@ -191,7 +191,7 @@ def read_transforms(layout: Layout) -> Scene:
         lists={s: list(meta[f"{s}_filenames"]) for s in ("train", "val", "test") if meta.get(f"{s}_filenames")},
         orientation_override=meta.get("orientation_override"),
         notes=notes,
-        **read_frames(path, root, meta),
+        **read_frames(path, layout, meta),
     )
 
 
@@ -205,8 +205,8 @@ def read_blender(layout: Layout) -> Scene:
     test_file = next((path for path in tests if path.is_file()), None)
     if test_file is None:
         fail(root, "no transforms_test.json beside transforms_train.json", "Blender's test split", "restore the file")
-    parts = {"train": read_frames(layout.source, root, read_json(layout.source))}
-    parts["test"] = read_frames(test_file, root, read_json(test_file))
+    parts = {"train": read_frames(layout.source, layout, read_json(layout.source))}
+    parts["test"] = read_frames(test_file, layout, read_json(test_file))
     train, test = parts["train"], parts["test"]
     joined: dict[str, Any] = {"names": train["names"] + test["names"], "images": train["images"] + test["images"]}
     for key in ("c2w", "intrinsics", "distortion", "sizes"):

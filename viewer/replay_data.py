@@ -102,7 +102,7 @@ def load(run: Path) -> Replay:
             event.line()
             replay.boxes(i)
         safe_json(replay.curves())
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError, RecursionError):
         fail(path, "a line in it is no event", "what lpm-splat writes")
     if not replay.events:
         fail(path, "no event in it", "at least one", "the first comes 100 or more steps after the start")
