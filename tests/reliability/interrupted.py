@@ -84,7 +84,7 @@ def main() -> None:
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    stops = [*sorted(draw.sample(range(1, steps - 1), times)), None]
+    stops = [*sorted(draw.sample(range(1, steps - 20), times)), None]  # not so late that the run might be complete
     for stop in stops:
         result = attempt(folder, "stopped", steps, every, stop, number, draw.uniform(0, 0.06))
         os.write(told, (json.dumps(result) + "\n").encode())

@@ -140,15 +140,20 @@ NO_MEMORY = (
 )
 
 
-@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda e: type(e).__name__)
-def test_no_memory_for_a_step(make_trainer, monkeypatch, capsys, error):
+def test_what_says_that_memory_ran_out():
+    assert all(faults.out_of_memory(error) for error in NO_MEMORY)
+    others = (RuntimeError("size mismatch"), ValueError("out of memory"), KeyboardInterrupt())
+    assert not any(faults.out_of_memory(error) for error in others)
+
+
+def test_no_memory_for_a_step(make_trainer, monkeypatch, capsys):
     trainer = make_trainer("a", 60, **BUSY)
     for number in range(8):
         step(trainer, number)
     before, points = state(trainer), trainer.model.num_points
 
     def fails(*args, **kwargs):
-        raise error
+        raise NO_MEMORY[2]
 
     monkeypatch.setattr(model, "rasterize", fails)
     step(trainer, 8)

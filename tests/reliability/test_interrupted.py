@@ -58,7 +58,7 @@ def assert_whole(folder: Path, steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "steps"), [(3, 80), pytest.param(30, 400, marks=pytest.mark.slow)], ids=["3 times", "30 times"]
+    ("times", "steps"), [(3, 60), pytest.param(30, 400, marks=pytest.mark.slow)], ids=["3 times", "30 times"]
 )
 def test_killed(tmp_path, times, steps):
     *stopped, last, whole = interrupted(tmp_path, "SIGKILL", times, steps)
@@ -70,11 +70,11 @@ def test_killed(tmp_path, times, steps):
     assert_whole(tmp_path, steps)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)])
 def test_asked_to_stop(tmp_path, name, code):
-    first, last, whole = interrupted(tmp_path, name, 1, 60)
+    first, last, whole = interrupted(tmp_path, name, 1, 50)
     assert (first["code"], last["code"], whole["code"]) == (code, 0, 0)
     assert last["first"] == first["last"]  # of which nothing was done: no step is lost
     assert "To go on:\nns-train lpm-splat --load-dir " in (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
-    assert_whole(tmp_path, 60)
+    assert_whole(tmp_path, 50)
