@@ -1,7 +1,7 @@
 """The last bundle adjustment: intrinsics as exact as the images allow.
 
-While a model grows, few parameters keep it stable. At the end the lens is known from all images at once, and half a
-pixel that its model cannot express costs training about a decibel (docs/prepare.md).
+While a model grows, few parameters keep it stable. At the end the lens is known from all images at once, and what its
+model cannot express costs training tenths of a decibel (docs/prepare.md).
 """
 
 from __future__ import annotations
