@@ -46,9 +46,9 @@ class LpmModelConfig(SplatfactoModelConfig):
     """Options of `lpm-splat`. Lengths and scales are relative to the extent of the cameras; None means "automatic"."""
 
     _target: type = field(default_factory=lambda: LpmModel)
-    strategy: StrategyName = "lpm"
+    strategy: StrategyName | str = "lpm"
     """How points are managed: lpm (localized point management), paper (the same as published), adc (3DGS), absgrad
-    (AbsGS), mcmc (3DGS-MCMC), and the controls lower-tau and random-zones."""
+    (AbsGS), mcmc (3DGS-MCMC), the controls lower-tau and random-zones, or MODULE:CLASS, one of your own."""
     densify: bool = True
     """Add points where the error is (lpm, paper, random-zones; so the next three)."""
     insert: bool = True
@@ -337,7 +337,7 @@ class LpmModel(SplatfactoModel):
             backgrounds=background[None],
             render_mode="RGB+ED" if with_depth else "RGB",
             rasterize_mode=self.config.rasterize_mode,
-            absgrad=self.strategy.absgrad and self.training and self.step < self.schedule.stop,
+            absgrad=getattr(self.strategy, "absgrad", False) and self.training and self.step < self.schedule.stop,
         )
         if self.training:
             self.info["view"] = (camera.metadata or {}).get("cam_idx")

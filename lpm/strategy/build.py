@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
 from gsplat.strategy.base import Strategy
 
+from lpm.checks import fail
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.lpm4d import Lpm4dStrategy, ZonesInTime
@@ -42,16 +46,40 @@ class Schedule:
     """Cap on the number of points; None for no cap."""
 
 
+def own_strategy(name: str, schedule: Schedule) -> Strategy:
+    """The class that `MODULE:CLASS` names, called with the schedule; the module may lie in the current folder.
+
+    Raises:
+        LpmError: there is no such module or class, or it does not speak gsplat's Strategy protocol.
+    """
+    module, _, kind = name.partition(":")
+    wanted, remedy = "MODULE:CLASS of a gsplat Strategy", "see docs/extending.md"
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module), kind)(schedule)
+    except (ImportError, AttributeError) as error:
+        fail("strategy", f"{name} ({error})", wanted, remedy)
+    missing = [m for m in ("initialize_state", "step_pre_backward", "step_post_backward") if not hasattr(made, m)]
+    if missing:
+        fail("strategy", f"{name} has no {', '.join(missing)}", wanted, remedy)
+    return made
+
+
 def make_strategy(
     name: str, schedule: Schedule, *, grad_threshold: float | None, prune_opacity: float, split_scale: float,
     prune_scale: float, revised_opacity: bool, rasterize_mode: str = "classic",
     switches: dict[str, bool] | None = None, zones_in_time: ZonesInTime | None = None,
 ) -> Strategy:  # fmt: skip
-    """The strategy `name`. Scales are relative to the scene's extent; `grad_threshold` None takes the published one.
+    """The strategy `name`, or one of your own (MODULE:CLASS).
+
+    Scales are relative to the scene's extent; `grad_threshold` None takes the published one.
 
     `switches`: densify, insert, reset, prune on or off, for those strategies that have them (all on if not given).
     `zones_in_time`: for points that move, see Lpm4dStrategy; None: they do not.
     """
+    if ":" in name:
+        return own_strategy(name, schedule)
     on: dict[str, Any] = dict(switches or {})
     if name in ("lpm", "random-zones"):
         kind_of_lpm = LpmStrategy if zones_in_time is None else partial(Lpm4dStrategy, zones_in_time=zones_in_time)

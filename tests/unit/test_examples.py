@@ -23,7 +23,7 @@ def scene(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("mode", ["classic", "antialiased"])
 def test_a_loop_without_nerfstudio(scene, tmp_path, mode):
     """A plugin, not a fork: the strategy through gsplat's protocol in at most 80 lines."""
-    script = ROOT / "docs" / "examples" / "train_without_nerfstudio.py"
+    script = ROOT / "docs" / "examples" / "01_train_without_nerfstudio.py"
     assert len(script.read_text().splitlines()) <= 80
     code = f"import sys, runpy; sys.modules['nerfstudio'] = None; sys.argv[0] = {str(script)!r}; "
     code += f"runpy.run_path({str(script)!r}, run_name='__main__')"
@@ -37,3 +37,66 @@ def test_a_loop_without_nerfstudio(scene, tmp_path, mode):
     psnr, points = re.search(r"held-out PSNR ([\d.]+) dB with ([\d,]+) points", result.stdout).groups()
     assert float(psnr) > 15
     assert len(read_ply(out)["means"]) == int(points.replace(",", "")) <= 9500
+
+
+def run(script: str, *arguments: object, cwd: Path | None = None) -> str:
+    command = [sys.executable, ROOT / "docs" / "examples" / script, *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, cwd=cwd)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_strategy_of_your_own(scene, tmp_path):
+    """At most forty lines of code; through ns-train's own option."""
+    script = ROOT / "docs" / "examples" / "02_own_strategy.py"
+    code = [line for line in script.read_text().split('"""', 2)[2].splitlines() if line.strip()]
+    assert len(code) <= 40
+    method = ["ns-train", "lpm-splat", "--data", scene, "--output-dir", tmp_path, "--timestamp", "run", "--vis",
+              "tensorboard", "--max-num-iterations", "300", "--pipeline.model.strategy", "02_own_strategy:MostMoved",
+              "--pipeline.model.max-points", "5000"]  # fmt: skip
+    command = [str(Path(sys.executable).parent / "ns-train"), *map(str, method[1:])]
+    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    from lpm.export.load import load
+
+    points = len(load(tmp_path / "room" / "lpm-splat" / "run").params["means"])
+    assert points == pytest.approx(2500 * 1.1**2, rel=0.01)  # half of what it may have, and two edits
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere:Kind", "No module named 'nowhere'"),
+        ("lpm.edits:Kind", "has no attribute 'Kind'"),
+        ("builtins:repr", "has no initialize_state"),
+    ],
+)
+def test_a_strategy_that_is_none_is_told_in_one_line(name, said):
+    from lpm.checks import LpmError
+    from lpm.strategy.build import Schedule, own_strategy
+
+    with pytest.raises(LpmError, match=said):
+        own_strategy(name, Schedule(1, 0, 1, 1, 1, 1, None))
+
+
+def test_editing_and_drawing_a_file(tmp_path):
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from lpm import gaussians
+    from lpm.export.ply import write_ply
+
+    xyz = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    whole, ball, picture = (tmp_path / name for name in ("whole.ply", "ball.ply", "picture.png"))
+    write_ply(whole, dict(gaussians.from_points(xyz, torch.full((400, 3), 128, dtype=torch.uint8), sh_degree=2)))
+    assert "400 Gaussians read, 200 written" in run("03_edit_a_file.py", whole, ball)
+    a, b = read_ply(whole), read_ply(ball)
+    kept = (xyz - xyz.median(0).values).norm(dim=-1)
+    kept = a["means"][kept <= kept.median()]
+    turned = torch.stack([-kept[:, 1], kept[:, 0], kept[:, 2]], -1)
+    assert torch.allclose(b["means"], turned, atol=1e-5)
+    assert "200 Gaussians in view" in run("04_render.py", ball, picture)
+    pixels = np.asarray(Image.open(picture)).reshape(-1, 3).astype(float)
+    assert pixels.max() > 60  # there is something,
+    assert pixels[:, 0].sum() > 1.5 * pixels[:, 2].sum()  # and it is red

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """LpmStrategy in a plain loop, through gsplat's Strategy protocol: no nerfstudio.
 
-lpm-scene make room out/room && python docs/examples/train_without_nerfstudio.py out/room out/room.ply
+lpm-scene make room out/room && python docs/examples/01_train_without_nerfstudio.py out/room out/room.ply
 """
 
 import argparse
