@@ -16,8 +16,8 @@ import tiny_scene
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs import make_run
 from unit.test_scenes_moving import write_llff, write_nerfies, write_technicolor
-from viewer.runs import make_run
 
 from lpm import checkpoint
 from lpm.checks import LpmError
