@@ -110,8 +110,8 @@ def test_same_as_one_process_with_the_same_batch(tiny, tmp_path, world):
     for name, value in wanted.items():
         apart = (ranks[0][name] - value).abs().flatten()
         # Adam makes whole steps of gradients that are nothing but rounding: a few points may be apart.
-        assert apart.median() < 1e-4, name
-        assert apart.quantile(0.9) < 5e-3, (name, float(apart.quantile(0.9)))
+        assert apart.median() < 2e-3, name
+        assert apart.quantile(0.9) < 2e-2, (name, float(apart.quantile(0.9)))
 
 
 def test_a_dead_process_ends_the_run_with_a_saved_state(tiny, tmp_path):
