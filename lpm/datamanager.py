@@ -17,6 +17,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from lpm import distributed
 from lpm.scenes.images import load_image
 from lpm.scenes.parser import LpmDataParserConfig
 
@@ -89,9 +90,8 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
     def next_train(self, step: int) -> tuple[Cameras, dict]:
         """The host's next view, with the size (height, width) in pixels beside its number in the camera's metadata."""
         # Not the host's own, which cuts the camera out of all cameras at every step: .4 ms.
-        index = self.train_unseen_cameras.pop(0)
-        if not self.train_unseen_cameras:
-            self.train_unseen_cameras = self.sample_train_cameras()
+        indices = [self._next_index() for _ in range(distributed.size())]  # all processes draw alike
+        index = indices[distributed.rank()]
         data = self.cached_train[index].copy()
         data["image"] = data["image"].to(self.device)
         if index not in self._cameras:
@@ -99,6 +99,12 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         camera = copy.copy(self._cameras[index])  # the model rescales it in place
         camera.metadata = {**(camera.metadata or {}), "cam_idx": index, "size": tuple(data["image"].shape[:2])}
         return camera, data
+
+    def _next_index(self) -> int:
+        index = self.train_unseen_cameras.pop(0)
+        if not self.train_unseen_cameras:
+            self.train_unseen_cameras = self.sample_train_cameras()
+        return index
 
     def get_datapath(self) -> Path:
         """The scene's folder."""

@@ -8,12 +8,13 @@ optimizer moments and per-point statistics can follow (lpm.optim_state).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpm import distributed
 from lpm.checks import check_shape, fail
 from lpm.records import Changes
 from lpm.relocation import relocated
@@ -42,6 +43,13 @@ class Edit:
         gone[self.source[self.source >= 0]] = False
         new = self.params["means"]
         return Changes(step, added=new[self.fresh], removed=means[gone], reset=new[self.cleared & ~self.fresh])
+
+
+def from_first(edit: Edit) -> Edit:
+    """The edit of the first process (lpm.distributed), on this process's device."""
+    take = distributed.tensor_from_first
+    params = {name: take(value) for name, value in edit.params.items()}
+    return replace(edit, params=params, source=take(edit.source), fresh=take(edit.fresh), cleared=take(edit.cleared))
 
 
 def identity(params: Params) -> Edit:

@@ -158,6 +158,18 @@ class ErrorMaps:
             pooled = torch.lerp(pooled, old, self.keep)
         self.maps[view] = pooled
 
+    def since(self, step: int) -> tuple[dict[int, int], dict[int, Tensor]]:
+        """When views were seen after `step`, and their maps (on the CPU), for another process."""
+        new = {view: when for view, when in self.seen.items() if when > step}
+        return new, {view: self.maps[view].cpu() for view in new}
+
+    def take(self, seen: dict[int, int], maps: dict[int, Tensor]) -> None:
+        """Takes over what since() of another process gave, where it is not older."""
+        for view, when in seen.items():
+            if when >= self.seen.get(view, -1):
+                device = next(iter(self.maps.values())).device
+                self.seen[view], self.maps[view] = when, maps[view].to(device)
+
     def age(self, view: int, step: int) -> int | None:
         """Steps since `view` was seen; None if it never was."""
         return step - self.seen[view] if view in self.seen else None

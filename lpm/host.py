@@ -12,7 +12,7 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer import viewer
 
-from lpm import faults
+from lpm import distributed, faults
 from lpm.model import LpmModel
 
 
@@ -26,10 +26,15 @@ class LpmOptimizers(Optimizers):
         """[] of the last step: 1 where it was left out."""
 
     def optimizer_scaler_step_some(self, grad_scaler: Any, param_groups: list[str]) -> None:
-        """A step of all of `param_groups`, or of none."""
+        """A step of all of `param_groups`, or of none; by the mean gradient of all processes."""
         groups = [group for name in param_groups for group in self.optimizers[name].param_groups]
+        if distributed.size() > 1:
+            for parameter in (p for group in groups for p in group["params"] if p.grad is None):
+                parameter.grad = torch.zeros_like(parameter)  # another process's view may have seen it
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        distributed.average(gradients)
         self.flag = faults.not_finite(self.model.losses + gradients)
+        distributed.most(self.flag)
         if self.flag.is_cuda:
             self.model.spoilt = self.flag
             for name in param_groups:

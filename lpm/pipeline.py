@@ -10,6 +10,7 @@ from typing import Any
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from lpm import distributed
 from lpm.viewer.compat import mend
 
 
@@ -26,9 +27,12 @@ class LpmPipeline(VanillaPipeline):
     held_out: Callable[[float], None] | None = None
     """Called with the PSNR (dB) of a held-out image, or of all of them, whenever it is measured."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, config: Any, device: str, test_mode: Any = "val", world_size: int = 1, **kwargs: Any) -> None:
         mend()  # before ns-train, ns-viewer or any other of the host's commands opens a page
-        super().__init__(*args, **kwargs)
+        # To the host one process is all there is: its wrapper would not survive that points come and go.
+        super().__init__(config, device, test_mode, world_size=1, **kwargs)
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            tensor.data = distributed.tensor_from_first(tensor.data)
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Metrics and pictures of one held-out image."""

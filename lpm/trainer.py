@@ -21,7 +21,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 
-from lpm import checkpoint, faults
+from lpm import checkpoint, distributed, faults
 from lpm.adam import Adam
 from lpm.announcement import announcement
 from lpm.checks import LpmError, fail
@@ -61,6 +61,8 @@ class LpmTrainerConfig(TrainerConfig):
         """Writes config.yml into the run's folder, which is then this process's. Raises LpmError if it cannot."""
         faults.claim(self.get_base_dir())
         super().save_config()
+        if self.machine.num_devices * self.machine.num_machines > 1 and distributed.size() == 1:
+            faults.release(self.get_base_dir())  # ns-train itself: the first of the processes that it starts takes it
 
 
 class LpmTrainer(Trainer):
@@ -73,6 +75,8 @@ class LpmTrainer(Trainer):
     signals = faults.Signals()
     """What came while it trains."""
     _saved = False
+    _done = -1
+    """The last step that changed the parameters."""
 
     @property
     def model(self) -> LpmModel:
@@ -105,13 +109,16 @@ class LpmTrainer(Trainer):
             model.max_points = MAX_POINTS.get(device_type, MAX_POINTS["cuda"])
         if model.max_steps is None:
             model.max_steps = config.max_num_iterations
+        if distributed.size() > 1 and model.strategy != "lpm":
+            fail("strategy", f"{model.strategy} on {distributed.size()} devices", "lpm", "train others on one device")
         mend()
         super().__init__(config, local_rank, world_size)
         self.left_out = faults.LeftOut(self._image, CONSOLE.print)
 
     def setup(self, test_mode: Any = "val") -> None:
         """Builds everything; on bad input the run's folder does not stay behind."""
-        faults.claim(self.base_dir)
+        if distributed.rank() == 0:
+            faults.claim(self.base_dir)
         try:
             with faults.Signals(then=sys.exit) as signals, self._port():
                 super().setup(test_mode)
@@ -123,7 +130,8 @@ class LpmTrainer(Trainer):
             raise
         if self.watch is not None and isinstance(self.viewer_state, Viewer):
             self.watch.show(self.viewer_state, self.train_lock)
-        self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
+        if distributed.rank() == 0:
+            self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
 
     def _attach_views(self) -> None:
         """Hands the training photos to a strategy that works on them, and writes what it does into the run's folder."""
@@ -144,6 +152,8 @@ class LpmTrainer(Trainer):
         points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
         strategy.notices.say, strategy.seed = CONSOLE.print, self.config.machine.seed
         strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")
+        if distributed.rank() > 0:
+            return
         self.watch = Watch(self.base_dir, self.model)
         cast(LpmPipeline, self.pipeline).held_out = self.watch.held_out
 
@@ -183,7 +193,7 @@ class LpmTrainer(Trainer):
             compat.stop(self.viewer_state.viser_server)
 
     def _remove_empty_run(self) -> None:
-        if any(self.base_dir.rglob("*.ckpt")):
+        if distributed.rank() > 0 or any(self.base_dir.rglob("*.ckpt")):
             return
         for name in ("config.yml", "viewer_log_filename.txt"):
             (self.base_dir / name).unlink(missing_ok=True)
@@ -208,14 +218,21 @@ class LpmTrainer(Trainer):
         """Trains up to `max_num_iterations`, counted from the very first step of the run."""
         total = cast(int, self.config.max_num_iterations)
         remaining = total - self._start_step
+        checkpoint.set_random_state(distributed.from_first(checkpoint.random_state()))
         with self.train_lock:  # a page that was open before the run began looks already
-            CONSOLE.print(announcement(self.model, self.data, remaining))
+            if distributed.rank() == 0:
+                CONSOLE.print(announcement(self.model, self.data, remaining))
         # The host logs losses as floats without detaching them, and torch remarks on it in the middle of the progress.
         warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
         self.config.max_num_iterations = remaining  # the host counts from the resumed step
         try:
             with faults.Signals(then=self._go_on) as self.signals:
-                super().train()
+                try:
+                    super().train()
+                except distributed.Lost:
+                    if self._done >= self._start_step:
+                        self.save_checkpoint(self._done)
+                    raise
             self.signals.leave()
         finally:
             if self.signals.number is not None:
@@ -241,7 +258,7 @@ class LpmTrainer(Trainer):
         try:
             result, flag = super().train_iteration(step), self.optimizers.flag
         except Exception as error:
-            if not faults.out_of_memory(error):
+            if not faults.out_of_memory(error) or distributed.size() > 1:  # the others would wait for this one
                 raise
         try:
             if flag is None or result is None:
@@ -255,6 +272,7 @@ class LpmTrainer(Trainer):
         except LpmError:
             self.save_checkpoint(step)
             raise
+        self._done = step
         return result
 
     def _stop(self, step: int) -> None:
@@ -338,5 +356,7 @@ class LpmTrainer(Trainer):
         own = state.get("lpm")
         if own is not None and own["strategy"] == self.model.config.strategy:
             put_back(own, self.model, self.data)
+            for name in getattr(self.model.strategy, "summed", ()) if distributed.rank() > 0 else ():
+                self.model.strategy_state[name].zero_()  # they are in the first process's sum
         else:
             CONSOLE.print(f"{path} was made with another strategy: its parameters are used, its statistics are not.")

@@ -19,7 +19,7 @@ import torch
 from gsplat.strategy.base import Strategy
 from torch import Tensor
 
-from lpm import edits
+from lpm import distributed, edits
 from lpm.checks import fail
 from lpm.correspond import Views
 from lpm.error_maps import ErrorMaps, coarse, spread
@@ -109,6 +109,9 @@ class LpmStrategy(Strategy):
     on_changes: Callable[[Changes], None] | None = None
     """Called with the places of each event's edits."""
 
+    summed = ("gradient",)
+    """What of the state is gathered in every step, and summed over the processes at an event."""
+
     def __post_init__(self) -> None:
         self.maps = ErrorMaps(tile=8)
         self.generator = torch.Generator()
@@ -118,6 +121,7 @@ class LpmStrategy(Strategy):
         self.requests = Requests()
         self.asked: dict[str, Any] = {}
         self.hull: Hull | None = None
+        self.exchanged = -1
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """Tells the training photos with their cameras, and the SfM points [N, 3] (world) if there are any.
@@ -148,6 +152,13 @@ class LpmStrategy(Strategy):
         """Remembers the step's residual; at an event, edits."""
         if step >= self.refine_stop_iter:
             return
+        self.gather(params, state, step, info)
+        if step > self.refine_start_iter and step % self.refine_every == 0:
+            self._event(params, optimizers, state, step)
+
+    @torch.no_grad()
+    def gather(self, params, state, step, info) -> None:
+        """Remembers the residual of a view, and how it moved the points."""
         if info.get("view") is None:
             fail("info['view']", "None", "the index of the training view", "hand it to the strategy in every step")
         if state["touched"] is None:
@@ -164,8 +175,6 @@ class LpmStrategy(Strategy):
             x, y = gradient.reshape(-1, len(state["gradient"]), 2).unbind(-1)
             state["gradient"] += torch.hypot(x * info["width"], y * info["height"]).sum(0)
         self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"), info.get("tiles"))
-        if step > self.refine_start_iter and step % self.refine_every == 0:
-            self._event(params, optimizers, state, step)
 
     def budget(self, step: int) -> int:
         """Points allowed at `step`: a straight line that ends at the cap at `growth_end` of the way."""
@@ -190,6 +199,7 @@ class LpmStrategy(Strategy):
         if not hasattr(self, "surroundings"):
             fail("views", "none", "the training photos and cameras", "call attach(views, points) before the first step")
         views, means = self.surroundings.views, params["means"].detach()
+        self._exchange(state)
         settings, forced, frozen = self.requests.take()
         for name, value in settings.items():
             setattr(self, name, value)
@@ -209,6 +219,7 @@ class LpmStrategy(Strategy):
         score = self._score(state, evidence).masked_fill(untouched, 0)
         score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
         edit, counts = self._edit(params, state, step, score, zones, errors, votes, untouched, frozen)
+        edit = edits.from_first(edit)  # a rounding apart, and processes would part for good
         if self.on_changes is not None:
             self.on_changes(edit.changes(step, means))
         apply(edit, params, optimizers, state)
@@ -223,6 +234,13 @@ class LpmStrategy(Strategy):
             points, budget, seconds = len(params["means"]), self.budget(step), time.perf_counter() - start
             self.on_event(EditRecord(step=step, seconds=seconds, views=chosen, zones=found, cloned=0, relocated=0,
                                      points=points, budget=budget, **counts))  # fmt: skip
+
+    def _exchange(self, state) -> None:
+        """What each process has seen since the last event, to all."""
+        distributed.add([state[name] for name in self.summed])
+        for seen, maps in distributed.gather(self.maps.since(self.exchanged)) if distributed.size() > 1 else []:
+            self.maps.take(seen, maps)
+        self.exchanged = max(self.maps.seen.values(), default=-1)
 
     def _edit(
         self, params, state, step: int, score: Tensor, zones: list[ViewZones], errors: list[Tensor], votes: Votes,

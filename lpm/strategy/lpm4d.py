@@ -52,6 +52,8 @@ class Lpm4dStrategy(LpmStrategy):
     times_to_reset: int = 3
     """Times at which a long-lived point was seen in front of the surface before it is reset."""
 
+    summed = ("gradient", "present")
+
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """See LpmStrategy; `views.times` [V] says when each photo was taken."""
         if views.times is None:

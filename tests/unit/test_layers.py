@@ -15,6 +15,7 @@ LEVEL = {
     "lpm": 0,
     "lpm.checks": 0,
     "lpm.checkpoint": 1,
+    "lpm.distributed": 1,
     "lpm.scenes": 1,
     "lpm.cuda": 1,
     "lpm.gaussians": 1,
