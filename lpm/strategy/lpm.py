@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from gsplat.strategy.base import Strategy
@@ -109,7 +109,7 @@ class LpmStrategy(Strategy):
     on_changes: Callable[[Changes], None] | None = None
     """Called with the places of each event's edits."""
 
-    summed = ("gradient",)
+    summed: ClassVar[tuple[str, ...]] = ("gradient",)
     """What of the state is gathered in every step, and summed over the processes at an event."""
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Lpm4dStrategy(LpmStrategy):
     times_to_reset: int = 3
     """Times at which a long-lived point was seen in front of the surface before it is reset."""
 
-    summed = ("gradient", "present")
+    summed: ClassVar[tuple[str, ...]] = ("gradient", "present")
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """See LpmStrategy; `views.times` [V] says when each photo was taken."""
