@@ -65,7 +65,7 @@ def train(
     Args:
         folder: what `lpm-tile split` made.
         only: names of the tiles to train here, such as tile_00; other machines may train the others.
-        args: further options of ns-train, in quotes, for example --args "--pipeline.model.max-points 500000".
+        args: further options of ns-train, in quotes, with =: --args="--pipeline.model.max-points 500000".
     """
     from lpm.tile.split import read_plan
 

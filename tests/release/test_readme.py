@@ -44,7 +44,7 @@ def test_readme_line_by_line(wheel, tmp_path):
     use = []
     for line in block("use"):
         if line.startswith("ns-train"):
-            line += " --max-num-iterations 200"
+            line += " --max-num-iterations 200 --viewer.quit-on-train-completion True"
         if line.startswith("lpm-view"):
             line = f"timeout --signal INT 20 {line} > view.log || grep -q http view.log"
         use.append(line)
