@@ -1,0 +1,35 @@
+"""splatfacto's options for imperfect photos, with every strategy: refined poses, colours that differ by photo."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lpm.strategy import STRATEGIES
+
+BUSY = dict(warmup_length=5, refine_every=5, stop_split_at=25, densify_grad_thresh=1e-7, max_points=400)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_poses_are_refined(make_trainer, strategy):
+    trainer = make_trainer("poses", 30, strategy=strategy, **BUSY)
+    trainer.model.camera_optimizer.config.mode = "SO3xR3"
+    plain = trainer.model.camera_optimizer
+    trainer.model.camera_optimizer = plain.config.setup(num_cameras=trainer.model.num_train_data, device="cpu")
+    trainer.optimizers = trainer.setup_optimizers()
+    trainer.train()
+    moved = trainer.model.camera_optimizer.pose_adjustment.detach()
+    assert bool(torch.isfinite(moved).all())
+    assert float(moved.abs().max()) > 1e-6
+    assert trainer.left_out.total == 0
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_colours_by_photo(make_trainer, strategy):
+    trainer = make_trainer("grid", 30, strategy=strategy, use_bilateral_grid=True, **BUSY)
+    before = trainer.model.bil_grids.grids.detach().clone()
+    trainer.train()
+    after = trainer.model.bil_grids.grids.detach()
+    assert bool(torch.isfinite(after).all())
+    assert not torch.equal(before, after)
+    assert trainer.left_out.total == 0
