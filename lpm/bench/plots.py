@@ -99,7 +99,7 @@ def points(runs: Runs) -> Any:
             axis.plot(*zip(*line, strict=True), marker="o", color=color, label=strategy)
     axis.set_xlabel("points")
     axis.set_ylabel("held-out PSNR, mean over scenes (dB)")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
