@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lpm import distributed
 from lpm.checks import LpmError, fail
 
 LOCK = ".lock"
@@ -127,7 +128,12 @@ def not_finite(tensors: list[Tensor]) -> Tensor:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory, of the device or the host, ran out."""
+    """Whether `error` says that memory, of the device or the host, ran out, and this process can go on without.
+
+    Where several train one model (lpm.distributed) it cannot: the others would wait for its part of the step.
+    """
+    if distributed.size() > 1:
+        return False
     words = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory")
     said = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     return said or isinstance(error, MemoryError)

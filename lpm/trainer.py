@@ -218,6 +218,7 @@ class LpmTrainer(Trainer):
         """Trains up to `max_num_iterations`, counted from the very first step of the run."""
         total = cast(int, self.config.max_num_iterations)
         remaining = total - self._start_step
+        # ns-train seeds each process differently, and from here on all must draw alike.
         checkpoint.set_random_state(distributed.from_first(checkpoint.random_state()))
         with self.train_lock:  # a page that was open before the run began looks already
             if distributed.rank() == 0:
@@ -258,7 +259,7 @@ class LpmTrainer(Trainer):
         try:
             result, flag = super().train_iteration(step), self.optimizers.flag
         except Exception as error:
-            if not faults.out_of_memory(error) or distributed.size() > 1:  # the others would wait for this one
+            if not faults.out_of_memory(error):
                 raise
         try:
             if flag is None or result is None:

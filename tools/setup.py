@@ -73,16 +73,6 @@ def install_stand_ins() -> None:
         pip("install", "--no-build-isolation", str(folder))
 
 
-def install_hook() -> None:
-    found = subprocess.run(
-        [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
-        stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    site = Path(found.stdout.strip())
-    shutil.copy(ROOT / "lpm" / "torchvision_hook.py", site / "lpm_torchvision_hook.py")
-    (site / "lpm_torchvision_hook.pth").write_text("import lpm_torchvision_hook\n")
-
-
 def main() -> None:
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
         fail(f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}; try `make setup PYTHON=python3.11`")
@@ -106,7 +96,8 @@ def main() -> None:
     pip("install", "-c", "constraints.txt", pinned("nerfstudio"), pinned("gsplat"), pinned("torchvision"))
     say("installing lpm-splat itself, editable (3 of 3)")
     pip("install", "-c", "constraints.txt", "-e", ".[dev]")
-    install_hook()
+    # What `lpm-doctor --fix` does: torchvision's CUDA build beside a CPU torch.
+    subprocess.run([str(PYTHON), "-c", "from lpm.doctor import install_hook; install_hook()"], check=True)
     if not ctypes.util.find_library("usb-1.0"):
         say("no libusb-1.0: ns-export will not start (apt-get install libusb-1.0-0); lpm-export needs nothing")
     pip("check")

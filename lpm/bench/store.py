@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lpm import lock
 from lpm.bench.jobs import key_of
 from lpm.checks import fail
 from lpm.export.atomic import atomic_file
@@ -69,12 +70,8 @@ def processor() -> str:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Holds the folder; raises LpmError if another grid has it."""
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            fail(folder, "another lpm-bench is writing here", "one at a time", "wait for it, or pass another --out")
+    with lock.alone(
+        folder / ".lock", folder, "another lpm-bench is writing here", "wait for it, or pass another --out"
+    ):
         yield

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lpm.checks import LpmError, fail
+from lpm.lock import alone
 
 T = TypeVar("T")
 NAME = ".prepare"
@@ -109,8 +110,6 @@ def opened(out: Path, overwrite: bool, say: Callable[[str], None]) -> Iterator[W
         LpmError: `out` has a finished scene and `overwrite` is false, it holds what is not of this command, another
             command works in it, or something cannot be written.
     """
-    import fcntl
-
     if out.exists() and not out.is_dir():
         fail(out, "is a file", "a folder to make", "name another")
     work = out / NAME
@@ -121,11 +120,7 @@ def opened(out: Path, overwrite: bool, say: Callable[[str], None]) -> Iterator[W
         fail(out, "has a finished scene", "a new folder", "name another, or add --overwrite to replace it")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with (work / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                fail(out, "another lpm-prepare works here", "one at a time", "wait for it, or name another folder")
+        with alone(work / "lock", out, "another lpm-prepare works here", "wait for it, or name another folder"):
             yield Work(out, say)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -92,9 +92,11 @@ class Lpm4dStrategy(LpmStrategy):
         self.static: dict[int, Tensor] = {}
         self.slices: dict[float, Any] = {}
         self.depths: dict[int, Tensor] = {}
-        super()._event(params, optimizers, state, step)
-        self.slices.clear()
-        self.depths.clear()
+        try:
+            super()._event(params, optimizers, state, step)
+        finally:  # an event may fail for want of memory
+            self.slices.clear()
+            self.depths.clear()
         state["present"].zero_()
 
     def _at(self, params, view: int) -> Any:

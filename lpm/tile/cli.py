@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -123,8 +124,6 @@ def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
 
 def _up(cells: Cells) -> list[float]:
     """Across the ground: the axes are (a, up x a)."""
-    import numpy as np
-
     return [round(float(v), 6) for v in np.cross(*cells.axes)]
 
 

@@ -48,14 +48,14 @@ def split(data: Path, out: Path, tiles: int, overlap: float, least: float) -> di
         fail(data, "a scene that moves", "a static one", "train it whole with lpm-splat-4d")
     cells = lay_out(scene, tiles)
     images, points = cameras_of(scene, cells, overlap, least)
-    used = np.unique(np.concatenate(images))
+    used = set(np.concatenate(images).tolist())
     held_out = {scene.names[v] for v in hold_out(scene, INTERVAL)[1]}
     plan = {
         "version": VERSION, "scene": str(data.resolve()), "axes": cells.axes.tolist(),
         "low": _numbers(cells.low), "high": _numbers(cells.high), "overlap": overlap, "least": least,
         "tiles": [{"name": f"tile_{t:02d}", "images": len(i), "points": len(p)}
                   for t, (i, p) in enumerate(zip(images, points, strict=True))],
-        "images": len(scene), "unused": [scene.names[v] for v in range(len(scene)) if v not in set(used.tolist())],
+        "images": len(scene), "unused": [scene.names[v] for v in range(len(scene)) if v not in used],
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

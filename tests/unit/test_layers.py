@@ -43,6 +43,7 @@ LEVEL = {
     "lpm.find_zones": 4,
     "lpm.surroundings": 4,
     "lpm.notices": 0,
+    "lpm.lock": 1,
     "lpm.memory": 0,
     "lpm.faults": 1,
     "lpm.adam": 1,
