@@ -18,8 +18,11 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from lpm import distributed
+from lpm.correspond import FEWEST
+from lpm.first_points import points_from_photos
 from lpm.scenes.images import load_image
 from lpm.scenes.parser import LpmDataParserConfig
+from lpm.views import Views, world_to_camera
 
 # Longest side of a training image in pixels: what two cores train on in minutes; 3DGS's limit on a GPU.
 LONGEST_SIDE = {"cpu": 480, "cuda": 1600}
@@ -54,6 +57,8 @@ class LpmDatamanagerConfig(FullImageDatamanagerConfig):
     """Scale of the images. None: 1/2, 1/3, ... so that the longest side is <= 480 pixels on a CPU, 1600 on a GPU."""
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept in memory."""
+    points_from_photos: bool = True
+    """Where the scene has no points: find some by comparing the photos (seconds). False: the model's random ones."""
 
 
 class LpmDatamanager(FullImageDatamanager[LpmDataset]):
@@ -68,6 +73,8 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
         if test_mode == "val":  # training: a broken image is found now, not after the run's folder is made
             _ = self.cached_train, self.cached_eval
+            if self.config.points_from_photos and "points3D_xyz" not in self.train_dataparser_outputs.metadata:
+                self._find_points()
 
     @property
     def dataset_type(self) -> type[LpmDataset]:  # type: ignore[override]
@@ -86,6 +93,29 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
         on_cpu = str(self.device) == "cpu"
         return super()._load_images(split, "gpu" if on_cpu else cache_images_device)
+
+    def views(self, device: Any) -> Views:
+        """The training photos with their cameras on `device`."""
+        cached = self.cached_train  # first: undistortion changes the cameras
+        cameras = self.train_dataset.cameras.to(device)
+        masks = [data.get("mask", torch.ones(data["image"].shape[:2], dtype=torch.bool)) for data in cached]
+        return Views(
+            images=[data["image"] for data in cached],
+            Ks=cameras.get_intrinsics_matrices(),
+            viewmats=world_to_camera(cameras.camera_to_worlds),
+            masks=masks if any("mask" in data for data in cached) else None,
+            times=None if cameras.times is None else cameras.times.flatten(),
+        )
+
+    def _find_points(self) -> None:
+        """Gives a scene without points those that its photos show, if they do."""
+        with CONSOLE.status("No points: comparing the photos to find some..."):
+            xyz, rgb = points_from_photos(self.views(self.device))
+        if len(xyz) < FEWEST:
+            CONSOLE.print("No points, and the photos show none that are sure: training starts from random ones.")
+            return
+        CONSOLE.print(f"No points: {len(xyz):,} were found by comparing the photos, to start from.")
+        self.train_dataparser_outputs.metadata |= {"points3D_xyz": xyz.cpu(), "points3D_rgb": rgb}
 
     def next_train(self, step: int) -> tuple[Cameras, dict]:
         """The host's next view, with the size (height, width) in pixels beside its number in the camera's metadata."""

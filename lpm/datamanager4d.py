@@ -11,8 +11,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from lpm.checks import fail
 from lpm.datamanager import LpmDatamanager, LpmDatamanagerConfig
-from lpm.model import world_to_camera
-from lpm.views import Views, unproject
+from lpm.first_points import looked_at
+from lpm.views import Views, unproject, world_to_camera
 
 RANGE = (0.4, 2.5)
 """Depths of random starting points, times the distance of what the cameras look at."""
@@ -23,6 +23,7 @@ class LpmDatamanager4dConfig(LpmDatamanagerConfig):
     """As of `lpm-splat`."""
 
     _target: type = field(default_factory=lambda: LpmDatamanager4d)
+    points_from_photos: bool = False
     num_random_points: int = 20_000
     """Points to start from where the scene has none, along random rays of the first frame."""
 
@@ -73,11 +74,11 @@ class LpmDatamanager4d(LpmDatamanager):
         assert cameras.times is not None
         first = (cameras.times.flatten() == cameras.times.min()).nonzero().flatten().tolist()
         c2w = cameras.camera_to_worlds
-        distance = _looked_at(c2w[first].double().numpy())
         rng = np.random.default_rng(0)
         xyz, rgb = [], []
         Ks = cameras.get_intrinsics_matrices()[first]
         views = Views([cached[v]["image"] for v in first], Ks, world_to_camera(c2w[first]))
+        distance = looked_at(views.viewmats).cpu().numpy()
         for i in range(len(first)):
             height, width = views.images[i].shape[:2]
             share = count // len(first)
@@ -89,17 +90,3 @@ class LpmDatamanager4d(LpmDatamanager):
             value = image[pixels[:, 1].long().clamp_max(height - 1), pixels[:, 0].long().clamp_max(width - 1), :3]
             rgb.append(value if value.dtype == torch.uint8 else (value * 255).to(torch.uint8))
         return torch.cat(xyz), torch.cat(rgb)
-
-
-def _looked_at(c2w: np.ndarray) -> np.ndarray:
-    """[C] distance from each camera [C, 3, 4] (OpenGL) to the point nearest to all their axes (least squares); where
-    they all look the same way, the largest distance between cameras."""
-    origins, axes = c2w[:, :3, 3], -c2w[:, :3, 2]
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
-    total = across.sum(0)
-    spread = max(float(np.linalg.norm(origins - origins.mean(0), axis=1).max()) * 2, 1e-3)
-    if len(c2w) < 2 or np.linalg.cond(total) > 1e6:
-        return np.full(len(c2w), spread)
-    point = np.linalg.solve(total, (across @ origins[:, :, None]).sum(0)[:, 0])
-    depth = ((point - origins) * axes).sum(1)
-    return np.where(depth > 0, depth, spread)

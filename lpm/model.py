@@ -35,6 +35,7 @@ from lpm.rasterize import rasterize
 from lpm.strategy import Schedule, make_strategy
 from lpm.strategy.build import StrategyName
 from lpm.strategy.lpm4d import ZonesInTime
+from lpm.views import world_to_camera
 
 STEPS_PER_LOG = 10  # nerfstudio's LoggingConfig.steps_per_log
 # What viser shows behind a scene; random backgrounds are for training only.
@@ -105,15 +106,6 @@ class LpmModelConfig(SplatfactoModelConfig):
     stop_screen_size_at: tyro.conf.Suppress[int] = 0
     with_lpips: bool = True
     """Report LPIPS where its weights are at hand or can be downloaded."""
-
-
-def world_to_camera(camera_to_world: Tensor) -> Tensor:
-    """nerfstudio's camera_to_world [C, 3, 4] (OpenGL axes) -> viewmats [C, 4, 4] (OpenCV axes)."""
-    rotation = camera_to_world[:, :3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
-    inverse = rotation.transpose(1, 2)
-    translation = -inverse @ camera_to_world[:, :3, 3:4]
-    last = camera_to_world.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
-    return torch.cat([torch.cat([inverse, translation], 2), last], 1)
 
 
 class LpmModel(SplatfactoModel):

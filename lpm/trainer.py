@@ -25,12 +25,11 @@ from lpm import checkpoint, distributed, faults
 from lpm.adam import Adam
 from lpm.announcement import announcement
 from lpm.checks import LpmError, fail
-from lpm.correspond import Views
 from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
 from lpm.host import LpmOptimizers, mend
 from lpm.memory import keep_freed_memory
-from lpm.model import LpmModel, LpmModelConfig, world_to_camera
+from lpm.model import LpmModel, LpmModelConfig
 from lpm.pipeline import LpmPipeline
 from lpm.resume import own_state, put_back
 from lpm.runs import find_checkpoint, read_checkpoint
@@ -138,17 +137,9 @@ class LpmTrainer(Trainer):
         strategy: Any = self.model.strategy
         if not hasattr(strategy, "attach"):
             return
-        cached = self.data.cached_train  # first: undistortion changes the cameras
-        assert self.data.train_dataset is not None
-        cameras = self.data.train_dataset.cameras.to(self.device)
-        masks = [data.get("mask", torch.ones(data["image"].shape[:2], dtype=torch.bool)) for data in cached]
-        views = Views(
-            images=[data["image"] for data in cached],
-            Ks=cameras.get_intrinsics_matrices(),
-            viewmats=world_to_camera(cameras.camera_to_worlds),
-            masks=masks if any("mask" in data for data in cached) else None,
-            times=cameras.times.flatten() if cameras.times is not None and self.model.zones_in_time else None,
-        )
+        views = self.data.views(self.device)
+        if not self.model.zones_in_time:
+            views.times = None
         points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
         strategy.notices.say, strategy.seed = CONSOLE.print, self.config.machine.seed
         strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")

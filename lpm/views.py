@@ -127,6 +127,15 @@ def rays(pixels: Tensor, Ks: Tensor) -> Tensor:
     return torch.stack([x, y, torch.ones_like(x)], -1)
 
 
+def world_to_camera(camera_to_world: Tensor) -> Tensor:
+    """nerfstudio's camera_to_world [C, 3, 4] (OpenGL axes) -> viewmats [C, 4, 4] (OpenCV axes)."""
+    rotation = camera_to_world[:, :3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
+    inverse = rotation.transpose(1, 2)
+    translation = -inverse @ camera_to_world[:, :3, 3:4]
+    last = camera_to_world.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    return torch.cat([torch.cat([inverse, translation], 2), last], 1)
+
+
 def centres_of(viewmats: Tensor) -> Tensor:
     """Camera centres [..., 3], world, of `viewmats` [..., 4, 4]."""
     return -(viewmats[..., :3, :3] * viewmats[..., :3, 3:]).sum(-2)

@@ -15,12 +15,13 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from torch import Tensor
 
 from lpm import gaussians, records
-from lpm.model import LpmModel, world_to_camera
+from lpm.model import LpmModel
 from lpm.viewer import recording
 from lpm.viewer.clip import Clip
 from lpm.viewer.outputs import NAMES, Outputs
 from lpm.viewer.panels import Panels
 from lpm.viewer.replay_data import EDITS
+from lpm.views import world_to_camera
 
 CLOUDS = 12
 """About so many events of a run are recorded with all points; the others with what they changed."""

@@ -53,7 +53,7 @@ def read_scene(data: Path, outside_files: bool = False) -> Scene:
             got = "x".join(map(str, image_size(mask)))
             fail(mask, f"mask of {got}", f"{size[0]}x{size[1]} as its image has", "make the mask as large as its image")
     if scene.points is None:
-        scene.notes.append(f"{layout.root}: no file of points; training starts from random ones")
+        scene.notes.append(f"{layout.root}: no file of points")
     elif len(scene.points.xyz) == 0:
         fail(
             scene.points.source,

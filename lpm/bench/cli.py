@@ -36,7 +36,7 @@ class Run:
     steps: int = 3_000
     """Training steps of every run."""
     starts: tuple[Start, ...] = ("sfm",)
-    """Points to start from: all of the scene's, a tenth of them, or random ones."""
+    """Points to start from: all of the scene's, a tenth of them, random ones, or what comparing the photos finds."""
     jobs: int = 1
     """Runs side by side, each on cores / jobs threads. Times are comparable only within one setting."""
     lpips: bool = False

@@ -37,7 +37,12 @@ def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
     parts += [f"![{name}]({name})" for name in pictures]
     for cap, steps, start in settings_of(runs):
         group = [r for r in runs if (r["cap"], r["steps"], r["start"]) == (cap, steps, start)]
-        words = {"sfm": "", "thinned": ", from a tenth of the SfM points", "random": ", from random points"}[start]
+        words = {
+            "sfm": "",
+            "thinned": ", from a tenth of the SfM points",
+            "random": ", from random points",
+            "photos": ", from points that the photos show",
+        }[start]
         parts.append(f"## At most {cap:,} points, {steps:,} steps{words}")
         parts += [quality(group), against(group, "psnr"), against(group, "ssim"), costs(group)]
     parts.append("## What is missing\n\n" + (missing(runs) or "Nothing: every strategy has every scene and seed."))

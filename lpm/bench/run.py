@@ -52,8 +52,8 @@ def configure(job: Job, folder: Path) -> Any:
     data.data, data.camera_res_scale_factor, data.train_cameras_sampling_seed = Path(job.data), job.scale, job.seed
     model.strategy = "lpm" if job.base == MOVING else job.base
     model.max_points, model.with_lpips = job.cap, job.lpips
-    if job.start == "random":
-        data.dataparser.load_3D_points = False
+    if job.start in ("random", "photos"):
+        data.dataparser.load_3D_points, data.points_from_photos = False, job.start == "photos"
     elif job.start == "thinned":
         points = read_scene(data.data).points
         if points is None:

@@ -42,6 +42,7 @@ LEVEL = {
     "lpm.votes": 4,
     "lpm.find_zones": 4,
     "lpm.surroundings": 4,
+    "lpm.first_points": 4,
     "lpm.notices": 0,
     "lpm.lock": 1,
     "lpm.memory": 0,
