@@ -17,12 +17,15 @@ import pytest
 import torch
 from export.some import visible
 
+from lpm import motion
 from lpm.export import canaries, splat_transform
 from lpm.export.commands import Options, prepare
 from lpm.export.load import load
+from lpm.export.moving import at_time, for_splatv
 from lpm.export.picture import draw, look_at
 from lpm.export.ply import write_ply
 from lpm.export.splat import write_splat
+from lpm.export.splatv import write_splatv
 
 pytestmark = pytest.mark.export
 PACKAGES = {
@@ -30,6 +33,7 @@ PACKAGES = {
     "three": "0.187.0",
     "@sparkjsdev/spark": "2.2.0",
     "@mkkellogg/gaussian-splats-3d": "0.4.7",
+    "gsplat": "1.2.9",
     splat_transform.PACKAGE: splat_transform.VERSION,
 }
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -249,3 +253,32 @@ def test_a_trained_scene_in_spark_at_its_cameras(shoot, real_data, tmp_path):
         assert psnr >= 30
         assert likeness > 15  # the cameras are where the photos were taken
         assert theirs.std() > 0.05
+
+
+def test_splatv_plays_in_gsplat_js(shoot, tmp_path):
+    """Cubic motion, turning and fading at three times, against our own picture of the model at each.
+
+    The player sorts by places at rest, and by a wrong x (a word of the quaternion): few points overlap, seen along z.
+    """
+    torch.manual_seed(0)
+    n, focal = 120, 280.0
+    moving = {name: value.detach() for name, value in motion.start(n, 3, spins=True).items()}
+    params = moving | {
+        "means": torch.rand(n, 3) * torch.tensor([2.4, 1.8, 1.5]) + torch.tensor([-1.2, -0.9, 2.5]),
+        "scales": torch.full((n, 3), -3.2) + torch.rand(n, 3), "quats": torch.randn(n, 4),
+        "features_dc": torch.randn(n, 3), "features_rest": torch.zeros(n, 0, 3),
+        "opacities": 2 + torch.rand(n, 1), "motion": 0.4 * torch.randn(n, 3, 3), "spins": torch.randn(n, 4),
+    }  # fmt: skip
+    params["durations"][: n // 2] = -2.0
+    params["gates"][: n // 2], params["gates"][n // 2 :] = -9.0, 9.0  # it comes and goes, or is always there
+    write_splatv(tmp_path / "clip.splatv", for_splatv(params))
+    times = (0.1, 0.5, 0.9)
+    job = {"viewer": "gsplatjs", "file": tmp_path / "clip.splatv", "focal": focal}
+    theirs = shoot([{**job, "time": t} for t in times])
+    K = torch.tensor([[[focal, 0, 160], [0, focal, 120], [0, 0, 1]]])
+    ours = [draw(at_time(params, t), torch.eye(4)[None], K, 320, 240, background=0.0)[0] for t in times]
+    for t, mine, other in zip(times, ours, theirs, strict=True):
+        psnr = -10 * math.log10(float((mine - other / 255).square().mean()))
+        print(f"gsplat.js at {t}: {psnr:.1f} dB")
+        assert psnr > 30
+    assert float((ours[0] - ours[2]).square().mean()) > 0.01  # and between these times it moved
