@@ -47,6 +47,7 @@ def _method(name: str, description: str, pipeline: LpmPipelineConfig, more: dict
                 "scales": _optimizer(5e-3),
                 "quats": _optimizer(1e-3),
                 **more,
+                "sky": _optimizer(1e-2),
                 "camera_opt": {
                     "optimizer": AdamConfig(lr=1e-4, eps=1e-15),
                     "scheduler": ExponentialDecaySchedulerConfig(lr_final=5e-7),

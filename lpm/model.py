@@ -32,6 +32,7 @@ from lpm.init_from import start_from
 from lpm.losses import l1_dssim
 from lpm.metrics import Lpips
 from lpm.rasterize import rasterize
+from lpm.sky import KINDS, sky_colors
 from lpm.strategy import Schedule, make_strategy
 from lpm.strategy.build import StrategyName
 from lpm.strategy.lpm4d import ZonesInTime
@@ -104,6 +105,9 @@ class LpmModelConfig(SplatfactoModelConfig):
     cull_screen_size: tyro.conf.Suppress[float] = 0.15
     split_screen_size: tyro.conf.Suppress[float] = 0.05
     stop_screen_size_at: tyro.conf.Suppress[int] = 0
+    sky: Literal["none", "constant", "sphere"] = "none"
+    """What is seen where no Gaussian is: none (background_color), constant (a learnt colour), or sphere (learnt
+    spherical harmonics over directions: the sky, what is far away). Exports show it by a dome of large Gaussians."""
     with_lpips: bool = True
     """Report LPIPS where its weights are at hand or can be downloaded."""
 
@@ -127,6 +131,7 @@ class LpmModel(SplatfactoModel):
         if config.use_bilateral_grid:
             x, y, w = config.grid_shape
             self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
+        self.sky = None if config.sky == "none" else Parameter(torch.zeros(KINDS[config.sky], 3))
         self.lpips_metric = Lpips() if config.with_lpips else None
         self.step = 0
         self.crop_box: OrientedBox | None = None
@@ -231,6 +236,10 @@ class LpmModel(SplatfactoModel):
         """Every tensor of points is a group of its own."""
         return {name: [value] for name, value in self.gauss_params.items()}
 
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Beside the Gaussians and what splatfacto has, the sky."""
+        return super().get_param_groups() | ({} if self.sky is None else {"sky": [self.sky]})
+
     def at_camera(self, params: dict[str, Tensor], camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
         """means [N, 3], quats [N, 4] and opacities [N] (0..1) of `params` as `camera` sees them."""
         return params["means"], params["quats"], torch.sigmoid(params["opacities"]).squeeze(-1)
@@ -299,7 +308,12 @@ class LpmModel(SplatfactoModel):
         camera.rescale_output_resolution(factor)
         self.last_size = (height, width)
 
-        background = self._get_background_color()
+        viewmats = world_to_camera(to_world.to(self.device, torch.float32))  # camera paths from JSON may hold integers
+        if self.sky is None:
+            behind = background = self._get_background_color()
+        else:
+            behind = sky_colors(self.sky, viewmats[0], Ks[0], width, height)
+            background = behind.detach()  # to a photo's transparent parts it is no error
         part = self._visible_part()
         if len(part["means"]) == 0:
             if self.training:
@@ -321,12 +335,12 @@ class LpmModel(SplatfactoModel):
             part["scales"].exp(),
             opacities,
             colors,
-            world_to_camera(to_world.to(self.device, torch.float32)),  # camera paths from JSON may hold integers
+            viewmats,
             Ks,
             width,
             height,
             sh_degree=degree,
-            backgrounds=background[None],
+            backgrounds=background[None] if self.sky is None else None,
             render_mode="RGB+ED" if with_depth else "RGB",
             rasterize_mode=self.config.rasterize_mode,
             absgrad=getattr(self.strategy, "absgrad", False) and self.training and self.step < self.schedule.stop,
@@ -337,7 +351,7 @@ class LpmModel(SplatfactoModel):
                 self.gauss_params, self._gaussian_optimizers(), self.strategy_state, self.step, self.info
             )
         image, alpha = image[0], alpha[0]
-        rgb = image[..., :3]
+        rgb = image[..., :3] if self.sky is None else image[..., :3] + (1 - alpha) * behind
         if not self.training:  # while training, a clamp would hide the error of too bright pixels from the gradient
             rgb = rgb.clamp(0.0, 1.0)
         if self.config.use_bilateral_grid and self.training and camera.metadata and "cam_idx" in camera.metadata:

@@ -103,6 +103,13 @@ def run_rasterize_mode(folder: Path) -> str | None:
     return found[1] if found else None
 
 
+def load_sky(state: dict[str, Any]) -> Tensor | None:
+    """Coefficients [K, 3] (lpm.sky) in what a checkpoint holds; None if it was trained without."""
+    found = state["pipeline"].get("_model.sky")
+    good = isinstance(found, Tensor) and found.dim() == 2 and len(found) in (1, 4, 9, 16) and found.shape[1] == 3
+    return found if good and bool(torch.isfinite(found).all()) else None
+
+
 def load_gaussians(path: Path, state: dict[str, Any] | None = None) -> dict[str, Tensor]:
     """Parameters (lpm.gaussians; colours always as SH; lpm.motion's, of a model that moves) in a checkpoint.
 

@@ -19,6 +19,7 @@ from lpm.export.moving import at_time, moves
 from lpm.export.ply import finite_rows, read_ply
 from lpm.export.ply_sequence import sequence_files
 from lpm.rasterize import rasterize
+from lpm.sky import dome
 from lpm.viewer.eye import matrices
 from lpm.viewer.painter import Wish
 
@@ -62,6 +63,7 @@ class Shown:
         self.left_out = len(loaded.params["means"]) - len(self.params["means"])
         self.files = sequence_files(loaded.path.parent) if loaded.kind == "ply-sequence" else []
         self.moves = moves(self.params)
+        self.dome = None if loaded.sky is None else activated(dome(loaded.sky, self.params))
         self.at = functools.lru_cache(KEPT if self.files else 1)(self._at)
 
     @property
@@ -79,7 +81,10 @@ class Shown:
         if self.files:
             file = self.files[round(time * (len(self.files) - 1))]
             params = sound(read_ply(file), file)
-        return {name: value.to(self.device) for name, value in activated(params, time).items()}
+        ready = activated(params, time)
+        if self.dome is not None:
+            ready = {name: torch.cat([value, self.dome[name]]) for name, value in ready.items()}
+        return {name: value.to(self.device) for name, value in ready.items()}
 
     def draw(
         self, wish: Wish, width: int, height: int, strips: int = 1, stop: Callable[[], bool] = lambda: False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 import tyro
 from torch import Tensor
 from tyro.conf import Positional, arg
@@ -28,6 +29,7 @@ from lpm.export.select import select
 from lpm.export.sidecar import Sidecar, write_sidecar
 from lpm.export.splat import write_splat
 from lpm.export.splatv import write_splatv
+from lpm.sky import dome
 
 Params = dict[str, Tensor]
 PadSh = Annotated[Literal[0, 1, 2, 3] | None, arg(name="pad-sh")]
@@ -58,6 +60,8 @@ class Options:
     part: Literal["all", "still", "moving"] = "all"
     """Of a model that moves: only the points that stand still and stay, or only the others. A clip takes less room as
     one PLY of the still ones and a sequence of the moving ones."""
+    sky: bool = True
+    """Of a model with a sky: put a dome of large Gaussians that show it around the scene. With --part, only once."""
     sidecar: bool = True
     """Write OUT.json with the frame, the up direction, and how the model was trained."""
 
@@ -89,6 +93,7 @@ def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, 
 def chosen(loaded: Loaded, params: Params, common: Options) -> tuple[Params, str]:
     """The `params` of `loaded` in the frame asked for, cropped, and that frame's name."""
     frame = loaded.frame
+    behind = dome(loaded.sky, params) if common.sky and loaded.sky is not None and common.part != "moving" else None
     if common.frame is not None and common.frame != frame:
         if loaded.world_to_train is None or frame == "unknown":
             fail(
@@ -100,8 +105,10 @@ def chosen(loaded: Loaded, params: Params, common: Options) -> tuple[Params, str
         if moves(params):
             fail("--frame", f"{common.frame} for moving Gaussians", "the frame they are in", "leave --frame out")
         by = loaded.world_to_train
-        params, frame = move(params, by if common.frame == "train" else by.inverse()), common.frame
-    return select(params, common.crop, common.min_opacity), frame
+        by = by if common.frame == "train" else by.inverse()
+        params, behind, frame = move(params, by), behind and move(behind, by), common.frame
+    params = select(params, common.crop, common.min_opacity)
+    return params if behind is None else {k: torch.cat([v, behind[k]]) for k, v in params.items()}, frame
 
 
 def up_direction(loaded: Loaded, frame: str) -> list[float] | None:

@@ -24,7 +24,7 @@ from lpm.export.sidecar import read_sidecar
 from lpm.export.splat import looks_like_splat, read_splat
 from lpm.export.spz import MAGIC as SPZ_MAGIC
 from lpm.export.spz import read_spz_with_header
-from lpm.runs import load_gaussians, read_checkpoint, run_folder, run_frame, run_rasterize_mode
+from lpm.runs import load_gaussians, load_sky, read_checkpoint, run_folder, run_frame, run_rasterize_mode
 
 WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or .sog file"
 
@@ -44,6 +44,8 @@ class Loaded:
     world_to_train: Similarity | None = None
     rasterize_mode: str | None = None
     """How it was trained: classic, antialiased, or None where nothing says it."""
+    sky: Tensor | None = None
+    """Coefficients [K, 3] (lpm.sky) of what is behind `params`, in their frame; None: nothing."""
 
 
 def kind_of(path: Path) -> str:
@@ -90,7 +92,7 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
         placed = run_frame(run)
         return Loaded(
             load_gaussians(checkpoint, state), checkpoint, kind, "train",
-            None if placed is None else from_dataparser(*placed), run_rasterize_mode(run),
+            None if placed is None else from_dataparser(*placed), run_rasterize_mode(run), load_sky(state),
         )  # fmt: skip
     source = sequence_files(path)[0] if kind == "ply-sequence" else path
     mode = None

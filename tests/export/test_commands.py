@@ -16,6 +16,8 @@ from lpm.cli import export_main, inspect_main
 from lpm.export import splat_transform
 from lpm.export.load import load
 from lpm.export.ply import read_ply, write_ply
+from lpm.gaussians import sh0_to_rgb
+from lpm.sky import DOME
 
 
 def call(main, *arguments):
@@ -191,3 +193,29 @@ ply.write_ply(Path(sys.argv[1]), some(60_000, 0))
     assert done.returncode == -9
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
     assert list(tmp_path.glob("*.ply")) == []
+
+
+def test_a_sky_becomes_a_dome_behind_the_scene(run, tmp_path, capsys):
+    folder, params = run
+    path = folder / "nerfstudio_models" / "step-000000009.ckpt"
+    state = checkpoint.load(path)
+    sky = torch.zeros(16, 3)
+    sky[0], sky[2] = torch.tensor([-0.5, 0.2, 0.8]), 0.3  # bluish, brighter above
+    state["pipeline"]["_model.sky"] = sky
+    checkpoint.atomic_save(state, path, folder)
+    assert torch.equal(load(folder).sky, sky)
+    assert call(export_main, "ply", folder, tmp_path / "with.ply", "--min-opacity", "0.5") == 0
+    assert call(export_main, "ply", folder, tmp_path / "world.ply", "--frame", "world") == 0
+    assert call(export_main, "ply", folder, tmp_path / "without.ply", "--no-sky") == 0
+    with_dome, world, without = (read_ply(tmp_path / f"{name}.ply") for name in ("with", "world", "without"))
+    assert len(without["means"]) == 200  # and it was not cropped for being far away:
+    assert len(with_dome["means"]) == DOME + int((torch.sigmoid(params["opacities"]) >= 0.5).sum())
+    assert len(world["means"]) == DOME + 200
+    above = with_dome["means"][-DOME:].max(0).indices[2] - DOME  # z is up here, y in the world
+    assert above + DOME == world["means"][-DOME:].max(0).indices[1]
+    colors = sh0_to_rgb(with_dome["features_dc"])[above]
+    torch.testing.assert_close(colors, sh0_to_rgb(sky[0]) + 0.3 * 0.4886, atol=1e-3, rtol=0)
+    capsys.readouterr()
+    state["pipeline"]["_model.sky"] = torch.full((7, 3), torch.nan)  # somebody's, and no sky
+    checkpoint.atomic_save(state, path, folder)
+    assert load(folder).sky is None

@@ -71,6 +71,16 @@ def test_resume_is_exact(make_trainer, strategy):
     assert before.shape != after.shape or not torch.equal(before, after)  # the optimizers do move what was loaded
 
 
+def test_resume_with_a_sky_is_exact(make_trainer):
+    whole = make_trainer("whole", STEPS, sky="sphere", **BUSY)
+    whole.config.steps_per_save = HALF
+    whole.train()
+    wanted = everything(whole) | {"sky": whole.model.sky.detach().clone()}
+    resumed = make_trainer("resumed", STEPS, load=whole.checkpoint_dir / f"step-{HALF:09d}.ckpt", sky="sphere", **BUSY)
+    resumed.train()
+    assert_same(wanted, everything(resumed) | {"sky": resumed.model.sky.detach()})
+
+
 def test_the_last_two_checkpoints_stay(make_trainer):
     trainer = make_trainer("a", 17, **BUSY)
     trainer.config.steps_per_save, trainer.config.save_only_latest_checkpoint = 5, True

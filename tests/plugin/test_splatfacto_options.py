@@ -1,11 +1,13 @@
-"""splatfacto's options for imperfect photos, with every strategy: refined poses, colours that differ by photo."""
+"""Options for imperfect photos, with every strategy: refined poses, colours that differ by photo, a sky."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from lpm.sky import sky_colors
 from lpm.strategy import STRATEGIES
+from lpm.views import world_to_camera
 
 BUSY = dict(warmup_length=5, refine_every=5, stop_split_at=25, densify_grad_thresh=1e-7, max_points=400)
 
@@ -33,3 +35,25 @@ def test_colours_by_photo(make_trainer, strategy):
     assert bool(torch.isfinite(after).all())
     assert not torch.equal(before, after)
     assert trainer.left_out.total == 0
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("sky", ["constant", "sphere"])
+def test_a_sky_is_learnt(make_trainer, strategy, sky):
+    """And what is behind everything in a picture is it."""
+    trainer = make_trainer("sky", 30, strategy=strategy, sky=sky, **BUSY)
+    model = trainer.model
+    before = model.sky.detach().clone()
+    trainer.train()
+    assert bool(torch.isfinite(model.sky).all())
+    assert float((model.sky - before).detach().abs().max()) > 1e-3
+    assert trainer.left_out.total == 0
+    model.eval()
+    camera = trainer.data.train_dataset.cameras[0:1]
+    seen, K = model.get_outputs(camera), camera.get_intrinsics_matrices()[0]
+    viewmat = world_to_camera(camera.camera_to_worlds)[0]
+    colors = sky_colors(model.sky, viewmat, K, int(camera.width), int(camera.height))
+    torch.testing.assert_close(seen["background"], colors)
+    bare = (seen["accumulation"] < 1e-6).squeeze(-1)
+    if bool(bare.any()):
+        torch.testing.assert_close(seen["rgb"][bare], colors[bare].clamp(0, 1))

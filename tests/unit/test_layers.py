@@ -26,6 +26,7 @@ LEVEL = {
     "lpm.losses": 3,
     "lpm.metrics": 3,
     "lpm.views": 3,
+    "lpm.sky": 3,
     "lpm.correspond": 3,
     "lpm.patch_warp": 3,
     "lpm.sift": 3,

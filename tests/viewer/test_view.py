@@ -40,6 +40,17 @@ def shown(params, **more):
     return Shown(Loaded(params, Path("a.ply"), "ply", **more))
 
 
+def test_a_sky_is_drawn_behind_and_does_not_move_the_camera():
+    sky = torch.tensor([[-0.5, 0.2, 0.8]])
+    bare, under = shown(visible(50)), shown(visible(50), sky=sky)
+    assert torch.equal(bare.params["means"], under.params["means"])
+    eye, _ = frame(under.params, UP, 4 / 3)
+    picture = under.draw(Wish(eye, background=1.0), 64, 48)
+    wanted = (sky[0] * 0.28209 + 0.5) * 255
+    assert np.abs(picture[0, 0] - wanted.numpy()).max() < 3  # the corner; white without
+    assert bare.draw(Wish(eye, background=1.0), 64, 48)[0, 0].min() == 255
+
+
 # Cameras
 
 
