@@ -16,9 +16,11 @@ from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from lpm import distributed
 from lpm.correspond import FEWEST
+from lpm.depth_prior import laid_over, points_from_depth, read_depth
 from lpm.first_points import points_from_photos
 from lpm.scenes.images import load_image
 from lpm.scenes.parser import LpmDataParserConfig
@@ -26,6 +28,9 @@ from lpm.views import Views, world_to_camera
 
 # Longest side of a training image in pixels: what two cores train on in minutes; 3DGS's limit on a GPU.
 LONGEST_SIDE = {"cpu": 480, "cuda": 1600}
+
+POINTS = 100_000
+"""At most so many are drawn from depths."""
 
 
 def fitting_scale(longest: int, device_type: str) -> float:
@@ -58,7 +63,8 @@ class LpmDatamanagerConfig(FullImageDatamanagerConfig):
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept in memory."""
     points_from_photos: bool = True
-    """Where the scene has no points: find some by comparing the photos (seconds). False: the model's random ones."""
+    """Where the scene has no points: draw some from its depths, or find some by comparing the photos (seconds). False:
+    the model's random ones."""
 
 
 class LpmDatamanager(FullImageDatamanager[LpmDataset]):
@@ -92,7 +98,22 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
         # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
         on_cpu = str(self.device) == "cpu"
-        return super()._load_images(split, "gpu" if on_cpu else cache_images_device)
+        images = super()._load_images(split, "gpu" if on_cpu else cache_images_device)
+        files = self.train_dataparser_outputs.metadata.get("depth_filenames") if split == "train" else None
+        for i, file in enumerate(files or []):
+            images[i]["depth"] = self._depth(i, file).to(self.device)
+        return images
+
+    def _depth(self, i: int, file: Path) -> Tensor:
+        """The depth prior of training photo `i`, world; see lpm.depth_prior.laid_over."""
+        parsed, camera = self.train_dataparser_outputs, self.train_dataset.cameras[i]
+        unit = parsed.metadata["depth_unit_scale_factor"] * parsed.dataparser_scale
+        c = parsed.cameras[i]
+        intrinsics = np.array([float(value) for value in (c.fx, c.fy, c.cx, c.cy)])
+        bent = np.zeros(6) if c.distortion_params is None else c.distortion_params.double().numpy()
+        size = int(camera.width), int(camera.height)
+        given = intrinsics, bent, (int(c.width), int(c.height))
+        return laid_over(read_depth(file) * np.float32(unit), given, camera.get_intrinsics_matrices(), size)
 
     def views(self, device: Any) -> Views:
         """The training photos with their cameras on `device`."""
@@ -108,13 +129,22 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         )
 
     def _find_points(self) -> None:
-        """Gives a scene without points those that its photos show, if they do."""
+        """Gives a scene without points those that its depths tell, else those that its photos show, if they do."""
+        if "depth_filenames" in self.train_dataparser_outputs.metadata:
+            depths = [data["depth"] for data in self.cached_train]
+            xyz, rgb = points_from_depth(self.views(self.device), depths, POINTS)
+            CONSOLE.print(f"No points: {len(xyz):,} are drawn from the scene's depths, to start from.")
+            self._start_from(xyz, rgb)
+            return
         with CONSOLE.status("No points: comparing the photos to find some..."):
             xyz, rgb = points_from_photos(self.views(self.device))
         if len(xyz) < FEWEST:
             CONSOLE.print("No points, and the photos show none that are sure: training starts from random ones.")
             return
         CONSOLE.print(f"No points: {len(xyz):,} were found by comparing the photos, to start from.")
+        self._start_from(xyz, rgb)
+
+    def _start_from(self, xyz: Tensor, rgb: Tensor) -> None:
         self.train_dataparser_outputs.metadata |= {"points3D_xyz": xyz.cpu(), "points3D_rgb": rgb}
 
     def next_train(self, step: int) -> tuple[Cameras, dict]:

@@ -26,6 +26,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from lpm import gaussians
 from lpm.checks import check_shape, fail
+from lpm.depth_prior import depth_loss
 from lpm.export.frames import from_dataparser
 from lpm.faults import Before, leave_out, lower_cap, out_of_memory
 from lpm.init_from import start_from
@@ -105,6 +106,9 @@ class LpmModelConfig(SplatfactoModelConfig):
     cull_screen_size: tyro.conf.Suppress[float] = 0.15
     split_screen_size: tyro.conf.Suppress[float] = 0.05
     stop_screen_size_at: tyro.conf.Suppress[int] = 0
+    depth_weight: float = 0.1
+    """Weight in the loss of the scene's depths (depth_file_path in transforms.json), where it has them: at first,
+    falling to a hundredth by the last step."""
     sky: Literal["none", "constant", "sphere"] = "none"
     """What is seen where no Gaussian is: none (background_color), constant (a learnt colour), or sphere (learnt
     spherical harmonics over directions: the sky, what is far away). Exports show it by a dome of large Gaussians."""
@@ -125,6 +129,7 @@ class LpmModel(SplatfactoModel):
         """Makes the parameters from the scene's points, and the strategy. Replaces splatfacto's, which needs CUDA."""
         config = self.config
         self.scene_extent = float(self.kwargs.get("metadata", {}).get("scene_extent", 1.0))
+        self.has_depths = "depth_filenames" in self.kwargs.get("metadata", {})
         self.schedule = self._schedule()
         self.gauss_params = self._start()
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
@@ -320,7 +325,8 @@ class LpmModel(SplatfactoModel):
                 remedy = "lower cull_alpha_thresh, or start from more points"
                 fail("points", f"all were removed by step {self.step}", "at least one to train on", remedy)
             return self.get_empty_outputs(width, height, background)
-        with_depth = not self.training or self.config.output_depth_during_training
+        asked = self.config.output_depth_during_training or (self.has_depths and self.config.depth_weight > 0)
+        with_depth = not self.training or asked
         if self.config.sh_degree > 0:
             colors: Any = (part["features_dc"][:, None], part["features_rest"])
             degree = min(self.step // self.steps_per_sh_degree, self.config.sh_degree)
@@ -407,6 +413,9 @@ class LpmModel(SplatfactoModel):
             scales = self.scales.exp()
             ratio = scales.amax(-1) / scales.amin(-1)
             loss["scale_reg"] = 0.1 * (ratio.clamp_min(config.max_gauss_ratio) - config.max_gauss_ratio).mean()
+        if self.training and "depth" in batch and config.depth_weight > 0:
+            weight = config.depth_weight * 0.01 ** min(1.0, self.step / self.schedule.steps)
+            loss["depth_loss"] = weight * depth_loss(outputs["depth"], outputs["accumulation"], batch["depth"])
         if self.training:
             self.camera_optimizer.get_loss_dict(loss)
             if config.use_bilateral_grid:

@@ -92,16 +92,20 @@ def info(
     train, test = hold_out(scene, eval_interval)
     sizes = sorted({f"{w}x{h}" for w, h in scene.sizes.tolist()})
     bent = "with lens distortion" if np.any(scene.distortion) else "without lens distortion"
-    moving = {}
+    more: dict[str, str] = {}
     if scene.times is not None and scene.cams is not None:
-        moving["moves"] = f"{len(np.unique(scene.times))} time steps, {len(set(scene.cams))} cameras"
+        more["moves"] = f"{len(np.unique(scene.times))} time steps, {len(set(scene.cams))} cameras"
+    if scene.depths is not None:
+        more["depths"] = "yes"
     rows = {
         "layout": f"{scene.layout.kind} ({scene.layout.source})",
         "images": f"{len(scene)}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",
         "masks": "yes" if scene.masks else "none",
         "focal": f"{scene.intrinsics[:, 0].min():.1f} to {scene.intrinsics[:, 0].max():.1f} px",
-        "points": f"{len(scene.points.xyz)} ({scene.points.source})" if scene.points else "none: random start",
-        **moving,
+        "points": f"{len(scene.points.xyz)} ({scene.points.source})"
+        if scene.points
+        else "none: training looks in the photos",
+        **more,
         "extent": f"{camera_extent(scene.c2w[train, :3, 3]):.4g} (the scene's own unit)",
         "hold-out": f"{len(train)} to train on, {len(test)} to test on (first: {scene.names[test[0]]})",
     }

@@ -51,6 +51,8 @@ class LpmDataParserConfig(DataParserConfig):
     """Keep at most this many of the points, drawn at random with a fixed seed."""
     outside_files: bool = False
     """Read files that the scene names outside of its folder (`..`, absolute paths)."""
+    depth_unit_scale_factor: float = 1e-3
+    """Of a scene with depths (depth_file_path): its unit for one of the files'. Millimetres for metres by default."""
     alpha_color: Literal["white", "black"] | None = "white"
     """Background for Blender's images, which are transparent there; None leaves their alpha to the method."""
 
@@ -145,6 +147,9 @@ class LpmDataParser(DataParser):
             "image_names": [scene.names[i] for i in chosen],
             "cams": None if scene.cams is None else [scene.cams[i] for i in chosen],
         }
+        if scene.depths is not None:  # as nerfstudio's own parsers have it
+            metadata["depth_filenames"] = [scene.depths[i] for i in chosen]
+            metadata["depth_unit_scale_factor"] = config.depth_unit_scale_factor
         if scene.points is not None and config.load_3D_points:
             keep = thinned(len(scene.points.xyz), config.max_points)
             # The points stand in the same frame as the poses, so they move just like them.

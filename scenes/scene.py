@@ -49,6 +49,8 @@ class Scene:
     """[V, 2] width, height in pixels."""
     points: Points | None = None
     masks: list[Path] | None = None
+    depths: list[Path] | None = None
+    """V files of z-depth (lpm.depth_prior), where the scene has them."""
     times: Floats | None = None
     """[V] 0 at the first frame, 1 at the last, of a scene that moves."""
     cams: list[str] | None = None

@@ -138,18 +138,20 @@ def read_frames(path: Path, layout: Layout, meta: dict[str, Any]) -> dict[str, A
         pose = check_pose(f"{path}, {name}", frame["transform_matrix"])
         image = frame_file(layout, name)
         camera = frame_camera(path, name, image, {**general, **frame})
-        rows.append((name, image, pose, *camera, frame.get("mask_path"), frame_time(path, name, frame)))
+        more = frame.get("mask_path"), frame.get("depth_file_path"), frame_time(path, name, frame)
+        rows.append((name, image, pose, *camera, *more))
     rows.sort(key=lambda row: row[0])
-    names, images, poses, intrinsics, distortion, sizes, mask_names, moments = zip(*rows, strict=True)
+    names, images, poses, intrinsics, distortion, sizes, mask_names, depth_names, moments = zip(*rows, strict=True)
     twice = next((a for a, b in pairwise(names) if a == b), None)
     if twice is not None:
         fail(path, f"{twice} stands in two frames", "each image once", "remove one of the frames")
-    masks = None
-    if any(mask_names):
-        if not all(mask_names):
-            lacking = names[[bool(mask) for mask in mask_names].index(False)]
-            fail(path, f"no mask_path for {lacking}", "a mask for every frame or for none", "add it")
-        masks = [layout.file(mask) for mask in mask_names]
+    beside: dict[str, list[Path] | None] = {"mask_path": None, "depth_file_path": None}
+    for key, files in (("mask_path", mask_names), ("depth_file_path", depth_names)):
+        if any(files):
+            if not all(files):
+                lacking = names[[bool(file) for file in files].index(False)]
+                fail(path, f"no {key} for {lacking}", f"{key} in every frame or in none", "add it")
+            beside[key] = [layout.file(file) for file in files]
     timed = [moment is not None for moment in moments]
     if any(timed) and not all(timed):
         fail(path, f"no time for {names[timed.index(False)]}", "a time for every frame or for none", "add it")
@@ -162,7 +164,8 @@ def read_frames(path: Path, layout: Layout, meta: dict[str, Any]) -> dict[str, A
         "intrinsics": np.stack(intrinsics),
         "distortion": np.stack(distortion),
         "sizes": np.array(sizes, dtype=np.int64),
-        "masks": masks,
+        "masks": beside["mask_path"],
+        "depths": beside["depth_file_path"],
     }
 
 
