@@ -24,6 +24,7 @@ from lpm.error_hull import error_hull
 from lpm.error_maps import coarse
 from lpm.evidence import Evidence
 from lpm.flow import velocities
+from lpm.stillness import calm_points, changing_tiles, hold_still
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
 from lpm.views import project
 from lpm.votes import Votes, zone_votes
@@ -47,6 +48,13 @@ class Lpm4dStrategy(LpmStrategy):
     """No point lives shorter than this temporal standard deviation, in frames: no photo could tell."""
     static_share: float = 0.8
     """A tile that is bad at this share of its camera's times is a static zone."""
+    change: float = 0.06
+    """Grey levels (0..1) by which photos of one camera must differ somewhere in a tile for it to be a dynamic zone."""
+    hold: float = 0.1
+    """Pull of a point's motion towards none in a step, as a share of its learning rate: what photos do not ask for
+    again and again stands still."""
+    calm_hold: float = 1.0
+    """The same of points where the photos never change, and of their gates towards being there all the time."""
     split_time: float = 0.5
     """How far in time, in its standard deviations, the halves of a split point go that comes and goes."""
     times_to_reset: int = 3
@@ -67,25 +75,40 @@ class Lpm4dStrategy(LpmStrategy):
         self.same_time = [(self.times == t).nonzero().flatten().tolist() for t in self.times]
         if self.zones_in_time != "time-blind" and max(map(len, self.same_time)) > 1:
             self.hull = self._hull
+        self.changes: dict[int, Tensor] = {}
         self.same_camera = [same[v].nonzero().flatten().tolist() for v in range(len(views))]
         super().attach(views, points, cache)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """As LpmStrategy's, with the times of votes and how much of a point was there."""
-        return super().initialize_state(scene_scale) | dict.fromkeys(("present", "when", "when_before", "stirred"))
+        more = ("present", "when", "when_before", "stirred", "calm")
+        return super().initialize_state(scene_scale) | dict.fromkeys(more)
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
         """Remembers, too, how much of every point was there at the step's time."""
         n, device = len(params["means"]), params["means"].device
         params["durations"].data.clamp_(min=math.log(self.shortest * self._frame()))
-        if step < self.refine_stop_iter and info.get("view") is not None:
+        if info.get("view") is not None:
             if state["present"] is None:
                 state["present"], state["stirred"] = (torch.zeros(n, device=device) for _ in range(2))
                 for name in ("when", "when_before"):
                     state[name] = torch.zeros(n, dtype=torch.int64, device=device)
-            state["present"] += motion.weight_at(params, self.times[info["view"]])
+            if state.get("calm") is None:
+                state["calm"] = self._calm(params)
+            there = motion.weight_at(params, self.times[info["view"]]).detach()
+            state["present"] += there
+            share = torch.where(state["calm"], self.calm_hold, self.hold) * there
+            rates = {name: optimizers[name].param_groups[0]["lr"] for name in ("motion", "gates")}
+            hold_still(params, rates["motion"] * share, rates["gates"] * share * state["calm"])
         super().step_post_backward(params, optimizers, state, step, info, packed, lr)
+
+    def _calm(self, params) -> Tensor:
+        """[N] bool: points where the photos never change; none where zones know nothing of time."""
+        if self.zones_in_time not in ("same-time", "calibrated"):
+            return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)
+        changing = {same[0]: self._changing(same) for same in self.same_camera if len(same) > 1}
+        return calm_points(self.surroundings.views, params["means"].detach(), changing, 2 * self.maps.tile)
 
     def _event(self, params, optimizers, state, step: int) -> None:
         self.there: list[Tensor] = []
@@ -98,6 +121,7 @@ class Lpm4dStrategy(LpmStrategy):
             self.slices.clear()
             self.depths.clear()
         state["present"].zero_()
+        state["calm"] = self._calm(params)
 
     def _at(self, params, view: int) -> Any:
         """As `view` sees them; an event asks many times for the same few moments."""
@@ -282,7 +306,14 @@ class Lpm4dStrategy(LpmStrategy):
         maps = [coarse(self.maps.maps[v], (width, height), tile, self.maps.tile)
                 for v in self.same_camera[view] if v in self.maps.maps]  # fmt: skip
         share = (torch.stack(maps) > self.threshold).float().mean(0)
-        return (share >= self.static_share) & (len(maps) > 1)  # a camera that moves, or was there once, cannot tell
+        # A camera that moves, or was there once, cannot tell.
+        return ((share >= self.static_share) | ~self._changing(self.same_camera[view])) & (len(maps) > 1)
+
+    def _changing(self, same: list[int]) -> Tensor:
+        """[rows, columns] bool: tiles in which photos of one camera, `same`, differ over time; found once a run."""
+        if same[0] not in self.changes:
+            self.changes[same[0]] = changing_tiles(self.surroundings.views, same, 2 * self.maps.tile, self.change)
+        return self.changes[same[0]]
 
     def _velocity(self, params, places: Tensor, view: int) -> Tensor:
         """[M, 3] the velocity (world per whole clip) of `places` [M, 3] that `view` sees.

@@ -184,3 +184,16 @@ def test_velocities_come_from_the_nearest_point_that_is_there():
     velocity = strategy._neighbours_velocity(params, torch.tensor([[0.9, 0, 0], [4.0, 0, 0]]), torch.tensor(0.5))
     assert velocity[:, 0].tolist() == [3.0, 2.0]
     assert strategy._neighbours_velocity(params, torch.tensor([[0.9, 0, 0]]), torch.tensor(0.9))[:, 0].tolist() == [1.0]
+
+
+def test_points_where_photos_never_change_are_held_still():
+    """A plate is there at one time: the points that fall on it in the photos are free, all others are held."""
+    start = wall()
+    _, _, state, _ = event(start, lambda i: add(wall(), plate()) if i == 2 else wall(), insert=False)
+    behind = (start["means"][:, :2].abs() < 0.2).all(-1)
+    aside = (start["means"][:, 0].abs() > 1.2) & (start["means"][:, 0].abs() < 1.5)
+    assert not bool(state["calm"][behind].any())
+    assert float(state["calm"][aside].float().mean()) > 0.9
+    for zones_in_time in ("none", "time-blind"):  # which are to know nothing of time
+        _, _, state, _ = event(start, lambda i: wall(), zones_in_time=zones_in_time, insert=False)
+        assert not bool(state["calm"].any())

@@ -1,0 +1,55 @@
+"""Where nothing moves: what photos of cameras that stand still say of it, and points that are held to that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lpm.views import Views, project
+
+BLOCK = 4
+"""Side in pixels of what is compared over time: the mean over it hardly knows the noise of single pixels."""
+
+
+def changing_tiles(views: Views, same: list[int], tile: int, least: float) -> Tensor:
+    """[rows, columns] bool: tiles, of `tile` pixels squared, with a block whose grey (0..1) differs by more than
+    `least` between any two of the photos `same`, which one camera took from one place."""
+    low = high = views.gray(same[0], BLOCK)
+    for v in same[1:]:
+        grey = views.gray(v, BLOCK)
+        low, high = torch.fmin(low, grey), torch.fmax(high, grey)  # what is masked in one is known from the others
+    height, width = views.images[same[0]].shape[:2]
+    changed = ((high - low).nan_to_num(0) > least).float()
+    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
+    changed = F.pad(changed, (0, columns - changed.shape[1], 0, rows - changed.shape[0]))
+    return F.max_pool2d(changed[None], tile // BLOCK, ceil_mode=True)[0] > 0
+
+
+def calm_points(views: Views, means: Tensor, changing: Mapping[int, Tensor], tile: int) -> Tensor:
+    """[N] bool: points that fall on tiles without change in most of the photos that they are in.
+
+    Most, not all: what moves may pass between a camera and a point that stands still.
+
+    Args:
+        means: [N, 3], world. changing: of each camera that stands still, by one of its views, its changing_tiles.
+    """
+    seen, still = (torch.zeros(len(means), device=means.device) for _ in range(2))
+    for view, tiles in changing.items():
+        pixels, z = project(means, views.viewmats[view], views.Ks[view])
+        inside = (z > 0) & (pixels >= 0).all(1) & (pixels < views.sizes[view]).all(1)
+        column, row = torch.where(inside[:, None], pixels / tile, 0.0).long().unbind(1)
+        seen += inside
+        still += inside & ~tiles[row, column]
+    return still > 0.5 * seen
+
+
+def hold_still(params: Any, motion: Tensor, gates: Tensor) -> None:
+    """Shortens each point's motion by `motion` [N] (world per time), to none at the least, and raises its gate by
+    `gates` [N] (logit): proximal steps of a group lasso (Yuan and Lin 2006) on what makes a point move or fade."""
+    length = params["motion"].flatten(1).norm(dim=1)
+    params["motion"].data.mul_((1 - motion / length.clamp_min(1e-12)).clamp_min(0)[:, None, None])
+    params["gates"].data.add_(gates[:, None])
