@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import lpm
+from lpm.checks import LpmError
 from lpm.export.atomic import atomic_file
+from lpm.export.frames import from_dataparser
 
 VERSION = 1
 LARGEST = 1 << 20  # bytes
@@ -63,10 +66,12 @@ def read_sidecar(export: Path) -> Sidecar | None:
 
 def _plausible(sidecar: Sidecar) -> bool:
     matrix, scale = sidecar.dataparser_transform, sidecar.dataparser_scale
+    if sidecar.rasterize_mode not in ("classic", "antialiased", None):
+        return False
     if matrix is None or scale is None:
         return True
     try:
-        numbers = [float(value) for row in matrix for value in row] + [float(scale)]
-    except (TypeError, ValueError):
+        from_dataparser(np.array(matrix, dtype=np.float64), float(scale))
+    except (TypeError, ValueError, OverflowError, LpmError):
         return False
-    return [len(row) for row in matrix] == [4, 4, 4] and all(map(math.isfinite, numbers))
+    return True
