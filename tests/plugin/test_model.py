@@ -43,9 +43,7 @@ def test_start_colours_are_the_points(make_trainer, sh_degree):
 
 @pytest.mark.parametrize("views", [43, 300, 5000])
 def test_short_runs_edit_however_many_photos(make_trainer, views):
-    model = make_trainer("a", 3000, strategy="adc").pipeline.model
-    model.num_train_data = views
-    plan = model._schedule()
+    plan = make_trainer("a", 3000, strategy="adc").model.config.schedule(views)
     edits = [
         s for s in range(plan.start + 1, plan.stop) if s % 100 == 0 and s % plan.reset_every >= plan.pause_after_reset
     ]
@@ -53,7 +51,7 @@ def test_short_runs_edit_however_many_photos(make_trainer, views):
 
 
 def test_long_runs_pause_after_a_reset(make_trainer):
-    plan = make_trainer("a", 5, max_steps=30_000, strategy="adc").pipeline.model._schedule()
+    plan = make_trainer("a", 5, max_steps=30_000, strategy="adc").pipeline.model.schedule
     assert (plan.start, plan.stop, plan.reset_every, plan.pause_after_reset) == (500, 15_000, 3000, 108)
 
 

@@ -65,6 +65,7 @@ LEVEL = {
     "lpm.doctor": 9,
     "lpm.torchvision_hook": 0,
     "lpm.motion": 2,
+    "lpm.options": 9,
     "lpm.model": 10,
     "lpm.model4d": 10,
     "lpm.datamanager4d": 10,
@@ -80,8 +81,8 @@ LEVEL = {
 }
 # The plugin: only these may import the host.
 PLUGIN = (
-    "scenes.parser", "scenes.plugin", "model", "datamanager", "model4d", "datamanager4d", "pipeline", "watch",
-    "host", "trainer", "config", "bench.run",
+    "scenes.parser", "scenes.plugin", "options", "model", "datamanager", "model4d", "datamanager4d", "pipeline",
+    "watch", "host", "trainer", "config", "bench.run",
 )  # fmt: skip
 HOST = {f"lpm.{name}" for name in PLUGIN}
 
