@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 STEPS, DIES = 45, 27
 # A random background is drawn alike by all processes, and one after the other by one.
@@ -44,11 +44,17 @@ def make(data: Path, out: Path, rank: int, world: int):
     return trainer
 
 
-def process(rank: int, world: int, data: Path, out: Path, port: int, dies: int | None) -> None:
+def no_memory(*_):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+def process(rank: int, world: int, data: Path, out: Path, port: int, dies: int | None, in_edit: bool) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", world_size=world, rank=rank)
     trainer = make(data, out, rank, world)
     iteration = trainer.train_iteration
-    if dies == rank:
+    if dies == rank and in_edit:
+        trainer.model.strategy._edit = no_memory
+    elif dies == rank:
         trainer.train_iteration = lambda step: os._exit(9) if step == DIES else iteration(step)
     trainer.train()
     torch.save({k: v.detach() for k, v in trainer.model.gauss_params.items()}, out / f"{rank}.pt")
@@ -56,9 +62,9 @@ def process(rank: int, world: int, data: Path, out: Path, port: int, dies: int |
     dist.destroy_process_group()
 
 
-def spawn(world: int, data: Path, out: Path, port: int, dies: int | None = None) -> None:
+def spawn(world: int, data: Path, out: Path, port: int, dies: int | None = None, in_edit: bool = False) -> None:
     out.mkdir()
-    mp.spawn(process, args=(world, data, out, port, dies), nprocs=world)
+    mp.spawn(process, args=(world, data, out, port, dies, in_edit), nprocs=world)
 
 
 def one_process(data: Path, out: Path, world: int) -> tuple[dict, list]:
@@ -123,6 +129,19 @@ def test_a_dead_process_ends_the_run_with_a_saved_state(tiny, tmp_path):
     saved = list((run / "nerfstudio_models").glob("*.ckpt"))
     assert [path.name for path in saved] == [f"step-{DIES - 1:09d}.ckpt"]
     assert checkpoint.load(saved[0])["step"] == DIES - 1
+
+
+def test_no_memory_for_an_edit_on_one_of_them_ends_the_run_with_a_saved_state(tiny, tmp_path):
+    """One process alone goes on with fewer points (tests/reliability); here the others would wait for it for good."""
+    from lpm import checkpoint
+
+    with pytest.raises((ProcessRaisedException, ProcessExitedException)):
+        spawn(2, tiny, tmp_path / "out", 29621, dies=1, in_edit=True)
+    run = tmp_path / "out" / "tiny" / "lpm-splat" / "run"
+    [saved] = (run / "nerfstudio_models").glob("*.ckpt")
+    state = checkpoint.load(saved)
+    assert state["step"] in (19, 20)  # the first event is after step 20
+    assert all(bool(torch.isfinite(v).all()) for k, v in state["pipeline"].items() if "gauss_params" in k)
 
 
 def test_strategies_of_others_are_refused(tiny, tmp_path, monkeypatch):
