@@ -214,7 +214,7 @@ class LpmStrategy(Strategy):
         errors = [coarse(self.maps.maps[z.view], z.size, z.tile, self.maps.tile) for z in zones]
         votes = self._vote(params, state, step, zones)
         for name, new in (("painted", [e.contribution for e in evidence]), ("looks", [e.visible for e in evidence])):
-            state[name].mul_(0.8).add_(torch.stack(new).sum(0))
+            state[name] = 0.8 * state[name] + torch.stack(new).sum(0)
 
         score = self._score(state, evidence).masked_fill(untouched, 0)
         score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
@@ -310,12 +310,13 @@ class LpmStrategy(Strategy):
         Votes "inside" are a sum that fades by a fifth an event. Votes "in front" are a bit for each view, so that a
         view that errs twice is still one view; they are forgotten after five to ten events.
         """
-        state["inside"].mul_(0.8).add_(self._votes(params, zones).inside)
+        # Nothing in place: an event that fails for want of memory is undone by going back to the old tensors.
+        state["inside"] = 0.8 * state["inside"] + self._votes(params, zones).inside
         if step // self.refine_every % 5 == 0:
             state["front_before"], state["front"] = state["front"], torch.zeros_like(state["front"])
         for view in zones:
             if self.reset and bool((view.kind == FALSE_FRONT).any()):
-                state["front"] |= self._votes(params, [view]).front.long() << view.view % 63
+                state["front"] = state["front"] | self._votes(params, [view]).front.long() << view.view % 63
         return self._votes(params, zones, solid=True)
 
     def _votes(self, params, zones: list[ViewZones], solid: bool = False) -> Votes:

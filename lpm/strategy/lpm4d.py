@@ -183,12 +183,12 @@ class Lpm4dStrategy(LpmStrategy):
         if step // self.refine_every % 5 == 0:
             state["when_before"], state["when"] = state["when"], torch.zeros_like(state["when"])
         moving = [self._dynamic_part(zone) for zone in zones]
-        state["stirred"].mul_(0.8).add_(self._votes(params, moving).inside)
+        state["stirred"] = 0.8 * state["stirred"] + self._votes(params, moving).inside
         for zone in zones:
             if not bool((zone.kind == FALSE_FRONT).any()):
                 continue
             moment = int(torch.searchsorted(self.moments, self.times[zone.view]))
-            state["when"] |= self._votes(params, [zone]).front.gt(0).long() << moment % 63
+            state["when"] = state["when"] | self._votes(params, [zone]).front.gt(0).long() << moment % 63
         return super()._vote(params, state, step, zones)
 
     def _edit(self, params, state, *rest) -> tuple[edits.Edit, dict[str, int]]:
@@ -236,7 +236,7 @@ class Lpm4dStrategy(LpmStrategy):
         shortened = super()._mistaken(params, state) & short & (life > self._frame()) & ~untouched
         params["durations"].data[shortened] -= math.log(2.0)
         for name in ("front", "front_before"):
-            state[name][shortened] = 0
+            state[name] = torch.where(shortened, 0, state[name])
 
     def _mistaken(self, params, state) -> Tensor:
         """A long-lived point must have been seen in front at several times."""

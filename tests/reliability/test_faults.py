@@ -177,6 +177,9 @@ def test_no_memory_in_the_middle_of_an_edit(make_trainer, monkeypatch, capsys, s
         step(trainer, number)
     params, left, usual = trainer.model.gauss_params, [3], torch.nn.ParameterDict.__setitem__
     shapes, points = {name: value.shape for name, value in params.items()}, len(params["means"])
+    state = trainer.model.strategy_state  # what only events change:
+    known = [name for name in ("painted", "looks", "inside", "front", "touched") if state.get(name) is not None]
+    before = {name: state[name].clone() for name in known}
 
     def running_out(self, key, value):
         if left[0] == 0:
@@ -190,6 +193,7 @@ def test_no_memory_in_the_middle_of_an_edit(make_trainer, monkeypatch, capsys, s
     text = f"Memory ran out for the edit of points at step 10: max_points is {points} from here on."
     assert text in said(capsys)
     assert {name: value.shape for name, value in params.items()} == shapes
+    assert all(torch.equal(state[name], value) for name, value in before.items())
     for name, optimizer in trainer.model._gaussian_optimizers().items():
         (group,) = optimizer.param_groups
         assert group["params"][0] is params[name]
