@@ -19,9 +19,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from lpm import distributed
+from lpm.checks import fail
 from lpm.correspond import FEWEST
-from lpm.depth_prior import laid_over, points_from_depth, read_depth
-from lpm.first_points import points_from_photos
+from lpm.depth_prior import at_grid, laid_over, points_from_depth, read_depth
+from lpm.first_points import looked_at, points_from_photos
 from lpm.scenes.images import load_image
 from lpm.scenes.parser import LpmDataParserConfig
 from lpm.views import Views, world_to_camera
@@ -31,6 +32,18 @@ LONGEST_SIDE = {"cpu": 480, "cuda": 1600}
 
 POINTS = 100_000
 """At most so many are drawn from depths."""
+UNLIKELY = 20
+"""Depths of so many times what the cameras look at, or so many times less, are in another unit."""
+
+
+def usable(data: dict[str, Any]) -> Tensor | None:
+    """[H, W] bool where a photo says something: not masked, not transparent. None: everywhere."""
+    mask, image = data.get("mask"), data["image"]
+    known = None if mask is None else mask.reshape(image.shape[:2]) != 0
+    if image.shape[-1] == 4:
+        solid = image[..., 3] > (0.5 if image.is_floating_point() else 127)
+        known = solid if known is None else known & solid.to(known.device)
+    return known
 
 
 def fitting_scale(longest: int, device_type: str) -> float:
@@ -101,10 +114,23 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         images = super()._load_images(split, "gpu" if on_cpu else cache_images_device)
         files = self.train_dataparser_outputs.metadata.get("depth_filenames") if split == "train" else None
         for i, file in enumerate(files or []):
-            images[i]["depth"] = self._depth(i, file).to(self.device)
+            images[i]["depth"] = self._depth(i, file, usable(images[i])).to(self.device)
+        if files:
+            self._check_depths([data["depth"] for data in images])
         return images
 
-    def _depth(self, i: int, file: Path) -> Tensor:
+    def _check_depths(self, depths: list[Tensor]) -> None:
+        """Depths in millimetres that are taken for metres put everything where the cameras are: said."""
+        found = [(float(d[d > 0].median()), v) for v, d in enumerate(depths) if bool((d > 0).any())]
+        if not found:
+            fail("depth_file_path", "no depth above 0 in any photo", "depths", "remove it from all frames")
+        distance = looked_at(world_to_camera(self.train_dataset.cameras.camera_to_worlds))
+        ratio = float(np.median([depth / float(distance[v]) for depth, v in found]))
+        if not 1 / UNLIKELY < ratio < UNLIKELY:
+            CONSOLE.print(f"warning: the scene's depths are {ratio:.2g} times as far as what the cameras look at. Is "
+                          "--pipeline.datamanager.dataparser.depth-unit-scale-factor right?")  # fmt: skip
+
+    def _depth(self, i: int, file: Path, known: Tensor | None) -> Tensor:
         """The depth prior of training photo `i`, world; see lpm.depth_prior.laid_over."""
         parsed, camera = self.train_dataparser_outputs, self.train_dataset.cameras[i]
         unit = parsed.metadata["depth_unit_scale_factor"] * parsed.dataparser_scale
@@ -113,35 +139,43 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         bent = np.zeros(6) if c.distortion_params is None else c.distortion_params.double().numpy()
         size = int(camera.width), int(camera.height)
         given = intrinsics, bent, (int(c.width), int(c.height))
-        return laid_over(read_depth(file) * np.float32(unit), given, camera.get_intrinsics_matrices(), size)
+        depth = read_depth(file)
+        if abs(depth.shape[1] * given[2][1] / (depth.shape[0] * given[2][0]) - 1) > 0.02:
+            wanted = f"the shape of its photo, {given[2][0]}x{given[2][1]}, at any resolution"
+            fail(file, f"{depth.shape[1]}x{depth.shape[0]}", wanted, "turn it as its photo is")
+        depth = laid_over(depth * np.float32(unit), given, camera.get_intrinsics_matrices(), size)
+        return depth if known is None else torch.where(at_grid(known.cpu(), depth), depth, 0.0)
 
     def views(self, device: Any) -> Views:
         """The training photos with their cameras on `device`."""
         cached = self.cached_train  # first: undistortion changes the cameras
         cameras = self.train_dataset.cameras.to(device)
-        masks = [data.get("mask", torch.ones(data["image"].shape[:2], dtype=torch.bool)) for data in cached]
+        known = [usable(data) for data in cached]
+        masks = [torch.ones(data["image"].shape[:2], dtype=torch.bool) if k is None else k
+                 for data, k in zip(cached, known, strict=True)]  # fmt: skip
         return Views(
             images=[data["image"] for data in cached],
             Ks=cameras.get_intrinsics_matrices(),
             viewmats=world_to_camera(cameras.camera_to_worlds),
-            masks=masks if any("mask" in data for data in cached) else None,
+            masks=None if all(k is None for k in known) else masks,
             times=None if cameras.times is None else cameras.times.flatten(),
         )
 
     def _find_points(self) -> None:
         """Gives a scene without points those that its depths tell, else those that its photos show, if they do."""
-        if "depth_filenames" in self.train_dataparser_outputs.metadata:
+        if self.train_dataparser_outputs.metadata.get("depth_filenames"):
             depths = [data["depth"] for data in self.cached_train]
             xyz, rgb = points_from_depth(self.views(self.device), depths, POINTS)
-            CONSOLE.print(f"No points: {len(xyz):,} are drawn from the scene's depths, to start from.")
-            self._start_from(xyz, rgb)
-            return
-        with CONSOLE.status("No points: comparing the photos to find some..."):
+            if len(xyz) >= FEWEST:
+                CONSOLE.print(f"No points in the scene: {len(xyz):,} are drawn from its depths.")
+                self._start_from(xyz, rgb)
+                return
+        with CONSOLE.status("No points in the scene: comparing the photos to find some..."):
             xyz, rgb = points_from_photos(self.views(self.device))
         if len(xyz) < FEWEST:
             CONSOLE.print("No points, and the photos show none that are sure: training starts from random ones.")
             return
-        CONSOLE.print(f"No points: {len(xyz):,} were found by comparing the photos, to start from.")
+        CONSOLE.print(f"No points in the scene: {len(xyz):,} were found by comparing the photos.")
         self._start_from(xyz, rgb)
 
     def _start_from(self, xyz: Tensor, rgb: Tensor) -> None:

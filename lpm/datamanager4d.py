@@ -24,6 +24,7 @@ class LpmDatamanager4dConfig(LpmDatamanagerConfig):
 
     _target: type = field(default_factory=lambda: LpmDatamanager4d)
     points_from_photos: bool = False
+    """Where the scene has neither points nor depths: find some by comparing the photos of each time."""
     num_random_points: int = 20_000
     """Points to start from where the scene has none, along random rays of the first frame."""
 
@@ -36,6 +37,8 @@ class LpmDatamanager4d(LpmDatamanager):
     def __init__(self, config: LpmDatamanager4dConfig, device: Any = "cpu", test_mode: Any = "val", **kwargs: Any):
         super().__init__(config, device, test_mode, **kwargs)
         metadata = self.train_dataparser_outputs.metadata
+        if test_mode == "val" and metadata.get("depth_filenames") and "points3D_xyz" not in metadata:
+            self._find_points()
         if test_mode == "val" and "points3D_xyz" not in metadata:
             xyz, rgb = self._random_points(config.num_random_points)
             metadata["points3D_xyz"], metadata["points3D_rgb"] = xyz, rgb

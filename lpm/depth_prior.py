@@ -25,7 +25,7 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     """[H, W] the numbers of a 16-bit (or 32-bit) image or a .npy, as they are stored; 0 where they say nothing.
 
     Raises:
-        LpmError: it cannot be read, is not one number a pixel, or says nothing at all.
+        LpmError: it cannot be read, or is not one number a pixel; 8 bits are a picture of depths, not depths.
     """
     wanted = "one depth a pixel, as a 16-bit PNG or a .npy"
     try:
@@ -33,18 +33,16 @@ def read_depth(path: Path) -> NDArray[np.float32]:
             depth = np.load(path, allow_pickle=False)
         else:
             depth = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_UNCHANGED)
-    except (OSError, ValueError, EOFError, cv2.error) as error:
+    except (OSError, ValueError, EOFError, MemoryError, cv2.error) as error:
         fail(path, f"cannot be read ({str(error)[:100]})", wanted, "restore the file, or remove depth_file_path")
     if depth is None:
         fail(path, "missing or no image", wanted, "restore the file, or remove depth_file_path")
     if depth.ndim == 3 and depth.shape[2] == 1:
         depth = depth[..., 0]
-    if depth.ndim != 2 or depth.size == 0 or depth.dtype.kind not in "uif":
+    if depth.ndim != 2 or depth.size == 0 or depth.dtype.kind not in "uif" or depth.dtype == np.uint8:
         fail(path, f"{list(depth.shape)} of {depth.dtype}", wanted, "export the depths again")
     depth = depth.astype(np.float32)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0
-    if not depth.any():
-        fail(path, "no depth above 0", wanted, "remove depth_file_path from all frames")
     return depth
 
 
@@ -70,9 +68,27 @@ def laid_over(
     own = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     place, _ = cv2.projectPoints(local, np.zeros(3), np.zeros(3), own, np.array([d[0], d[1], d[4], d[5], d[2]]))
     column, row = np.moveaxis(np.floor(place.reshape(rows, columns, 2) * depth.shape[::-1] / (width, height)), -1, 0)
+    if 2 * np.count_nonzero(depth) < depth.size:  # a LiDAR's: few pixels have one
+        depth = nearest_filled(depth, max(1, round(STRIDE * depth.shape[1] / size[0])))
     inside = (column >= 0) & (row >= 0) & (column < depth.shape[1]) & (row < depth.shape[0])
     column, row = (np.where(inside, index, 0).astype(np.int64) for index in (column, row))
     return torch.from_numpy(np.where(inside, depth[row, column], 0).astype(np.float32))
+
+
+def nearest_filled(depth: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """`depth` with the least depth within a square of `side` pixels where it knows none: what is in front hides all."""
+    known = np.where(depth > 0, depth, np.float32(np.inf))
+    front = cv2.erode(known, np.ones((side, side), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    return np.where(depth > 0, depth, np.where(np.isfinite(front), front, 0)).astype(np.float32)
+
+
+def at_grid(image: Tensor, grid: Tensor) -> Tensor:
+    """[h, w, ...] the pixels of `image` [H, W, ...] under the middles of the cells of `grid` [h, w]."""
+    row, column = (
+        ((torch.arange(n, device=image.device) + 0.5) * side / n).long()
+        for n, side in zip(grid.shape[:2], image.shape[:2], strict=True)
+    )
+    return image[row][:, column]
 
 
 def points_from_depth(views: Views, depths: list[Tensor], most: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -102,10 +118,7 @@ def depth_loss(depth: Tensor, alpha: Tensor, prior: Tensor) -> Tensor:
         depth, alpha: [H, W, 1], rendered z-depth (world) and opacity; where that is below half nothing is asked.
         prior: [h, w], world; not above 0: unknown.
     """
-    height, width = depth.shape[:2]
-    row = ((torch.arange(prior.shape[0], device=depth.device) + 0.5) * height / prior.shape[0]).long()
-    column = ((torch.arange(prior.shape[1], device=depth.device) + 0.5) * width / prior.shape[1]).long()
-    drawn, there = depth[row][:, column, 0], alpha[row][:, column, 0].detach() > 0.5
+    drawn, there = at_grid(depth[..., 0], prior), at_grid(alpha[..., 0].detach(), prior) > 0.5
     known = there & (prior > 0) & (drawn > 0)
     off = (prior / torch.where(known, drawn, 1.0) - 1).abs().clamp_max(1.0)
     return torch.where(known, off, 0.0).sum() / known.sum().clamp_min(1)

@@ -62,7 +62,7 @@ class LpmModel(SplatfactoModel):
         """Makes the parameters from the scene's points, and the strategy. Replaces splatfacto's, which needs CUDA."""
         config = self.config
         self.scene_extent = float(self.kwargs.get("metadata", {}).get("scene_extent", 1.0))
-        self.has_depths = "depth_filenames" in self.kwargs.get("metadata", {})
+        self.has_depths = bool(self.kwargs.get("metadata", {}).get("depth_filenames"))
         self.schedule = config.schedule(self.num_train_data)
         self.gauss_params = self._start()
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
@@ -233,12 +233,13 @@ class LpmModel(SplatfactoModel):
         else:
             behind = sky_colors(self.sky, viewmats[0], Ks[0], width, height)
             background = behind.detach()  # to a photo's transparent parts it is no error
+            background = background if self.training else background.clamp(0.0, 1.0)
         part = self._visible_part()
         if len(part["means"]) == 0:
             if self.training:
                 remedy = "lower cull_alpha_thresh, or start from more points"
                 fail("points", f"all were removed by step {self.step}", "at least one to train on", remedy)
-            return self.get_empty_outputs(width, height, background)
+            return self._empty(background.expand(height, width, 3))
         asked = self.config.output_depth_during_training or (self.has_depths and self.config.depth_weight > 0)
         with_depth = not self.training or asked
         if self.config.sh_degree > 0:
@@ -282,6 +283,12 @@ class LpmModel(SplatfactoModel):
         if not self.training:  # ns-render writes every output as an image
             background = background.expand(height, width, 3)
         return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}
+
+    @staticmethod
+    def _empty(background: Tensor) -> dict[str, Tensor]:
+        """What is seen of no Gaussian before `background` [H, W, 3]."""
+        nothing = torch.zeros_like(background[..., :1])
+        return {"rgb": background, "depth": nothing + 10, "accumulation": nothing, "background": background}
 
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
         """What get_outputs renders, inside of a crop box if given, and what a training run's viewer shows beside."""

@@ -48,6 +48,8 @@ def dome(coefficients: Tensor, params: Mapping[str, Tensor], count: int = DOME) 
     """Rows like those of `params` (lpm.gaussians, lpm.motion) that show the sky: large Gaussians on a far sphere."""
     means = params["means"].detach().float()
     means = means[torch.isfinite(means).all(1)]
+    if len(means) == 0:  # what is to be drawn or written says so
+        return {name: value[:0] for name, value in params.items()}
     centre = means.median(0).values
     radius = FAR * float((means - centre).norm(dim=1).kthvalue(max(1, round(0.99 * len(means)))).values)
     turn = torch.arange(count, dtype=torch.float64)

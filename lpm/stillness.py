@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lpm.views import Views, project
 
+ALWAYS = 5.0
+"""Logit of a gate that holding does not go beyond: at more it would have no gradient, and the point could not leave."""
 BLOCK = 4
 """Side in pixels of what is compared over time: the mean over it hardly knows the noise of single pixels."""
 
@@ -49,7 +51,9 @@ def calm_points(views: Views, means: Tensor, changing: Mapping[int, Tensor], til
 
 def hold_still(params: Any, motion: Tensor, gates: Tensor) -> None:
     """Shortens each point's motion by `motion` [N] (world per time), to none at the least, and raises its gate by
-    `gates` [N] (logit): proximal steps of a group lasso (Yuan and Lin 2006) on what makes a point move or fade."""
+    `gates` [N] (logit), to ALWAYS at the most: proximal steps of a group lasso (Yuan and Lin 2006) on what makes a
+    point move or fade."""
     length = params["motion"].flatten(1).norm(dim=1)
     params["motion"].data.mul_((1 - motion / length.clamp_min(1e-12)).clamp_min(0)[:, None, None])
-    params["gates"].data.add_(gates[:, None])
+    gate = params["gates"].data
+    gate.copy_(torch.maximum(gate, (gate + gates[:, None]).clamp_max(ALWAYS)))

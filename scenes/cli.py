@@ -97,6 +97,7 @@ def info(
         more["moves"] = f"{len(np.unique(scene.times))} time steps, {len(set(scene.cams))} cameras"
     if scene.depths is not None:
         more["depths"] = "yes"
+    start = "its depths" if scene.depths else "what the photos show" if scene.times is None else "random ones"
     rows = {
         "layout": f"{scene.layout.kind} ({scene.layout.source})",
         "images": f"{len(scene)}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",
@@ -104,7 +105,7 @@ def info(
         "focal": f"{scene.intrinsics[:, 0].min():.1f} to {scene.intrinsics[:, 0].max():.1f} px",
         "points": f"{len(scene.points.xyz)} ({scene.points.source})"
         if scene.points
-        else "none: training looks in the photos",
+        else f"none: training starts from {start}",
         **more,
         "extent": f"{camera_extent(scene.c2w[train, :3, 3]):.4g} (the scene's own unit)",
         "hold-out": f"{len(train)} to train on, {len(test)} to test on (first: {scene.names[test[0]]})",

@@ -52,6 +52,9 @@ def read_scene(data: Path, outside_files: bool = False) -> Scene:
         if image_size(mask) != tuple(size):
             got = "x".join(map(str, image_size(mask)))
             fail(mask, f"mask of {got}", f"{size[0]}x{size[1]} as its image has", "make the mask as large as its image")
+    for depth in scene.depths or []:
+        if not depth.is_file():
+            fail(depth, "no such file", "the depths that a frame names", "restore it, or remove depth_file_path")
     if scene.points is None:
         scene.notes.append(f"{layout.root}: no file of points")
     elif len(scene.points.xyz) == 0:

@@ -63,6 +63,7 @@ class Shown:
         self.left_out = len(loaded.params["means"]) - len(self.params["means"])
         self.files = sequence_files(loaded.path.parent) if loaded.kind == "ply-sequence" else []
         self.moves = moves(self.params)
+        self.framed = {name: value[: len(value) - loaded.dome] for name, value in self.params.items()}
         self.dome = None if loaded.sky is None else activated(dome(loaded.sky, self.params))
         self.at = functools.lru_cache(KEPT if self.files else 1)(self._at)
 

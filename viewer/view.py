@@ -100,7 +100,7 @@ class View:
         self.up = up_of(loaded) if up is None else torch.nn.functional.normalize(up.float(), dim=0)
         self.photos, self.photo_note = photos or [], photo_note
         self.antialiased = loaded.rasterize_mode == "antialiased"
-        self.centre, self.radius = middle(self.shown.params)
+        self.centre, self.radius = middle(self.shown.framed)
         self.places = np.array([photo.eye.position for photo in self.photos]).reshape(-1, 3)
         self.frustum = self._frustum()
         # Checkpoints are all called alike; their run's folder is not.
@@ -146,7 +146,7 @@ class View:
 
     def frame_eye(self, aspect: float) -> tuple[Eye, float]:
         """A camera that has all of the scene in view, and how far the scene's middle is."""
-        eye, centre = frame(self.shown.params, self.up, aspect if 1e-2 < aspect < 1e2 else 4 / 3)
+        eye, centre = frame(self.shown.framed, self.up, aspect if 1e-2 < aspect < 1e2 else 4 / 3)
         return eye, float(np.linalg.norm(centre.numpy() - np.array(eye.position)))
 
     def start_eye(self, aspect: float) -> tuple[Eye, float]:

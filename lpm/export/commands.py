@@ -61,7 +61,8 @@ class Options:
     """Of a model that moves: only the points that stand still and stay, or only the others. A clip takes less room as
     one PLY of the still ones and a sequence of the moving ones."""
     sky: bool = True
-    """Of a model with a sky: put a dome of large Gaussians that show it around the scene. With --part, only once."""
+    """Of a model with a sky: put a dome of large Gaussians that show it around the scene. Not around what --crop cuts
+    out, nor around --part moving."""
     sidecar: bool = True
     """Write OUT.json with the frame, the up direction, and how the model was trained."""
 
@@ -93,7 +94,8 @@ def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, 
 def chosen(loaded: Loaded, params: Params, common: Options) -> tuple[Params, str]:
     """The `params` of `loaded` in the frame asked for, cropped, and that frame's name."""
     frame = loaded.frame
-    behind = dome(loaded.sky, params) if common.sky and loaded.sky is not None and common.part != "moving" else None
+    wanted = common.sky and common.crop is None and common.part != "moving"
+    behind = dome(loaded.sky, params) if wanted and loaded.sky is not None else None
     if common.frame is not None and common.frame != frame:
         if loaded.world_to_train is None or frame == "unknown":
             fail(
@@ -108,6 +110,10 @@ def chosen(loaded: Loaded, params: Params, common: Options) -> tuple[Params, str
         by = by if common.frame == "train" else by.inverse()
         params, behind, frame = move(params, by), behind and move(behind, by), common.frame
     params = select(params, common.crop, common.min_opacity)
+    if behind is not None:
+        loaded.dome = len(behind["means"])
+    elif common.crop is not None:
+        loaded.dome = 0
     return params if behind is None else {k: torch.cat([v, behind[k]]) for k, v in params.items()}, frame
 
 
@@ -137,6 +143,7 @@ def finish(out: Path, loaded: Loaded, params: Params, frame: str, dropped: int, 
                 up=up_direction(loaded, frame),
                 command=shlex.join(["lpm-export", *sys.argv[1:]]),
                 file=out.name,
+                sky=loaded.dome or None,
             ),
         )
     note = f"; {dropped:,} points with non-finite values were left out" if dropped else ""

@@ -46,6 +46,8 @@ class Loaded:
     """How it was trained: classic, antialiased, or None where nothing says it."""
     sky: Tensor | None = None
     """Coefficients [K, 3] (lpm.sky) of what is behind `params`, in their frame; None: nothing."""
+    dome: int = 0
+    """How many of `params`, the last ones, show such a sky."""
 
 
 def kind_of(path: Path) -> str:
@@ -114,6 +116,7 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
     if sidecar is not None:
         loaded.frame = sidecar.frame if sidecar.frame in ("train", "world") else "unknown"
         loaded.rasterize_mode = sidecar.rasterize_mode or mode
+        loaded.dome = min(sidecar.sky or 0, len(params["means"]) - 1)
         if sidecar.dataparser_transform is not None and sidecar.dataparser_scale is not None:
             loaded.world_to_train = from_dataparser(np.array(sidecar.dataparser_transform), sidecar.dataparser_scale)
     return loaded

@@ -37,6 +37,8 @@ class Sidecar:
     """What wrote the export."""
     file: str
     """Name of the export."""
+    sky: int | None = None
+    """How many of the Gaussians, the last ones, are a dome that shows the sky."""
 
 
 def sidecar_path(export: Path) -> Path:
@@ -66,12 +68,16 @@ def read_sidecar(export: Path) -> Sidecar | None:
 
 def _plausible(sidecar: Sidecar) -> bool:
     matrix, scale = sidecar.dataparser_transform, sidecar.dataparser_scale
+    if sidecar.sky is not None and not (isinstance(sidecar.sky, int) and 0 <= sidecar.sky < 10**9):
+        return False
     if sidecar.rasterize_mode not in ("classic", "antialiased", None):
         return False
     if matrix is None or scale is None:
         return True
     try:
-        from_dataparser(np.array(matrix, dtype=np.float64), float(scale))
+        sidecar.dataparser_scale = float(scale)
+        sidecar.dataparser_transform = np.array(matrix, dtype=np.float64).tolist()
+        from_dataparser(np.array(sidecar.dataparser_transform), sidecar.dataparser_scale)
     except (TypeError, ValueError, OverflowError, LpmError):
         return False
     return True

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lpm import edits, motion
+from lpm import distributed, edits, motion
 from lpm.checks import fail
 from lpm.correspond import Views
 from lpm.error_hull import error_hull
@@ -71,7 +71,8 @@ class Lpm4dStrategy(LpmStrategy):
         if self.zones_in_time == "time-blind":
             views = replace(views, times=None)
         # Cameras that stand still: the views of one place see the same tiles at other times.
-        same = (views.viewmats[:, None] == views.viewmats[None]).flatten(2).all(-1)
+        camera = torch.cat([views.viewmats.flatten(1), views.Ks.flatten(1), views.sizes], 1)
+        same = (camera[:, None] == camera[None]).all(-1)
         self.same_time = [(self.times == t).nonzero().flatten().tolist() for t in self.times]
         if self.zones_in_time != "time-blind" and max(map(len, self.same_time)) > 1:
             self.hull = self._hull
@@ -98,6 +99,7 @@ class Lpm4dStrategy(LpmStrategy):
                 state["calm"] = self._calm(params)
             there = motion.weight_at(params, self.times[info["view"]]).detach()
             state["present"] += there
+            distributed.average([there])  # each process sees another time, and all are to stay the same
             share = torch.where(state["calm"], self.calm_hold, self.hold) * there
             rates = {name: optimizers[name].param_groups[0]["lr"] for name in ("motion", "gates")}
             hold_still(params, rates["motion"] * share, rates["gates"] * share * state["calm"])
@@ -107,7 +109,7 @@ class Lpm4dStrategy(LpmStrategy):
         """[N] bool: points where the photos never change; none where zones know nothing of time."""
         if self.zones_in_time not in ("same-time", "calibrated"):
             return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)
-        changing = {same[0]: self._changing(same) for same in self.same_camera if len(same) > 1}
+        changing = {same[0]: self._changing(same) for same in self.same_camera if self._stands(same)}
         return calm_points(self.surroundings.views, params["means"].detach(), changing, 2 * self.maps.tile)
 
     def _event(self, params, optimizers, state, step: int) -> None:
@@ -307,7 +309,13 @@ class Lpm4dStrategy(LpmStrategy):
                 for v in self.same_camera[view] if v in self.maps.maps]  # fmt: skip
         share = (torch.stack(maps) > self.threshold).float().mean(0)
         # A camera that moves, or was there once, cannot tell.
-        return ((share >= self.static_share) | ~self._changing(self.same_camera[view])) & (len(maps) > 1)
+        same = self.same_camera[view]
+        static = (share >= self.static_share) & (len(maps) > 1)
+        return static | ~self._changing(same) if self._stands(same) else static
+
+    def _stands(self, same: list[int]) -> bool:
+        """Whether a camera stands still: its photos, `same`, are of half of the times. A pause tells nothing."""
+        return len(same) >= max(2, len(self.moments) // 2)
 
     def _changing(self, same: list[int]) -> Tensor:
         """[rows, columns] bool: tiles in which photos of one camera, `same`, differ over time; found once a run."""

@@ -108,6 +108,9 @@ def _write_tile(folder: Path, scene: Scene, views: list[int], rows: np.ndarray, 
         if scene.masks is not None:
             frame["mask_path"] = f"masks/{Path(scene.names[v]).with_suffix('')}{scene.masks[v].suffix}"
             _link(scene.masks[v], folder / frame["mask_path"])
+        if scene.depths is not None and scene.applied_scale == 1:  # else their unit is not that of the tile's poses
+            frame["depth_file_path"] = f"depths/{Path(scene.names[v]).with_suffix('')}{scene.depths[v].suffix}"
+            _link(scene.depths[v], folder / frame["depth_file_path"])
         frames.append(frame)
     write_points(folder / "sparse_pc.ply", scene.points.xyz[rows], scene.points.rgb[rows])
     head = {"camera_model": "OPENCV", "ply_file_path": "sparse_pc.ply", **lists, "frames": frames}

@@ -1,11 +1,13 @@
 """A scene with depths: training starts from them, and leans on them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lpm.checks import LpmError
 from lpm.scenes import sample
@@ -46,7 +48,9 @@ def away(trainer):
 
 def test_training_starts_from_them(train, measured, capsys):
     trainer = train(10)
-    assert "are drawn from the scene's depths, to start from" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "are drawn from its depths" in said
+    assert "warning" not in said
     means = trainer.model.gauss_params["means"].detach()
     assert len(means) == 1_500
     scene, parsed = read_scene(measured), trainer.data.train_dataparser_outputs
@@ -84,3 +88,49 @@ def test_every_frame_or_none(measured, tmp_path):
     broken.write_text(json.dumps(meta))
     with pytest.raises(LpmError, match=r"no depth_file_path for .*; wanted depth_file_path in every frame or in none"):
         read_scene(broken)
+
+
+def test_a_wrong_unit_is_said(make_trainer, measured, tmp_path, capsys):
+    from lpm.datamanager import LpmDatamanagerConfig
+
+    config = LpmDatamanagerConfig(data=measured)
+    config.dataparser.depth_unit_scale_factor = 1.0
+    config.setup(device="cpu", test_mode="val")
+    assert "times as far as what the cameras look at" in capsys.readouterr().out
+
+
+def test_what_is_masked_or_transparent_has_no_depth(make_trainer, measured, tmp_path):
+    scene = shutil.copytree(measured, tmp_path / "scene")
+    meta = json.loads((scene / "transforms.json").read_text())
+    (scene / "masks").mkdir()
+    for i, frame in enumerate(meta["frames"]):
+        mask = np.full((90, 120), 255, np.uint8)
+        mask[:, :60] = 0
+        Image.fromarray(mask).save(scene / "masks" / f"{i}.png")
+        frame["mask_path"] = f"masks/{i}.png"
+        path = scene / frame["file_path"]
+        picture = Image.open(path).convert("RGBA")
+        picture.putalpha(Image.fromarray(np.where(np.arange(90)[:, None] < 44, 0, mask * 0 + 255).astype(np.uint8)))
+        picture.save(path)
+    (scene / "transforms.json").write_text(json.dumps(meta))
+    depth = make_trainer("a", 5, data=scene, max_points=3_000).data.cached_train[0]["depth"]
+    assert float(depth[:11].max()) == 0.0
+    assert float(depth[:, :15].max()) == 0.0
+    assert float(depth[12:, 15:].min()) > 0.0
+
+
+def test_nerfstudios_own_parser_without_depths_or_points(make_trainer, measured, tmp_path, capsys):
+    """It says depth_filenames=None."""
+    from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+    from lpm.datamanager import LpmDatamanagerConfig
+
+    scene = shutil.copytree(measured, tmp_path / "scene")
+    meta = json.loads((scene / "transforms.json").read_text())
+    for frame in meta["frames"]:
+        del frame["depth_file_path"]
+    (scene / "transforms.json").write_text(json.dumps(meta))
+    data = LpmDatamanagerConfig(data=scene, dataparser=NerfstudioDataParserConfig(data=scene, load_3D_points=True))
+    manager = data.setup(device="cpu", test_mode="val")
+    assert manager.train_dataparser_outputs.metadata["depth_filenames"] is None
+    assert "were found by comparing the photos" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nerfstudio.data.scene_box import OrientedBox
 
 from lpm.sky import sky_colors
 from lpm.strategy import STRATEGIES
@@ -57,3 +58,13 @@ def test_a_sky_is_learnt(make_trainer, strategy, sky):
     bare = (seen["accumulation"] < 1e-6).squeeze(-1)
     if bool(bare.any()):
         torch.testing.assert_close(seen["rgb"][bare], colors[bare].clamp(0, 1))
+
+
+def test_nothing_in_the_crop_shows_the_sky(make_trainer):
+    trainer = make_trainer("crop", 5, sky="sphere")
+    model, camera = trainer.model.eval(), trainer.data.train_dataset.cameras[0:1]
+    model.crop_box = OrientedBox(R=torch.eye(3), T=torch.full((3,), 50.0), S=torch.full((3,), 0.1))
+    seen = model.get_outputs(camera)
+    assert seen["rgb"].shape == (int(camera.height), int(camera.width), 3)
+    assert torch.equal(seen["rgb"], seen["background"])
+    assert float(seen["accumulation"].max()) == 0.0

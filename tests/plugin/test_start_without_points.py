@@ -24,7 +24,7 @@ def bare_room(tmp_path_factory):
 def test_points_are_found_and_handed_to_the_strategy(make_trainer, bare_room, capsys):
     trainer = make_trainer("a", 10, data=bare_room, strategy="lpm", max_points=4_000)
     found = trainer.data.train_dataparser_outputs.metadata["points3D_xyz"]
-    assert f"No points: {len(found):,} were found by comparing the photos" in capsys.readouterr().out
+    assert f"No points in the scene: {len(found):,} were found by comparing the photos" in capsys.readouterr().out
     means = trainer.model.gauss_params["means"].detach()
     assert 300 < len(means) <= 2_000
     assert torch.isin(means[:, 0], found[:, 0]).all()  # some of them, where they are

@@ -27,11 +27,11 @@ def test_read_as_stored(tmp_path):
         ("a.png", None, "missing or no image"),
         ("a.npy", None, "cannot be read"),
         ("a.png", b"no image", "missing or no image"),
-        ("a.npy", np.zeros((2, 2)), "no depth above 0"),
         ("a.npy", np.ones((2, 2, 3)), r"\[2, 2, 3\] of float64"),
         ("a.npy", np.array([["a", "b"]]), "of <U1"),
         ("a.npy", np.array([[{}]]), "cannot be read"),  # a pickle, which could run code
         ("a.png", np.zeros((4, 4, 3), np.uint8), r"\[4, 4, 3\] of uint8"),
+        ("a.png", np.ones((4, 4), np.uint8), r"\[4, 4\] of uint8"),  # a picture of depths
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, said):
@@ -73,6 +73,15 @@ def test_laid_over_what_a_lens_bent():
     known = kept > 0
     assert known.float().mean() > 0.9  # the corners were outside of the bent photo
     torch.testing.assert_close(kept[known], (1 / (0.5 + 0.3 * a - 0.1 * b))[known], rtol=2e-3, atol=0)
+
+
+def test_few_measured_pixels_are_found_all_the_same():
+    """One in a hundred has a depth: of a photo ten times as large as the training's, every kept one finds its own."""
+    depth = np.zeros((480, 640), np.float32)
+    depth[5::10, 7::10] = 3.0
+    kept = laid_over(depth, (10 * OWN, np.zeros(6), (640, 480)), K, (64, 48))
+    assert float((kept > 0).float().mean()) == 1.0
+    assert kept.unique().tolist() == [3.0]
 
 
 def test_points_stand_at_their_depth_in_their_colours():
