@@ -143,8 +143,8 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         if abs(depth.shape[1] * given[2][1] / (depth.shape[0] * given[2][0]) - 1) > 0.02:
             wanted = f"the shape of its photo, {given[2][0]}x{given[2][1]}, at any resolution"
             fail(file, f"{depth.shape[1]}x{depth.shape[0]}", wanted, "turn it as its photo is")
-        depth = laid_over(depth * np.float32(unit), given, camera.get_intrinsics_matrices(), size)
-        return depth if known is None else torch.where(at_grid(known.cpu(), depth), depth, 0.0)
+        kept = laid_over(depth * np.float32(unit), given, camera.get_intrinsics_matrices(), size)
+        return kept if known is None else torch.where(at_grid(known.cpu(), kept), kept, 0.0)
 
     def views(self, device: Any) -> Views:
         """The training photos with their cameras on `device`."""

@@ -28,10 +28,11 @@ OPTIONS = {
 def make(data: Path, out: Path, rank: int, world: int):
     from nerfstudio.scripts.train import _set_random_seed
 
-    from lpm.config import lpm_splat
+    from lpm.config import lpm_splat, lpm_splat_4d
 
     torch.set_num_threads(1)
-    config = copy.deepcopy(lpm_splat.config)
+    moves = (data / "dynamic").is_dir()
+    config = copy.deepcopy((lpm_splat_4d if moves else lpm_splat).config)
     config.experiment_name, config.timestamp, config.output_dir = "tiny", "run", out
     config.pipeline.datamanager.data = data
     config.max_num_iterations, config.vis, config.steps_per_save = STEPS, "tensorboard", 10_000
@@ -118,6 +119,17 @@ def test_same_as_one_process_with_the_same_batch(tiny, tmp_path, world):
         # Adam makes whole steps of gradients that are nothing but rounding: a few points may be apart.
         assert apart.median() < 2e-3, name
         assert apart.quantile(0.9) < 2e-2, (name, float(apart.quantile(0.9)))
+
+
+def test_points_that_move_stay_the_same_on_all(tmp_path):
+    """Each process trains on another time; what holds points still is the same for all of them, to the end."""
+    from lpm.scenes.clips import make_clip
+
+    clip = make_clip("appearing", tmp_path / "appearing", cams=3, frames=6, size=(64, 48))
+    spawn(2, clip, tmp_path / "out", 29622)
+    first, second = (torch.load(tmp_path / "out" / f"{rank}.pt") for rank in range(2))
+    assert set(first) >= {"motion", "gates"}
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_a_dead_process_ends_the_run_with_a_saved_state(tiny, tmp_path):
