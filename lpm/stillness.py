@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lpm.views import Views, project
 
-ALWAYS = 5.0
-"""Logit of a gate that holding does not go beyond: at more it would have no gradient, and the point could not leave."""
+ALWAYS = 8.0
+"""Logit of a gate that holding does not go beyond: far above it there is no gradient, and a point could not leave."""
 BLOCK = 4
 """Side in pixels of what is compared over time: the mean over it hardly knows the noise of single pixels."""
 

@@ -67,6 +67,6 @@ def test_held_points_by_hand():
     wanted = [[[2.4, 0, 3.2]], [[0.0, 0, 0]], [[0, 0, 0]], [[1.0, 0, 0]]]
     torch.testing.assert_close(params["motion"], torch.tensor(wanted))
     assert params["gates"].flatten().tolist() == pytest.approx([0, 0.1, 0, 0])
-    params["gates"][:] = torch.tensor([[4.9], [7.0], [-2.0], [5.0]])
+    params["gates"][:] = torch.tensor([[7.9], [9.0], [-2.0], [8.0]])
     hold_still(params, torch.zeros(4), torch.full((4,), 0.5))
-    assert params["gates"].flatten().tolist() == pytest.approx([5.0, 7.0, -1.5, 5.0])  # so that it can leave again
+    assert params["gates"].flatten().tolist() == pytest.approx([8.0, 9.0, -1.5, 8.0])  # so that it can leave again
