@@ -84,7 +84,7 @@ def bars(runs: Runs) -> Any:
 
 
 def points(runs: Runs) -> Any:
-    """PSNR, mean over the scenes, against the number of points."""
+    """PSNR, mean over the scenes, against the number of points, of what was run with at least two caps."""
     scenes = {r["scene"] for r in runs}
     if len({r["cap"] for r in runs}) < 2:
         return None
@@ -95,7 +95,7 @@ def points(runs: Runs) -> Any:
             group = [r for r in runs if (r["strategy"], r["cap"]) == (strategy, cap)]
             if {r["scene"] for r in group} == scenes:
                 line.append((statistics.mean(r["points"] for r in group), _over_scenes(group, "psnr")))
-        if line:
+        if len(line) > 1:
             axis.plot(*zip(*line, strict=True), marker="o", color=color, label=strategy)
     axis.set_xlabel("points")
     axis.set_ylabel("held-out PSNR, mean over scenes (dB)")
