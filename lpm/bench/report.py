@@ -44,7 +44,8 @@ def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
             "photos": ", from points that the photos show",
         }[start]
         parts.append(f"## At most {cap:,} points, {steps:,} steps{words}")
-        parts += [quality(group), against(group, "psnr"), against(group, "ssim"), costs(group)]
+        tables = [quality(group), against(group, "psnr"), against(group, "ssim"), costs(group)]
+        parts += [table for table in tables if table]  # with one strategy there is nothing to compare
     parts.append("## What is missing\n\n" + (missing(runs) or "Nothing: every strategy has every scene and seed."))
     machine, versions = result.get("machine", {}), result.get("versions", {})
     clocks = " or ".join(sorted({r["clock"] for r in runs}))
