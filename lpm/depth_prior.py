@@ -101,13 +101,10 @@ def points_from_depth(views: Views, depths: list[Tensor], most: int, seed: int =
     generator, xyz, rgb = torch.Generator().manual_seed(seed), [], []
     for v, (depth, found) in enumerate(zip(depths, rows, strict=True)):
         kept = found[torch.randperm(len(found), generator=generator)[: -(-most * len(found) // max(total, 1))]]
-        image = views.images[v]
         size = views.sizes[v]
         pixels = (kept.flip(-1) + 0.5) * size / size.new_tensor([depth.shape[1], depth.shape[0]])
         xyz.append(unproject(pixels, depth[kept[:, 0], kept[:, 1]].to(size), views.viewmats[v], views.Ks[v]))
-        x, y = pixels.long().to(image.device).unbind(1)
-        value = image[y, x, :3].cpu()
-        rgb.append((value * 255).round().to(torch.uint8) if value.is_floating_point() else value)
+        rgb.append(views.colors(v, pixels))
     return torch.cat(xyz)[:most], torch.cat(rgb)[:most]
 
 

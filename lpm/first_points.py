@@ -93,10 +93,7 @@ def _sure(
     view, pixels, depth = view[found.confident], pixels[found.confident], found.depth[found.confident]
     rgb = torch.zeros(len(view), 3, dtype=torch.uint8)
     for v in view.unique().tolist():
-        x, y = pixels[view == v].long().unbind(1)
-        image = views.images[v]
-        value = image[y.to(image.device), x.to(image.device), :3].cpu()
-        rgb[(view == v).cpu()] = (value * 255).round().to(torch.uint8) if value.is_floating_point() else value
+        rgb[(view == v).cpu()] = views.colors(v, pixels[view == v])
     return unproject(pixels, depth, views.viewmats[view], views.Ks[view]), rgb
 
 

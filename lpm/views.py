@@ -81,6 +81,13 @@ class Views:
             result = finite if result is None else finite & result.to(finite.device)
         return result
 
+    def colors(self, v: int, pixels: Tensor) -> Tensor:
+        """[N, 3] uint8, on the CPU, of photo `v` at `pixels` [N, 2], which lie inside of it."""
+        image = self.images[v]
+        x, y = pixels.long().to(image.device).unbind(1)
+        value = image[y, x, :3].cpu()
+        return (value * 255).round().to(torch.uint8) if value.is_floating_point() else value
+
     def gray(self, v: int, shrink: int = 1) -> Tensor:
         """Photo `v` as [H // shrink, W // shrink] float32 in 0..1, NaN where it says nothing; kept for the next call.
 
