@@ -53,8 +53,9 @@ class Run:
         command = shlex.join(["lpm-bench", *sys.argv[1:]])
         with store.alone(self.out):
             failed = run_all(jobs, self.out, max(1, self.jobs), command, console)
-            write(self.out)
-        console.print(f"Tables: {self.out / 'results.md'}")
+            if len(failed) < len(jobs):
+                write(self.out)
+                console.print(f"Tables: {self.out / 'results.md'}")
         if failed:
             raise LpmError(f"{len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}; see {self.out / 'logs'}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,5 +109,6 @@ def _run(job: Job, on_step: Any) -> tuple[dict[str, Any] | None, str]:
             result = message.get("run", result)
             if "step" in message:
                 on_step(message["step"])
-        process.wait()
+        if process.wait() < 0:  # it had no chance to say why
+            lines.append(f"ended by {signal.Signals(-process.returncode).name}\n")
     return (result if process.returncode == 0 else None), "".join(lines)

@@ -154,7 +154,7 @@ def test_a_small_grid_is_made_once_and_gone_on_with(tmp_path):
     )
     first = command(*grid_of, "--strategies", "lpm", "wrong=lpm:no_such=1")
     assert first.returncode == 2
-    assert "1 of 2 runs failed: tiny-wrong-0k-0" in first.stderr
+    assert "1 of 2 runs failed: tiny-wrong-0k-0" in first.stderr, first.stdout + first.stderr
     assert "no_such: no such setting" in (tmp_path / "out" / "logs" / "tiny-wrong-0k-0.log").read_text()
     second = command(*grid_of, "--strategies", "lpm", "adc", "--starts", "sfm", "thinned", "random")
     assert second.returncode == 0, second.stderr
@@ -165,6 +165,25 @@ def test_a_small_grid_is_made_once_and_gone_on_with(tmp_path):
     starts = {run["start"]: run["points"] for run in runs if run["strategy"] == "adc"}
     assert starts["thinned"] == 6  # of 60
     assert starts["random"] == 100  # half of the cap
+
+
+def test_where_every_run_fails_the_runs_are_named(tmp_path):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    result = command("run", "--out", out, "--scenes", f"a={empty}", "--seeds", 0, "--strategies", "adc")
+    assert result.returncode == 2
+    assert result.stderr == f"error: 1 of 1 runs failed: a-adc-30k-0; see {out / 'logs'}\n"
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == ["logs"]
+
+
+def test_a_run_that_was_killed_says_so(tmp_path, monkeypatch):
+    from lpm.bench import grid
+
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(grid.sys, "executable", str(tmp_path / "python"))
+    job = Job("a", "adc", 0, 100, 5, "sfm", str(tmp_path), None, "adc", {}, 1, False)
+    assert grid._run(job, None) == (None, "ended by SIGKILL\n")
 
 
 def test_progress_is_written_as_text_where_nobody_watches(tmp_path):
