@@ -196,10 +196,13 @@ class Lpm4dStrategy(LpmStrategy):
     def _edit(self, params, state, *rest) -> tuple[edits.Edit, dict[str, int]]:
         """As LpmStrategy's; a point that comes and goes is split in time, too."""
         untouched = rest[-2]
-        if self.reset and self.zones_in_time == "calibrated":
-            self._shorten(params, state, untouched)
+        shorter = self._too_long(params, state) & ~untouched
+        for name in ("front", "front_before"):  # their votes begin anew
+            state[name] = torch.where(shorter, 0, state[name])
         edit, counts = super()._edit(params, state, *rest)
         p = edit.params
+        shorter = shorter[edit.source.clamp_min(0)] & (edit.source >= 0)
+        p["durations"] = torch.where(shorter[:, None], p["durations"] - math.log(2.0), p["durations"])
         brief = torch.sigmoid(p["gates"]).flatten() < 0.5
         children = (edit.fresh & (edit.source >= 0) & brief).nonzero().flatten()
         children = children[edit.source[children].argsort(stable=True)]  # the two of a pair, one after the other
@@ -231,14 +234,12 @@ class Lpm4dStrategy(LpmStrategy):
         brief = torch.sigmoid(params["gates"].detach()).flatten() < 0.5
         return life, brief & (life < 2 * self.life * self._frame())
 
-    def _shorten(self, params, state, untouched: Tensor) -> None:
-        """Takes half of the life of short-lived points that stand in front of the surface, where there is enough of it;
-        their votes begin anew. `untouched` [N] bool: points to leave alone."""
+    def _too_long(self, params, state) -> Tensor:
+        """[N] bool: short-lived points that stand in front of the surface, and whose life can be halved."""
         life, short = self._short(params)
-        shortened = super()._mistaken(params, state) & short & (life > self._frame()) & ~untouched
-        params["durations"].data[shortened] -= math.log(2.0)
-        for name in ("front", "front_before"):
-            state[name] = torch.where(shortened, 0, state[name])
+        if not self.reset or self.zones_in_time != "calibrated":
+            return torch.zeros_like(short)
+        return super()._mistaken(params, state) & short & (life > self._frame())
 
     def _mistaken(self, params, state) -> Tensor:
         """A long-lived point must have been seen in front at several times."""

@@ -31,6 +31,13 @@ def plate(z=3.0, x=0.0):
     return points
 
 
+def moving(points):
+    """`points` as parameters that can move; they stand still, and are there all the time."""
+    params = ParameterDict({name: Parameter(value.clone()) for name, value in points.items()})
+    params.update(motion.start(len(params["means"]), 1, spins=False))
+    return params
+
+
 def event(params, truth_at, **options):
     """All views of all times once, then one event that looks at all of them. `truth_at(i)`: the points of time i."""
     K, viewmats = cameras(6)
@@ -43,8 +50,8 @@ def event(params, truth_at, **options):
     strategy.on_event = records.append
     views = Views([(t * 255).round().byte() for t in truth], K, viewmats, times=times)
     strategy.attach(views, wall()["means"][::7])
-    params = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})
-    params.update(motion.start(len(params["means"]), 1, spins=False))
+    if not isinstance(params, ParameterDict):
+        params = moving(params)
     optimizers = {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
     state = strategy.initialize_state(1.0)
     for step in range(101 - count, 101):
@@ -105,15 +112,44 @@ def test_brief_points_lose_half_of_their_life_first():
     bits = torch.tensor([0b11, 0b11, 0b11])
     state = {"front": bits.clone(), "front_before": bits * 0, "when": torch.tensor([1, 1, 0b111]),
              "when_before": bits * 0, "inside": torch.zeros(3)}  # fmt: skip
-    untouched = torch.tensor([True, False, False])
-    strategy._shorten(params, state, untouched)  # what is frozen keeps its life
-    assert torch.allclose(params["durations"].exp().flatten(), life)
-    strategy._shorten(params, state, ~untouched & False)
-    assert strategy._mistaken(params, state).tolist() == [False, True, True]
-    assert torch.allclose(params["durations"].exp().flatten(), life * torch.tensor([0.5, 1.0, 1.0]))
-    assert state["front"].tolist() == [0, 0b11, 0b11]
+    assert strategy._too_long(params, state).tolist() == [True, False, False]
     state["when"] = torch.tensor([1, 1, 0b11])
-    assert strategy._mistaken(params, state).tolist() == [False, True, False]  # two times do not do for a long life
+    assert strategy._mistaken(params, state).tolist() == [True, True, False]  # two times do not do for a long life
+
+
+def brief_plate():
+    """The wall with a plate in front that lives around the middle of the clip; which points are the plate's."""
+    params = moving(add(wall(), plate(2.6)))
+    planted = torch.arange(len(params["means"])) >= len(wall()["means"])
+    for name, value in (("gates", -4.0), ("durations", math.log(2 * FRAME)), ("times", 0.5)):
+        params[name].data[planted] = value
+    return params, planted
+
+
+def test_brief_points_in_front_are_shortened_and_not_reset():
+    params, planted = brief_plate()
+    before = {name: value.detach().clone() for name, value in params.items()}
+    _, after, state, record = event(params, lambda i: wall())
+    n = len(planted)
+    shorter = after["durations"][:n] < before["durations"] - 0.6
+    assert torch.equal(shorter.flatten() & ~planted, torch.zeros(n, dtype=torch.bool))
+    assert shorter.flatten()[planted].float().mean() >= 0.9
+    assert torch.allclose(after["durations"][:n][shorter], before["durations"][shorter] - math.log(2))
+    assert torch.equal(after["opacities"][:n], before["opacities"])
+    assert record.reset == 0
+    assert bool((state["front"][:n][shorter.flatten()] == 0).all())
+
+
+def test_an_event_that_fails_leaves_lives_as_they_were(monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    params, _ = brief_plate()
+    before = params["durations"].detach().clone()
+    monkeypatch.setattr("lpm.strategy.lpm.apply", no_memory)
+    with pytest.raises(MemoryError):
+        event(params, lambda i: wall())
+    assert torch.equal(params["durations"], before)
 
 
 def test_split_points_that_come_and_go_part_in_time():
