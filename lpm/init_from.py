@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
 from lpm import gaussians
 from lpm.checks import fail
-from lpm.export.frames import Similarity, move
+from lpm.export.frames import Similarity, move, rotate_harmonics
 from lpm.export.load import load
 
 Frame = Literal["auto", "world", "train"]
 
 
-def start_from(path: Path, sh_degree: int, frame: Frame, world_to_train: Similarity | None) -> ParameterDict:
-    """Parameters (lpm.gaussians) from a run, a checkpoint, or a file that lpm.export.load reads.
+def start_from(
+    path: Path, sh_degree: int, frame: Frame, world_to_train: Similarity | None
+) -> tuple[ParameterDict, Tensor | None]:
+    """Parameters (lpm.gaussians) from a run, a checkpoint, or a file that lpm.export.load reads, and its sky [K, 3]
+    (lpm.sky) if it has one.
 
     Harmonics beyond `sh_degree` are dropped, missing ones are 0. Rows that are not finite are dropped.
 
@@ -31,12 +35,10 @@ def start_from(path: Path, sh_degree: int, frame: Frame, world_to_train: Similar
     """
     loaded = load(path)
     params = {name: loaded.params[name].detach().float() for name in gaussians.NAMES}
-    known = loaded.frame if frame == "auto" else frame
-    if known == "train" and loaded.world_to_train is not None:
-        # Another run of this scene may have been centred or scaled in another way.
-        params, known = move(params, loaded.world_to_train.inverse()), "world"
-    if known != "train" and world_to_train is not None:
-        params = move(params, world_to_train)
+    sky = None if loaded.sky is None else loaded.sky.detach().float().cpu()
+    for by in _ways(loaded.frame if frame == "auto" else frame, loaded.world_to_train, world_to_train):
+        params = move(params, by)
+        sky = None if sky is None else torch.cat([sky[:1], rotate_harmonics(sky[None, 1:], by.rotation)[0]])
     rows = torch.stack([torch.isfinite(value).flatten(1).all(1) for value in params.values()]).all(0)
     if not bool(rows.any()):
         fail(path, "no row with finite values", "Gaussians to start from")
@@ -49,4 +51,12 @@ def start_from(path: Path, sh_degree: int, frame: Frame, world_to_train: Similar
         params["features_dc"] = gaussians.start_colors(rgb, harmonics=False)
     # An opacity of exactly 0 or 1 in a file of bytes is an infinite logit; the optimizer could not move it.
     params["opacities"] = params["opacities"].reshape(-1, 1).clamp(-9.0, 9.0)
-    return ParameterDict({name: Parameter(params[name].contiguous()) for name in gaussians.NAMES})
+    return ParameterDict({name: Parameter(params[name].contiguous()) for name in gaussians.NAMES}), sky
+
+
+def _ways(frame: str | None, made_in: Similarity | None, world_to_train: Similarity | None) -> list[Similarity]:
+    """The transforms from the file's frame to this scene's; `made_in`: from the world's to that of the file's run."""
+    # Another run of this scene may have been centred or scaled in another way.
+    back = [made_in.inverse()] if frame == "train" and made_in is not None else []
+    in_world = frame != "train" or bool(back)
+    return back + ([world_to_train] if in_world and world_to_train is not None else [])

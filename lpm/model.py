@@ -64,12 +64,12 @@ class LpmModel(SplatfactoModel):
         self.scene_extent = float(self.kwargs.get("metadata", {}).get("scene_extent", 1.0))
         self.has_depths = bool(self.kwargs.get("metadata", {}).get("depth_filenames"))
         self.schedule = config.schedule(self.num_train_data)
+        self.sky = None if config.sky == "none" else Parameter(torch.zeros(KINDS[config.sky], 3))
         self.gauss_params = self._start()
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
         if config.use_bilateral_grid:
             x, y, w = config.grid_shape
             self.bil_grids = BilateralGrid(num=self.num_train_data, grid_X=x, grid_Y=y, grid_W=w)
-        self.sky = None if config.sky == "none" else Parameter(torch.zeros(KINDS[config.sky], 3))
         self.lpips_metric = Lpips() if config.with_lpips else None
         self.step = 0
         self.crop_box: OrientedBox | None = None
@@ -112,13 +112,18 @@ class LpmModel(SplatfactoModel):
         metadata = self.kwargs.get("metadata", {})
         placed = metadata.get("dataparser_transform"), metadata.get("dataparser_scale")
         to_train = None if placed[0] is None else from_dataparser(placed[0].cpu().numpy(), placed[1])
-        params = start_from(config.init_from, config.sh_degree, config.init_frame, to_train)
+        params, sky = start_from(config.init_from, config.sh_degree, config.init_frame, to_train)
         n, cap = len(params["means"]), self.schedule.max_points
         CONSOLE.print(f"Starts from {n:,} Gaussians of {config.init_from}.")
         if cap is not None and n > cap:
             CONSOLE.print(
                 f"That is more than max_points ({cap:,}): none are added, and some strategies remove down to it."
             )
+        if sky is not None and self.sky is None:
+            CONSOLE.print("It has a sky, which is left out: --pipeline.model.sky sphere takes it over.")
+        elif sky is not None and self.sky is not None:
+            n = min(len(sky), len(self.sky))
+            self.sky.data[:n] = sky[:n]
         return params
 
     def _start_points(self) -> tuple[Tensor, Tensor | None]:

@@ -1,12 +1,15 @@
 """Training that starts from a file: the same picture at the start, whatever frame and format, and it trains on."""
 
+import numpy as np
 import pytest
 import torch
 
 from lpm.checks import LpmError
-from lpm.export.frames import from_dataparser, move
+from lpm.export.frames import Similarity, from_dataparser, move
 from lpm.export.ply import write_ply
 from lpm.export.splat import write_splat
+from lpm.init_from import start_from
+from lpm.sky import sky_colors
 
 BUSY = dict(warmup_length=2, refine_every=5, max_points=300, sh_degree_interval=3)
 
@@ -83,6 +86,34 @@ def test_a_broken_file_is_one_line_and_leaves_nothing(make_trainer, tmp_path):
     with pytest.raises(LpmError, match=r"bad\.ply"):
         make_trainer("bad", 5, init_from=tmp_path / "bad.ply", **BUSY)
     assert not (tmp_path / "out" / "tiny" / "lpm-splat" / "bad").exists()
+
+
+def test_a_sky_is_taken_over_or_said_to_be_left_out(make_trainer, capsys):
+    first = make_trainer("first", 20, sky="sphere", **BUSY)
+    first.train()
+    assert first.pipeline.model.sky.detach().abs().max() > 0.01
+    second = make_trainer("second", 5, init_from=first.base_dir, sky="sphere", **BUSY)
+    assert (picture(second) - picture(first)).abs().max() < 1 / 255
+    constant = make_trainer("third", 5, init_from=first.base_dir, sky="constant", **BUSY).pipeline.model.sky
+    assert torch.allclose(constant, first.pipeline.model.sky[:1], atol=1e-5)
+    capsys.readouterr()
+    assert make_trainer("fourth", 5, init_from=first.base_dir, **BUSY).pipeline.model.sky is None
+    assert "has a sky, which is left out" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_sky_turns_with_the_scene(make_trainer):
+    first = make_trainer("first", 20, sky="sphere", **BUSY)
+    first.train()
+    rotation = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    metadata = first.pipeline.datamanager.train_dataset.metadata
+    to_train = from_dataparser(metadata["dataparser_transform"].numpy(), metadata["dataparser_scale"])
+    other = Similarity(rotation @ to_train.rotation, to_train.translation, to_train.scale)
+    _, turned = start_from(first.base_dir, 3, "auto", other)
+    K, camera = torch.tensor([[20.0, 0, 16], [0, 20, 16], [0, 0, 1]]), torch.eye(4)
+    camera[:3, :3] = torch.from_numpy(rotation).float().T
+    expected = sky_colors(first.pipeline.model.sky, torch.eye(4), K, 32, 32)
+    assert expected.std() > 1e-4
+    assert torch.allclose(sky_colors(turned, camera, K, 32, 32), expected, atol=1e-5)
 
 
 @pytest.mark.slow
