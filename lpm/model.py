@@ -22,17 +22,16 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from lpm import gaussians
 from lpm.checks import check_shape, fail
 from lpm.depth_prior import depth_loss
 from lpm.export.frames import from_dataparser
 from lpm.faults import Before, leave_out, lower_cap, out_of_memory
-from lpm.init_from import start_from
 from lpm.losses import l1_dssim
 from lpm.metrics import Lpips
 from lpm.options import LpmModelOptions
 from lpm.rasterize import rasterize
 from lpm.sky import KINDS, sky_colors
+from lpm.start import from_file, from_scene
 from lpm.strategy import make_strategy
 from lpm.strategy.lpm4d import ZonesInTime
 from lpm.views import world_to_camera
@@ -104,38 +103,18 @@ class LpmModel(SplatfactoModel):
             self.strategy_state = self.strategy.initialize_state(scene_scale=self.scene_extent)
 
     def _start(self) -> ParameterDict:
-        """The parameters to begin with."""
-        config = self.config
-        if config.init_from is None:
-            xyz, rgb = self._start_points()
-            return gaussians.from_points(xyz, rgb, config.sh_degree, config.init_opacity, config.init_scale)
+        """The parameters to begin with; the sky may begin with what a run has learnt."""
         metadata = self.kwargs.get("metadata", {})
         placed = metadata.get("dataparser_transform"), metadata.get("dataparser_scale")
         to_train = None if placed[0] is None else from_dataparser(placed[0].cpu().numpy(), placed[1])
-        params, sky = start_from(config.init_from, config.sh_degree, config.init_frame, to_train)
-        n, cap = len(params["means"]), self.schedule.max_points
-        CONSOLE.print(f"Starts from {n:,} Gaussians of {config.init_from}.")
-        if cap is not None and n > cap:
-            CONSOLE.print(
-                f"That is more than max_points ({cap:,}): none are added, and some strategies remove down to it."
-            )
-        if sky is not None and self.sky is None:
-            CONSOLE.print("It has a sky, which is left out: --pipeline.model.sky sphere takes it over.")
-        elif sky is not None and self.sky is not None:
+        cap = self.schedule.max_points
+        if self.config.init_from is None:
+            return from_scene(self.config, self.seed_points, self.scene_extent, cap)
+        params, sky = from_file(self.config, to_train, cap)
+        if sky is not None and self.sky is not None:
             n = min(len(sky), len(self.sky))
             self.sky.data[:n] = sky[:n]
         return params
-
-    def _start_points(self) -> tuple[Tensor, Tensor | None]:
-        """Points [N, 3] (world) and colours [N, 3] in 0..255, thinned to half of the cap: room to grow."""
-        if self.seed_points is None or self.config.random_init:
-            n = min(self.config.num_random, max(1, (self.schedule.max_points or 2**62) // 2))
-            return (torch.rand(n, 3) - 0.5) * self.config.random_scale * self.scene_extent, None
-        xyz, rgb = self.seed_points
-        if self.schedule.max_points:
-            kept = gaussians.thin(xyz, max(self.schedule.max_points // 2, 1))
-            xyz, rgb = xyz[kept], rgb[kept] if len(rgb) else rgb
-        return xyz, rgb if len(rgb) else None
 
     @property
     def steps_per_sh_degree(self) -> int:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from lpm import distributed, edits, motion
+from lpm.births import velocity
 from lpm.checks import fail
 from lpm.correspond import Views
 from lpm.error_hull import error_hull
 from lpm.error_maps import coarse
 from lpm.evidence import Evidence
-from lpm.flow import velocities
 from lpm.stillness import calm_points, changing_tiles, hold_still
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
 from lpm.views import project
@@ -271,8 +271,7 @@ class Lpm4dStrategy(LpmStrategy):
         return (*EDITED, *motion.NAMES, *([motion.SPINS] if motion.SPINS in params else []))
 
     def _born(self, params, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
-        """New rows stand still in static zones; in dynamic ones they live around the zone's time, and move; see
-        _velocity."""
+        """New rows stand still in static zones; in dynamic ones they live around the zone's time, and move."""
         n, degree, device = len(seen), params["motion"].shape[1], params["means"].device
         rows = rows | {name: value.to(device) for name, value in motion.still(n, degree).items()}
         if motion.SPINS in params:
@@ -286,7 +285,8 @@ class Lpm4dStrategy(LpmStrategy):
             rows["times"][mine] = t
             rows["durations"][mine] = math.log(self.life * self._frame())
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
-            rows["motion"][mine, 0] = self._velocity(params, rows["means"][mine], v)
+            frames = [(float(self.times[other] - t), other) for other in self.same_camera[v]]
+            rows["motion"][mine, 0] = velocity(params, self.surroundings.views, rows["means"][mine], v, t, frames)
         return rows
 
     def _in_static_zone(self, means: Tensor, view: int) -> Tensor:
@@ -323,37 +323,3 @@ class Lpm4dStrategy(LpmStrategy):
         if same[0] not in self.changes:
             self.changes[same[0]] = changing_tiles(self.surroundings.views, same, 2 * self.maps.tile, self.change)
         return self.changes[same[0]]
-
-    def _velocity(self, params, places: Tensor, view: int) -> Tensor:
-        """[M, 3] the velocity (world per whole clip) of `places` [M, 3] that `view` sees.
-
-        By the optical flow to the photo of its camera before it or after it, whichever looks more like it: what has
-        just come, or is about to go, is in one of them only. Where neither tells, that of the nearest point.
-        """
-        t = self.times[view]
-        best = self._neighbours_velocity(params, places, t)
-        if len(places) == 0:
-            return best
-        least = torch.full((len(places),), torch.inf, device=places.device)
-        gaps = [(float(self.times[v] - t), v) for v in self.same_camera[view]]
-        for side in ([g for g in gaps if g[0] < 0], [g for g in gaps if g[0] > 0]):
-            if side:
-                gap, other = min(side, key=lambda g: abs(g[0]))
-                velocity, unlike = velocities(self.surroundings.views, view, other, gap, places)
-                best = torch.where((unlike < least)[:, None], velocity, best)
-                least = torch.minimum(least, unlike)
-        return best
-
-    def _neighbours_velocity(self, params, places: Tensor, t: Tensor) -> Tensor:
-        """[M, 3] the velocity at time `t` of the point nearest to each of `places` [M, 3]."""
-        there = (motion.weight_at(params, t) > 0.5).nonzero().flatten()
-        if len(there) == 0 or len(places) == 0:
-            return torch.zeros_like(places)
-        means = motion.means_at(params, t).detach()[there]
-        nearest = torch.cat([torch.cdist(block, means).argmin(1) for block in places.split(256)])
-        rows = there[nearest]
-        dt = t - params["times"].detach()[rows]
-        coefficients = params["motion"].detach()[rows]
-        return sum(
-            ((k + 1) * coefficients[:, k] * dt**k for k in range(coefficients.shape[1])), torch.zeros_like(places)
-        )

@@ -39,6 +39,7 @@ LEVEL = {
     "lpm.error_hull": 3,
     "lpm.flow": 3,
     "lpm.stillness": 3,
+    "lpm.births": 3,
     "lpm.depth_prior": 3,
     "lpm.requests": 1,
     "lpm.zones": 4,
@@ -66,6 +67,7 @@ LEVEL = {
     "lpm.torchvision_hook": 0,
     "lpm.motion": 2,
     "lpm.options": 9,
+    "lpm.start": 10,
     "lpm.model": 10,
     "lpm.model4d": 10,
     "lpm.datamanager4d": 10,
@@ -82,7 +84,7 @@ LEVEL = {
 # The plugin: only these may import the host.
 PLUGIN = (
     "scenes.parser", "scenes.plugin", "options", "model", "datamanager", "model4d", "datamanager4d", "pipeline",
-    "watch", "host", "trainer", "config", "bench.run",
+    "watch", "host", "trainer", "config", "bench.run", "start",
 )  # fmt: skip
 HOST = {f"lpm.{name}" for name in PLUGIN}
 

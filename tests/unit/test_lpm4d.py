@@ -10,6 +10,7 @@ from test_lpm_strategy import WALL, add, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
 from lpm import motion
+from lpm.births import neighbours_velocity
 from lpm.checks import LpmError
 from lpm.correspond import Views
 from lpm.gaussians import rgb_to_sh0
@@ -211,15 +212,14 @@ def test_photos_without_times_are_refused():
 
 
 def test_velocities_come_from_the_nearest_point_that_is_there():
-    strategy = Lpm4dStrategy()
     params = {name: value.detach() for name, value in motion.start(3, 1, spins=False).items()}
     params["means"] = torch.tensor([[0.0, 0, 0], [5.0, 0, 0], [1.0, 0, 0]])
     params["motion"][:, 0] = torch.tensor([[1.0, 0, 0], [2.0, 0, 0], [3.0, 0, 0]])
     params["times"][:] = 0.5
     params["gates"][2], params["durations"][2] = -5.0, math.log(0.01)  # at .5 only
-    velocity = strategy._neighbours_velocity(params, torch.tensor([[0.9, 0, 0], [4.0, 0, 0]]), torch.tensor(0.5))
+    velocity = neighbours_velocity(params, torch.tensor([[0.9, 0, 0], [4.0, 0, 0]]), torch.tensor(0.5))
     assert velocity[:, 0].tolist() == [3.0, 2.0]
-    assert strategy._neighbours_velocity(params, torch.tensor([[0.9, 0, 0]]), torch.tensor(0.9))[:, 0].tolist() == [1.0]
+    assert neighbours_velocity(params, torch.tensor([[0.9, 0, 0]]), torch.tensor(0.9))[:, 0].tolist() == [1.0]
 
 
 def test_points_where_photos_never_change_are_held_still():
