@@ -70,16 +70,18 @@ lpm_splat = _method(
     {},
 )
 
-# Rates as in Spacetime Gaussians (Li 2024), but for the times, which would stay where they are in a short run.
+# Rates as in Spacetime Gaussians (Li 2024), but for the times, which would stay where they are in a short run. What says
+# when a point is there settles towards the end, and what moves may go on to move: 2 dB where p2s_multi moves.
 lpm_splat_4d = _method(
     "lpm-splat-4d",
     "4D Gaussian Splatting for scenes that move: points where and when the error is.",
     LpmPipelineConfig(datamanager=LpmDatamanager4dConfig(), model=LpmModel4dConfig()),
     {
-        "times": _optimizer(2e-3),
-        "durations": _optimizer(3e-2),
+        "means": _optimizer(1.6e-4, lr_final=0.5e-4),
+        "times": _optimizer(2e-3, lr_final=2e-4),
+        "durations": _optimizer(3e-2, lr_final=3e-3),
         "motion": _optimizer(1.75 * 1.6e-4),
-        "gates": _optimizer(5e-2),
+        "gates": _optimizer(5e-2, lr_final=5e-3),
         "spins": _optimizer(1e-4),
     },
 )
