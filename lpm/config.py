@@ -70,8 +70,8 @@ lpm_splat = _method(
     {},
 )
 
-# Rates as in Spacetime Gaussians (Li 2024), but for the times, which would stay where they are in a short run. What says
-# when a point is there settles towards the end, and what moves may go on to move: 2 dB where p2s_multi moves.
+# Rates as in Spacetime Gaussians (Li 2024), but for the times, which would stay where they are in a short run. When a
+# point is there settles towards the end, and where it is stays free to the end: 2 dB where p2s_multi moves.
 lpm_splat_4d = _method(
     "lpm-splat-4d",
     "4D Gaussian Splatting for scenes that move: points where and when the error is.",
