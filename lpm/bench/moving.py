@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
+METRICS = ("psnr_dynamic", "psnr_static", "ssim_dynamic", "ssim_static")
+"""Of views of a scene that moves: where it does, and elsewhere."""
 MOVED = 0.06
 """Mean difference of colour (0..1) from a camera's median photo that counts as motion."""
 MARGIN = 3
@@ -45,3 +48,12 @@ def psnr(render: Tensor, truth: Tensor, mask: Tensor) -> float | None:
         return None
     error = (render - truth)[mask].square().mean()
     return float(-10 * torch.log10(error.clamp_min(1e-10)))
+
+
+def ssim(render: Tensor, truth: Tensor, mask: Tensor) -> float | None:
+    """SSIM of images [H, W, 3] around the pixels in `mask` [H, W]; None where there are none."""
+    if not bool(mask.any()):
+        return None
+    a, b = (image.permute(2, 0, 1)[None] for image in (render, truth))
+    _, everywhere = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
+    return float(everywhere[0].mean(0)[mask].mean())

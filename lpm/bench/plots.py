@@ -1,4 +1,4 @@
-"""The pictures of a result: quality against points, quality against time, and bars by scene."""
+"""The pictures of a result: quality against points, against time, over a clip, and bars by scene."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def draw(runs: Runs, folder: Path) -> list[str]:
     matplotlib.use("Agg")
     usual = [r for r in runs if r["start"] == "sfm"]
     names = []
-    for name, function in (("bars.png", bars), ("points.png", points), ("time.png", seconds)):
+    plots = (("bars.png", bars), ("points.png", points), ("time.png", seconds), ("moments.png", moments))
+    for name, function in plots:
         figure = function(usual) if usual else None
         if figure is not None:
             figure.savefig(folder / name, dpi=110, bbox_inches="tight")
@@ -41,10 +42,15 @@ def _figure(width: float, columns: int = 1) -> tuple[Any, Any]:
     return figure, axes
 
 
+def main_of(runs: Runs) -> str:
+    """The strategy that others are compared with: `4d` where it was run, else `lpm`."""
+    return "4d" if any(r["strategy"] == "4d" for r in runs) else "lpm"
+
+
 def _colors(runs: Runs) -> dict[str, Any]:
     import matplotlib
 
-    names = sorted({r["strategy"] for r in runs}, key=lambda s: (s != "lpm", s))
+    names = sorted({r["strategy"] for r in runs}, key=lambda s: (s != main_of(runs), s))
     return {name: matplotlib.colormaps["tab20" if len(names) > 10 else "tab10"](i) for i, name in enumerate(names)}
 
 
@@ -55,11 +61,12 @@ def _middle(runs: Runs) -> int:
 
 
 def bars(runs: Runs) -> Any:
-    """`lpm` less each other strategy by scene, with its interval, at the cap with most runs."""
+    """main_of(runs) less each other strategy by scene, with its interval, at the cap with most runs."""
     cap = _middle(runs)
     runs = [r for r in runs if r["cap"] == cap]
-    mine = [r for r in runs if r["strategy"] == "lpm"]
-    others = [s for s in _colors(runs) if s != "lpm"]
+    main = main_of(runs)
+    mine = [r for r in runs if r["strategy"] == main]
+    others = [s for s in _colors(runs) if s != main]
     scenes = sorted({r["scene"] for r in mine})
     if not mine or not others:
         return None
@@ -77,9 +84,9 @@ def bars(runs: Runs) -> Any:
             axis.plot([x, x], [found.low, found.high], color="black", linewidth=1)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(scenes) + 1), [*scenes, "all"])
-    axis.set_ylabel("held-out PSNR: lpm less another (dB)")
+    axis.set_ylabel(f"held-out PSNR: {main} less another (dB)")
     axis.set_title(f"at most {cap:,} points; lines: 95 % intervals over seeds and views")
-    axis.legend(frameon=False, ncols=2, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -117,11 +124,37 @@ def seconds(runs: Runs) -> Any:
             if not curves:
                 continue
             x, y = (np.mean([[p[key] for p in curve] for curve in curves], 0) for key in ("seconds", "psnr"))
-            axis.plot(x, y, marker=".", color=color, label=strategy, linewidth=2.5 if strategy == "lpm" else 1.2)
+            axis.plot(
+                x, y, marker=".", color=color, label=strategy, linewidth=2.5 if strategy == main_of(runs) else 1.2
+            )
         axis.set_title(scene)
         axis.set_xlabel(f"{runs[0]['clock']} seconds, preprocessing included")
     axes[0].set_ylabel("held-out PSNR (dB)")
     axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def moments(runs: Runs) -> Any:
+    """PSNR of the pixels that move against the time of the held-out view, at the cap with most runs; one panel a
+    scene."""
+    cap = _middle(runs)
+    seen = [(r["scene"], r["strategy"], view["time"], view["psnr_dynamic"])
+            for r in runs if r["cap"] == cap for view in r["views"] if "psnr_dynamic" in view]  # fmt: skip
+    scenes = sorted({row[0] for row in seen})
+    if not scenes:
+        return None
+    figure, axes = _figure(max(6.0, 4.2 * len(scenes)), len(scenes))
+    for axis, scene in zip(axes, scenes, strict=True):
+        for strategy, color in _colors(runs).items():
+            here = [row[2:] for row in seen if row[:2] == (scene, strategy)]
+            times = sorted({time for time, _ in here})
+            means = [statistics.mean(psnr for at, psnr in here if at == time) for time in times]
+            width = 2.5 if strategy == main_of(runs) else 1.2
+            axis.plot(times, means, marker=".", color=color, label=strategy, linewidth=width)
+        axis.set_title(scene)
+        axis.set_xlabel("time in the clip")
+    axes[0].set_ylabel("held-out PSNR where it moves (dB)")
+    axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lpm.bench import plots, store
+from lpm.bench import moving, plots, store
 from lpm.bench.statistics import paired
 from lpm.checks import fail
 from lpm.export.atomic import atomic_file
@@ -44,7 +44,9 @@ def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
             "photos": ", from points that the photos show",
         }[start]
         parts.append(f"## At most {cap:,} points, {steps:,} steps{words}")
-        tables = [quality(group), against(group, "psnr"), against(group, "ssim"), costs(group)]
+        main = plots.main_of(group)
+        compared = [against(group, metric, main) for metric in ("psnr", "ssim", *moving.METRICS)]
+        tables = [quality(group), where_it_moves(group), *compared, costs(group)]
         parts += [table for table in tables if table]  # with one strategy there is nothing to compare
     parts.append("## What is missing\n\n" + (missing(runs) or "Nothing: every strategy has every scene and seed."))
     machine, versions = result.get("machine", {}), result.get("versions", {})
@@ -108,12 +110,27 @@ def quality(runs: Runs) -> str:
     return table(head, rows)
 
 
+def where_it_moves(runs: Runs) -> str:
+    """PSNR (mean, range over the seeds) and SSIM of the pixels that move, and of the others; of runs that have them."""
+    rows = []
+    for (strategy, scene), group in sorted(by([r for r in runs if "psnr_dynamic" in r], "strategy", "scene").items()):
+        row = [f"`{strategy}`", scene]
+        for part in ("dynamic", "static"):
+            psnr = [r[f"psnr_{part}"] for r in group]
+            ssim = [r[f"ssim_{part}"] for r in group if f"ssim_{part}" in r]
+            cell = f"{statistics.mean(psnr):.2f} ({min(psnr):.2f} to {max(psnr):.2f})"
+            row.append(cell + (f", {statistics.mean(ssim):.4f}" if ssim else ""))
+        rows.append(row)
+    head = ["strategy", "scene", "where it moves: PSNR (range over seeds), SSIM", "elsewhere"]
+    return table(head, rows) if rows else ""
+
+
 def against(runs: Runs, metric: str, of: str = "lpm") -> str:
     """`of` less every other strategy, paired by seed and view, by scene and over all of them."""
-    mine = [r for r in runs if r["strategy"] == of]
+    mine = [r for r in runs if r["strategy"] == of and metric in r]
     if not mine:
         return ""
-    digits, unit = (2, " (dB)") if metric == "psnr" else (4, "")
+    digits, unit = (2, " (dB)") if metric.startswith("psnr") else (4, "")
     scenes, rows = sorted({r["scene"] for r in mine}), []
     for strategy in order(runs):
         if strategy == of:
@@ -131,7 +148,9 @@ def against(runs: Runs, metric: str, of: str = "lpm") -> str:
         rows.append(row)
     if not rows:
         return ""
-    return table([f"{metric.upper()}{unit}: `{of}` less", *scenes, "all (95 % interval)"], rows)
+    name, _, part = metric.partition("_")
+    title = name.upper() + {"": "", "dynamic": " where it moves", "static": " elsewhere"}[part] + unit
+    return table([f"{title}: `{of}` less", *scenes, "all (95 % interval)"], rows)
 
 
 def costs(runs: Runs) -> str:

@@ -81,8 +81,9 @@ def held_out(trainer: Any, masks: dict[str, Any]) -> list[dict[str, Any]]:
             key: float(metrics[key]) for key in ("psnr", "ssim", "lpips") if key in metrics
         }
         if name in masks:
-            kept["psnr_dynamic"] = moving.psnr(outputs["rgb"], batch["truth"], masks[name])
-            kept["psnr_static"] = moving.psnr(outputs["rgb"], batch["truth"], ~masks[name])
+            for part, mask in (("dynamic", masks[name]), ("static", ~masks[name])):
+                kept[f"psnr_{part}"] = moving.psnr(outputs["rgb"], batch["truth"], mask)
+                kept[f"ssim_{part}"] = moving.ssim(outputs["rgb"], batch["truth"], mask)
             kept["time"] = float(camera.times)
         views.append(
             {"view": name, **{key: value for key, value in kept.items() if value == value and value is not None}}
@@ -177,7 +178,7 @@ def train(job: Job) -> dict[str, Any]:
         "psnr": mean(views, "psnr"),
         "ssim": mean(views, "ssim"),
         **({"lpips": mean(views, "lpips")} if all("lpips" in view for view in views) else {}),
-        **{key: mean(views, key) for key in ("psnr_dynamic", "psnr_static") if any(key in view for view in views)},
+        **{key: mean(views, key) for key in moving.METRICS if any(key in view for view in views)},
         "views": views,
         "points": trainer.model.num_points,
         "seconds": {

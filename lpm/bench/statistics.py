@@ -22,7 +22,7 @@ class Difference:
 
 
 def paired(runs: list[dict[str, Any]], other: list[dict[str, Any]], metric: str = "psnr") -> Difference | None:
-    """`runs` less `other`; None without a common scene and seed.
+    """`runs` less `other`, of views that have the metric; None without a common scene and seed.
 
     The mean is over scenes, each with the same weight. The bootstrap draws seeds and views within every scene, both
     with replacement: views of one scene err together, and so do the views of one seed. It says nothing of other
@@ -33,8 +33,10 @@ def paired(runs: list[dict[str, Any]], other: list[dict[str, Any]], metric: str 
     for run in runs:
         match = theirs.get((run["scene"], run["seed"], run["cap"], run["start"]))
         if match is not None:
-            values = [{view["view"]: view[metric] for view in r["views"]} for r in (run, match)]
-            difference = np.array([values[0][name] - values[1][name] for name in sorted(values[0])])
+            values = [{view["view"]: view[metric] for view in r["views"] if metric in view} for r in (run, match)]
+            difference = np.array([values[0][name] - values[1][name] for name in sorted(values[0].keys() & values[1])])
+            if len(difference) == 0:
+                continue
             blocks.setdefault(run["scene"], []).append(difference)
     if not blocks:
         return None

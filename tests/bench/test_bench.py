@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tiny_scene
+import torch
 from rich.console import Console
 
-from lpm.bench import report, store
+from lpm.bench import moving, report, store
 from lpm.bench.jobs import Job, grid, parse_row, parse_scene
 from lpm.bench.statistics import paired
 from lpm.checks import LpmError
@@ -112,6 +114,41 @@ def test_the_page_says_who_is_ahead_and_what_is_missing(tmp_path):
     assert "lpm-bench run --out x" in page
     assert (tmp_path / "bars.png").stat().st_size > 5_000
     assert (tmp_path / "time.png").stat().st_size > 5_000
+
+
+def test_scenes_that_move_are_compared_where_they_move_and_over_time(tmp_path):
+    for seed in (0, 1):
+        for strategy, better in (("4d", 2.0), ("4d-no-zones", 0.0)):
+            run = made_up(strategy, "a", seed, 30.0)
+            for i, view in enumerate(run["views"]):
+                view.update(time=i / 10, psnr_static=35.0)
+                if i > 0:  # in the first nothing moves
+                    view.update(psnr_dynamic=20.0 + better)
+            store.add(tmp_path, run | {"psnr_dynamic": 20.0 + better, "psnr_static": 35.0}, "x")
+    report.write(tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert "| `4d` | a | 22.00 (22.00 to 22.00) | 35.00 (35.00 to 35.00) |" in page
+    title = "| PSNR where it moves (dB): `4d` less | a | all (95 % interval) |"
+    assert (
+        page[page.index(title) :].splitlines()[2]
+        == "| `4d-no-zones` | +2.00 (+2.00 to +2.00) | +2.00 (+2.00 to +2.00) |"
+    )
+    assert (tmp_path / "moments.png").stat().st_size > 5_000
+
+
+def test_quality_where_it_moves_knows_only_of_that():
+    truth = torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(0))
+    render, mask = truth.clone(), torch.zeros(40, 40, dtype=torch.bool)
+    render[:20] = 0.5 * render[:20] + 0.25
+    mask[:20] = True
+    expected = -10 * math.log10((render - truth)[:20].square().mean())
+    assert moving.psnr(render, truth, mask) == pytest.approx(expected, abs=1e-4)
+    assert moving.psnr(truth, truth, ~mask) == pytest.approx(100.0)
+    far = torch.zeros_like(mask)
+    far[30:] = True  # SSIM looks five pixels around
+    assert moving.ssim(render, truth, far) == pytest.approx(1.0, abs=1e-4)
+    assert moving.ssim(render, truth, mask) < 0.9
+    assert moving.ssim(render, truth, mask & False) is None
 
 
 def test_a_run_made_again_takes_the_place_of_the_first(tmp_path):
