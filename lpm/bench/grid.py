@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -89,26 +90,25 @@ def _follow(progress: Progress, task: TaskID, step: int, advance: Any) -> None:
     progress.update(task, completed=step)
 
 
-def _run(job: Job, on_step: Any) -> tuple[dict[str, Any] | None, str]:
+def _run(job: Job, on_step: Callable[[int], None]) -> tuple[dict[str, Any] | None, str]:
     """The result of one process, None if it failed, and all that it wrote."""
-    result: dict[str, Any] | None = None
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "job.json"
-        path.write_text(json.dumps(asdict(job)))
+        asked, made = Path(folder) / "job.json", Path(folder) / "result.json"
+        asked.write_text(json.dumps(asdict(job)))
         process = subprocess.Popen(
-            [sys.executable, "-m", "lpm.bench.run", str(path)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, "-m", "lpm.bench.run", str(asked), str(made)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         )  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
-            if not line.startswith("BENCH "):
+            step = re.fullmatch(r"BENCH (\d+)\n", line)
+            if step is None:
                 lines.append(line)
-                continue
-            message = json.loads(line[6:])
-            result = message.get("run", result)
-            if "step" in message:
-                on_step(message["step"])
+            else:
+                on_step(int(step[1]))
         if process.wait() < 0:  # it had no chance to say why
             lines.append(f"ended by {signal.Signals(-process.returncode).name}\n")
-    return (result if process.returncode == 0 else None), "".join(lines)
+        # What ends a process after its result, spoils nothing.
+        result = json.loads(made.read_text()) if made.is_file() else None
+    return result, "".join(lines)

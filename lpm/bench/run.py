@@ -1,6 +1,6 @@
-"""One run of the grid, in a process of its own: `python -m lpm.bench.run JOB.json` prints one JSON line at a time.
+"""One run of the grid, in a process of its own: `python -m lpm.bench.run JOB.json RESULT.json`.
 
-Lines are `{"step": n}` while it trains, and `{"run": {...}}` at the end.
+Prints `BENCH n` at step n; the result is a file, since whatever else writes to the terminal may cut into a line.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from lpm.bench import moving
 from lpm.bench.jobs import MOVING, Job
 from lpm.checks import fail
+from lpm.export.atomic import atomic_file
 
 CURVE_POINTS = 6
 """How often held-out quality is measured on the way; the clock stands still meanwhile."""
@@ -30,11 +31,6 @@ def clock_of(job: Job) -> tuple[str, Callable[[], float]]:
     if job.threads == 1 and not torch.cuda.is_available():
         return "processor", time.process_time
     return "wall", time.perf_counter
-
-
-def say(message: dict[str, Any]) -> None:
-    """One line for the process that started this one."""
-    print("BENCH " + json.dumps(message), flush=True)
 
 
 def configure(job: Job, folder: Path) -> Any:
@@ -151,7 +147,7 @@ def train(job: Job) -> dict[str, Any]:
         def on_step(step: int) -> None:
             nonlocal measured
             if (step + 1) % 50 == 0:
-                say({"step": step + 1})
+                print(f"BENCH {step + 1}", flush=True)
             if (step + 1) % max(1, job.steps // CURVE_POINTS) == 0:
                 paused = now()
                 psnr = mean(held_out(trainer, masks), "psnr")
@@ -197,4 +193,6 @@ def train(job: Job) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    say({"run": train(Job(**json.loads(Path(sys.argv[1]).read_text())))})
+    result = train(Job(**json.loads(Path(sys.argv[1]).read_text())))
+    with atomic_file(Path(sys.argv[2])) as file:
+        file.write(json.dumps(result).encode())
