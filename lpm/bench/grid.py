@@ -109,6 +109,6 @@ def _run(job: Job, on_step: Callable[[int], None]) -> tuple[dict[str, Any] | Non
                 on_step(int(step[1]))
         if process.wait() < 0:  # it had no chance to say why
             lines.append(f"ended by {signal.Signals(-process.returncode).name}\n")
-        # What ends a process after its result, spoils nothing.
+        # A result that is there is whole, however its process ended.
         result = json.loads(made.read_text()) if made.is_file() else None
     return result, "".join(lines)

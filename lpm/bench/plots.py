@@ -54,6 +54,11 @@ def _colors(runs: Runs) -> dict[str, Any]:
     return {name: matplotlib.colormaps["tab20" if len(names) > 10 else "tab10"](i) for i, name in enumerate(names)}
 
 
+def _width(strategy: str, runs: Runs) -> float:
+    """Of its line: the main strategy stands out."""
+    return 2.5 if strategy == main_of(runs) else 1.2
+
+
 def _middle(runs: Runs) -> int:
     """The cap with most runs."""
     caps = [r["cap"] for r in runs]
@@ -124,9 +129,7 @@ def seconds(runs: Runs) -> Any:
             if not curves:
                 continue
             x, y = (np.mean([[p[key] for p in curve] for curve in curves], 0) for key in ("seconds", "psnr"))
-            axis.plot(
-                x, y, marker=".", color=color, label=strategy, linewidth=2.5 if strategy == main_of(runs) else 1.2
-            )
+            axis.plot(x, y, marker=".", color=color, label=strategy, linewidth=_width(strategy, runs))
         axis.set_title(scene)
         axis.set_xlabel(f"{runs[0]['clock']} seconds, preprocessing included")
     axes[0].set_ylabel("held-out PSNR (dB)")
@@ -149,8 +152,7 @@ def moments(runs: Runs) -> Any:
             here = [row[2:] for row in seen if row[:2] == (scene, strategy)]
             times = sorted({time for time, _ in here})
             means = [statistics.mean(psnr for at, psnr in here if at == time) for time in times]
-            width = 2.5 if strategy == main_of(runs) else 1.2
-            axis.plot(times, means, marker=".", color=color, label=strategy, linewidth=width)
+            axis.plot(times, means, marker=".", color=color, label=strategy, linewidth=_width(strategy, runs))
         axis.set_title(scene)
         axis.set_xlabel("time in the clip")
     axes[0].set_ylabel("held-out PSNR where it moves (dB)")
