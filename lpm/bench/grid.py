@@ -26,12 +26,16 @@ SAMPLE_SIZE, SAMPLE_VIEWS = (320, 240), 40
 
 
 def sample_scene(name: str) -> Path:
-    """The folder of a sample scene in the user's cache; made at the first call."""
+    """The folder of a sample scene, still or moving, in the user's cache; made at the first call."""
     from lpm.cuda.build import cache_folder
+    from lpm.scenes.clips import CAMS, CLIPS, FRAMES, make_clip
     from lpm.scenes.sample import make
 
-    folder = cache_folder() / "scenes" / f"{name}-{SAMPLE_SIZE[0]}x{SAMPLE_SIZE[1]}-{SAMPLE_VIEWS}"
-    return folder if (folder / "truth.json").is_file() else make(name, folder, SAMPLE_VIEWS, SAMPLE_SIZE)
+    shots = f"{CAMS}x{FRAMES}" if name in CLIPS else str(SAMPLE_VIEWS)
+    folder = cache_folder() / "scenes" / f"{name}-{SAMPLE_SIZE[0]}x{SAMPLE_SIZE[1]}-{shots}"
+    if (folder / "truth.json").is_file():
+        return folder
+    return make_clip(name, folder, size=SAMPLE_SIZE) if name in CLIPS else make(name, folder, SAMPLE_VIEWS, SAMPLE_SIZE)
 
 
 def run_all(jobs: Sequence[Job], out: Path, at_once: int, command: str, console: Console) -> list[str]:

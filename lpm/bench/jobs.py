@@ -88,12 +88,13 @@ def key_of(run: dict[str, Any]) -> tuple[Any, ...]:
 
 def parse_scene(text: str) -> SceneChoice:
     """`NAME=FOLDER`, `NAME=FOLDER@SCALE`, or the name of a sample scene. Raises LpmError."""
+    from lpm.scenes.clips import CLIPS
     from lpm.scenes.worlds import SAMPLES
 
     name, equals, folder = text.partition("=")
     if not equals:
-        if name not in SAMPLES:
-            samples = ", ".join(SAMPLES)
+        if name not in (*SAMPLES, *CLIPS):
+            samples = ", ".join((*SAMPLES, *CLIPS))
             fail("--scenes", repr(text), f"NAME=FOLDER, NAME=FOLDER@SCALE or a sample scene: {samples}")
         return SceneChoice(name, f"sample:{name}")
     folder, at, scale = folder.rpartition("@") if "@" in folder else (folder, "", "")
