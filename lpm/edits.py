@@ -114,17 +114,18 @@ def split(
 
 
 def long_axis_split(params: Params, mask: Tensor, revised_opacity: bool = True, axes: int = 3) -> Edit:
-    """Replaces each row in `mask` [N] by two halves of itself, side by side along the longest of its first `axes` axes.
+    """Replaces each row in `mask` [N] by two halves of itself, end to end along the longest of its first `axes` axes.
 
-    The halves stand at +-half a standard deviation s; with s' = .866 s their sum keeps the parent's second moment along
-    that axis, (s/2)^2 + s'^2 = s^2, so that the picture changes little. Nothing is drawn at random.
+    Half as long, the halves stand at +-.866 standard deviations s of it, so that their sum keeps its second moment
+    along that axis, (.866 s)^2 + (s/2)^2 = s^2. Halves that overlap more change the picture less, and learn less of
+    what is finer than the parent. Nothing is drawn at random.
     """
     chosen = _mask("mask", mask, params)
     scales = params["scales"][chosen]
     longest = scales[:, :axes].argmax(-1, keepdim=True)
     axis = rotations(params["quats"][chosen]).gather(2, longest[:, None].expand(-1, 3, 1)).squeeze(-1)
-    step = 0.5 * scales.gather(1, longest).exp() * axis
-    halved = scales.scatter_add(1, longest, torch.full_like(scales[:, :1], 0.5 * math.log(0.75)))
+    step = math.sqrt(0.75) * scales.gather(1, longest).exp() * axis
+    halved = scales.scatter_add(1, longest, torch.full_like(scales[:, :1], math.log(0.5)))
     return _split(params, mask, chosen, torch.stack([step, -step]), halved, revised_opacity)
 
 

@@ -23,7 +23,7 @@ class LpmSettings(Strategy):
     """Step after which there are no events."""
     refine_every: int = 100
     """Steps between events."""
-    growth_end: float = 0.5
+    growth_end: float = 0.9
     """Where the growth curve ends, as a share of the steps between the first and the last event."""
     views_per_event: int = 6
     """Training views that an event looks at."""

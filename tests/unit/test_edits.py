@@ -129,6 +129,8 @@ def test_long_axis_split_keeps_the_second_moment():
         together = sum(covariance(scales[b, i]) + torch.outer(offset[b], offset[b]) for b in range(2)) / 2
         torch.testing.assert_close(offset.sum(0), torch.zeros(3), atol=1e-5, rtol=0)
         torch.testing.assert_close(together, covariance(params["scales"][row]), rtol=1e-3, atol=1e-6)
+        before, after = params["scales"][row].exp().sort().values, scales[0, i].exp()
+        torch.testing.assert_close(after.sort().values, torch.cat([before[:2], before[2:] / 2]).sort().values)
     moments(edit, params)
 
 
