@@ -77,9 +77,10 @@ def test_a_forced_region_is_split_first():
             ask, insert=False, prune=False, reset=False, max_points=17000, refine_stop_iter=200
         )
         assert record.split > 50
-        inside[name] = float(in_half(changes.added).float().mean())
+        parents = changes.added.reshape(2, -1, 3).mean(0)  # halfway between their halves, which may reach outside
+        inside[name] = float(in_half(parents).float().mean())
     assert inside["free"] < 0.8
-    assert inside["forced"] > 0.99
+    assert inside["forced"] > 0.999
     assert strategy.requests.waiting() == 0
 
 
