@@ -34,6 +34,7 @@ def made_up(strategy, scene, seed, psnr, cap=30_000, start="sfm"):
 
 def test_scenes_are_named_by_folder_scale_or_sample(tmp_path):
     assert parse_scene("room").data == "sample:room"
+    assert parse_scene("mover").data == "sample:mover"  # one that moves
     plain, scaled = parse_scene(f"a={tmp_path}"), parse_scene(f"a={tmp_path}@0.5")
     assert (plain.name, plain.data, plain.scale) == ("a", str(tmp_path), None)
     assert (scaled.data, scaled.scale) == (str(tmp_path), 0.5)
