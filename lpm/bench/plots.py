@@ -98,17 +98,19 @@ def bars(runs: Runs) -> Any:
 def points(runs: Runs) -> Any:
     """PSNR, mean over the scenes, against the number of points, of what was run with at least two caps."""
     scenes = {r["scene"] for r in runs}
-    if len({r["cap"] for r in runs}) < 2:
-        return None
-    figure, (axis,) = _figure(6)
-    for strategy, color in _colors(runs).items():
-        line = []
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for strategy in _colors(runs):
+        line = lines[strategy] = []
         for cap in sorted({r["cap"] for r in runs}):
             group = [r for r in runs if (r["strategy"], r["cap"]) == (strategy, cap)]
             if {r["scene"] for r in group} == scenes:
                 line.append((statistics.mean(r["points"] for r in group), _over_scenes(group, "psnr")))
-        if len(line) > 1:
-            axis.plot(*zip(*line, strict=True), marker="o", color=color, label=strategy)
+    lines = {strategy: line for strategy, line in lines.items() if len(line) > 1}
+    if not lines:  # one cap, or other scenes at each
+        return None
+    figure, (axis,) = _figure(6)
+    for strategy, line in lines.items():
+        axis.plot(*zip(*line, strict=True), marker="o", color=_colors(runs)[strategy], label=strategy)
     axis.set_xlabel("points")
     axis.set_ylabel("held-out PSNR, mean over scenes (dB)")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -117,6 +117,15 @@ def test_the_page_says_who_is_ahead_and_what_is_missing(tmp_path):
     assert (tmp_path / "time.png").stat().st_size > 5_000
 
 
+@pytest.mark.parametrize(("scene", "drawn"), [("a", True), ("b", False)])
+def test_quality_against_points_is_drawn_where_a_strategy_has_two_caps_in_all_scenes(tmp_path, scene, drawn):
+    for run in (made_up("lpm", "a", 0, 30.0), made_up("lpm", scene, 0, 29.0, cap=15_000)):
+        store.add(tmp_path, run, "x")
+    report.write(tmp_path)
+    assert (tmp_path / "points.png").is_file() == drawn
+    assert ("points.png" in (tmp_path / "results.md").read_text()) == drawn
+
+
 def test_scenes_that_move_are_compared_where_they_move_and_over_time(tmp_path):
     for seed in (0, 1):
         for strategy, better in (("4d", 2.0), ("4d-no-zones", 0.0)):
