@@ -32,6 +32,8 @@ LONGEST_SIDE = {"cpu": 480, "cuda": 1600}
 
 POINTS = 100_000
 """At most so many are drawn from depths."""
+FEW = 5_000
+"""Points of a scene below which more are looked for."""
 UNLIKELY = 20
 """Depths of so many times what the cameras look at, or so many times less, are in another unit."""
 
@@ -76,8 +78,8 @@ class LpmDatamanagerConfig(FullImageDatamanagerConfig):
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept in memory."""
     points_from_photos: bool = True
-    """Where the scene has no points: draw some from its depths, or find some by comparing the photos (seconds). False:
-    the model's random ones."""
+    """Where the scene has few points (below 5,000) or none: draw some from its depths, or find some by comparing the
+    photos (seconds). False: start from those there are, or else the model's random ones."""
 
 
 class LpmDatamanager(FullImageDatamanager[LpmDataset]):
@@ -92,7 +94,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
         if test_mode == "val":  # training: a broken image is found now, not after the run's folder is made
             _ = self.cached_train, self.cached_eval
-            if self.config.points_from_photos and "points3D_xyz" not in self.train_dataparser_outputs.metadata:
+            if self.config.points_from_photos:
                 self._find_points()
 
     @property
@@ -162,24 +164,32 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         )
 
     def _find_points(self) -> None:
-        """Gives a scene without points those that its depths tell, else those that its photos show, if they do."""
-        if self.train_dataparser_outputs.metadata.get("depth_filenames"):
+        """Adds to few or no points those that the scene's depths tell, else those that its photos show, if they do."""
+        metadata = self.train_dataparser_outputs.metadata
+        given = len(metadata.get("points3D_xyz", ()))
+        if given >= FEW:
+            return
+        few, more = (f"Only {given:,} points in the scene", " more") if given else ("No points in the scene", "")
+        if metadata.get("depth_filenames"):
             depths = [data["depth"] for data in self.cached_train]
             xyz, rgb = points_from_depth(self.views(self.device), depths, POINTS)
             if len(xyz) >= FEWEST:
-                CONSOLE.print(f"No points in the scene: {len(xyz):,} are drawn from its depths.")
-                self._start_from(xyz, rgb)
+                CONSOLE.print(f"{few}: {len(xyz):,}{more} are drawn from its depths.")
+                self._add(xyz, rgb)
                 return
-        with CONSOLE.status("No points in the scene: comparing the photos to find some..."):
+        with CONSOLE.status(f"{few}: comparing the photos to find{more or ' some'}..."):
             xyz, rgb = points_from_photos(self.views(self.device))
-        if len(xyz) < FEWEST:
+        if len(xyz) >= FEWEST:
+            CONSOLE.print(f"{few}: {len(xyz):,}{more} were found by comparing the photos.")
+            self._add(xyz, rgb)
+        elif not given:
             CONSOLE.print("No points, and the photos show none that are sure: training starts from random ones.")
-            return
-        CONSOLE.print(f"No points in the scene: {len(xyz):,} were found by comparing the photos.")
-        self._start_from(xyz, rgb)
 
-    def _start_from(self, xyz: Tensor, rgb: Tensor) -> None:
-        self.train_dataparser_outputs.metadata |= {"points3D_xyz": xyz.cpu(), "points3D_rgb": rgb}
+    def _add(self, xyz: Tensor, rgb: Tensor) -> None:
+        """Puts points [N, 3] (world) and their colours [N, 3] (uint8) beside those that the scene has."""
+        metadata = self.train_dataparser_outputs.metadata
+        for name, new in (("points3D_xyz", xyz.cpu()), ("points3D_rgb", rgb.cpu())):
+            metadata[name] = torch.cat([metadata[name], new]) if name in metadata else new
 
     def next_train(self, step: int) -> tuple[Cameras, dict]:
         """The host's next view, with the size (height, width) in pixels beside its number in the camera's metadata."""

@@ -36,7 +36,8 @@ class Run:
     steps: int = 3_000
     """Training steps of every run."""
     starts: tuple[Start, ...] = ("sfm",)
-    """Points to start from: all of the scene's, a tenth of them, random ones, or what comparing the photos finds."""
+    """Points to start from: all of the scene's, a tenth of them, without or with those that comparing the photos finds,
+    random ones, or only what comparing the photos finds."""
     jobs: int = 1
     """Runs side by side, each on cores / jobs threads. Times are comparable only within one setting."""
     lpips: bool = False

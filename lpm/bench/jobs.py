@@ -14,7 +14,7 @@ from lpm.strategy.build import STRATEGIES
 
 MOVING = "lpm-4d"
 """Base of rows that are trained by `lpm-splat-4d`."""
-Start = Literal["sfm", "thinned", "random", "photos"]
+Start = Literal["sfm", "thinned", "thinned+photos", "random", "photos"]
 
 # Parts of `lpm`, each left out; and its settings that published methods or a sceptic would ask about.
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {

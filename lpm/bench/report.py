@@ -40,6 +40,7 @@ def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
         words = {
             "sfm": "",
             "thinned": ", from a tenth of the SfM points",
+            "thinned+photos": ", from a tenth of the SfM points and what the photos show",
             "random": ", from random points",
             "photos": ", from points that the photos show",
         }[start]

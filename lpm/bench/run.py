@@ -50,10 +50,11 @@ def configure(job: Job, folder: Path) -> Any:
     model.max_points, model.with_lpips = job.cap, job.lpips
     if job.start in ("random", "photos"):
         data.dataparser.load_3D_points, data.points_from_photos = False, job.start == "photos"
-    elif job.start == "thinned":
+    elif job.start in ("thinned", "thinned+photos"):
+        data.points_from_photos = job.start == "thinned+photos"
         points = read_scene(data.data).points
         if points is None:
-            fail("start", "thinned, and the scene has no points", "a scene with points, or start random")
+            fail("start", f"{job.start}, and the scene has no points", "a scene with points, or start random")
         data.dataparser.max_points = max(1, len(points.xyz) // 10)
     for name, value in job.settings.items():
         if hasattr(model, name):

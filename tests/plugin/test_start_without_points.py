@@ -1,4 +1,4 @@
-"""A scene without points: some are found in its photos, by the trainer, in every run alike."""
+"""A scene without points, or with few: some are found in its photos, by the trainer, in every run alike."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_scene import make_transforms
 
+from lpm.datamanager import LpmDatamanagerConfig
 from lpm.scenes import sample
 
 
@@ -40,8 +41,27 @@ def test_photos_that_show_nothing_start_from_random_points(make_trainer, tmp_pat
     assert len(trainer.model.gauss_params["means"]) == 250
 
 
-def test_random_points_when_asked_for(bare_room):
-    from lpm.datamanager import LpmDatamanagerConfig
+def started_from(data, **settings):
+    """The points and colours that training starts from."""
+    parsed = LpmDatamanagerConfig(data=data, **settings).setup(device="cpu", test_mode="val").train_dataparser_outputs
+    return parsed.metadata.get("points3D_xyz"), parsed.metadata.get("points3D_rgb")
 
-    data = LpmDatamanagerConfig(data=bare_room, points_from_photos=False).setup(device="cpu", test_mode="val")
-    assert "points3D_xyz" not in data.train_dataparser_outputs.metadata
+
+def test_random_points_when_asked_for(bare_room):
+    assert started_from(bare_room, points_from_photos=False) == (None, None)
+
+
+def test_few_points_get_company(bare_room, tmp_path, monkeypatch, capsys):
+    room = sample.make("room", tmp_path / "room", views=12, size=(120, 90))
+    given, colors = started_from(room, points_from_photos=False)
+    found, _ = started_from(bare_room)
+    monkeypatch.setattr("lpm.datamanager.FEW", len(given) + 1)
+    capsys.readouterr()
+    xyz, rgb = started_from(room)
+    assert f"Only {len(given):,} points in the scene: {len(found):,} more were found" in capsys.readouterr().out
+    assert torch.equal(xyz[: len(given)], given)
+    assert torch.equal(rgb[: len(given)], colors)
+    torch.testing.assert_close(xyz[len(given) :], found)
+    assert (rgb.dtype, rgb.shape) == (torch.uint8, xyz.shape)
+    monkeypatch.setattr("lpm.datamanager.FEW", len(given))
+    assert torch.equal(started_from(room)[0], given)
