@@ -85,9 +85,20 @@ class Lpm4dStrategy(LpmStrategy):
         more = ("present", "when", "when_before", "stirred", "calm")
         return super().initialize_state(scene_scale) | dict.fromkeys(more)
 
+    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+        """Remembers, too, where in time points are."""
+        super().step_pre_backward(params, optimizers, state, step, info)
+        self.times_before = params["times"].detach().clone()
+
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
-        """Remembers, too, how much of every point was there at the step's time."""
+        """Remembers, too, how much of every point was there at the step's time.
+
+        Where the optimizer moved a point in time, it stays on its path: else one that is fast is thrown off it.
+        """
+        before = {**params, "times": self.times_before}
+        for name, value in motion.recentred(before, params["times"] - self.times_before).items():
+            params[name].data.copy_(value)
         n, device = len(params["means"]), params["means"].device
         params["durations"].data.clamp_(min=math.log(self.shortest * self._frame()))
         if info.get("view") is not None:
@@ -209,10 +220,11 @@ class Lpm4dStrategy(LpmStrategy):
         life = p["durations"][children].exp()
         sign = torch.ones_like(life)
         sign[1::2] = -1
-        p["times"] = p["times"].index_put((children,), p["times"][children] + sign * life * self.split_time)
-        p["durations"] = p["durations"].index_put(
-            (children,), p["durations"][children] + math.log(1 - self.split_time / 3)
-        )
+        old = {name: value[children] for name, value in p.items()}
+        new = motion.recentred(old, sign * life * self.split_time)
+        new["durations"] = old["durations"] + math.log(1 - self.split_time / 3)
+        for name, value in new.items():
+            p[name] = p[name].index_put((children,), value)
         return edit, counts
 
     def _inside(self, state) -> Tensor:

@@ -58,6 +58,7 @@ def event(params, truth_at, **options):
     for step in range(101 - count, 101):
         view = (step - 101) % count
         image, info = draw(motion.frozen_at(params, times[view]) | {"means": params["means"]}, viewmats[view], K[view])
+        strategy.step_pre_backward(params, optimizers, state, step, info)
         (image - truth[view]).square().sum().backward()
         info.update(view=view, render=image, truth=truth[view])
         strategy.step_post_backward(params, optimizers, state, step, info)
@@ -173,7 +174,9 @@ def test_split_points_that_come_and_go_part_in_time():
     assert record.split == 200
     assert len(after["means"]) == count + 200 == len(state["present"]) == len(state["when"])
     assert torch.equal(after["durations"], torch.zeros_like(after["durations"]))  # static points stay whole
-    params = {**{k: v.detach() for k, v in after.items()}, "gates": torch.full((len(after["gates"]), 1), -3.0)}
+    params = {k: v.detach() for k, v in after.items()} | {
+        "gates": torch.full((len(after["gates"]), 1), -3.0), "motion": torch.full_like(after["motion"], 0.2)
+    }  # fmt: skip
     strategy.refine_stop_iter, strategy.max_points = 101, count + 300
     score = torch.ones(len(params["means"]))
     none = torch.zeros(len(score), dtype=torch.bool)
@@ -186,7 +189,27 @@ def test_split_points_that_come_and_go_part_in_time():
     assert torch.allclose(moved.abs(), torch.full_like(moved, strategy.split_time))
     for parent in parents.unique():
         assert moved[parents == parent].sum().item() == pytest.approx(0, abs=1e-6)
+    # In space halves go to both sides of the parent's path, on which they stay.
+    at, old = motion.means_at(edit.params, 0.3)[children], motion.means_at(params, 0.3)
+    for parent in parents.unique():
+        assert torch.allclose(at[parents == parent].mean(0), old[parent], atol=1e-5)
     assert torch.allclose(edit.params["durations"][children].exp(), torch.tensor(1 - strategy.split_time / 3))
+
+
+def test_a_point_that_the_optimizer_moves_in_time_stays_on_its_path():
+    strategy, params = Lpm4dStrategy(refine_stop_iter=0, hold=0.0, calm_hold=0.0), moving(wall())
+    params["motion"].data[:] = torch.rand(3)
+    before = {name: value.detach().clone() for name, value in params.items()}
+    K, viewmats = cameras()
+    strategy.attach(Views([torch.zeros(8, 8, 3).byte()] * 2, K[:2], viewmats[:2], times=torch.tensor([0.0, 1.0])), None)
+    state, optimizers = strategy.initialize_state(), {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
+    _, info = draw(motion.frozen_at(params, 0.0) | {"means": params["means"]}, viewmats[0], K[0])
+    strategy.step_pre_backward(params, optimizers, state, 1, info)
+    params["times"].data += 0.1  # what an optimizer does
+    strategy.step_post_backward(params, optimizers, state, 1, info | {"view": 0})
+    assert torch.allclose(params["times"], before["times"] + 0.1)
+    for t in (0.0, 0.7):
+        assert torch.allclose(motion.means_at(params, t), motion.means_at(before, t), atol=1e-6)
 
 
 def test_same_bits_for_any_number_of_threads():

@@ -41,6 +41,19 @@ def test_spins_turn_points():
     assert torch.equal(motion.quats_at(point(), 0.75), point()["quats"])
 
 
+@pytest.mark.parametrize("degree", [1, 3])
+def test_points_stay_on_their_paths_where_their_centres_move(degree):
+    torch.manual_seed(0)
+    p = point(motion=torch.randn(1, degree, 3), spins=torch.randn(1, 4))
+    moved = {**p, **motion.recentred(p, torch.tensor([[0.15]]).double())}
+    assert moved["times"].item() == pytest.approx(0.65)
+    for t in (0.0, 0.3, 1.0):
+        assert torch.allclose(motion.means_at(moved, t), motion.means_at(p, t), atol=1e-12)
+        assert torch.allclose(motion.quats_at(moved, t), motion.quats_at(p, t), atol=1e-12)
+    same = motion.recentred(p, torch.zeros(1, 1).double())
+    assert all(torch.equal(value, p[name]) for name, value in same.items())
+
+
 def test_gradients_are_right_and_the_centre_gets_none_from_the_motion():
     p = point()
     names = ("times", "durations", "gates")
