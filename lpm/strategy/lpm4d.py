@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lpm import distributed, edits, motion
+from lpm import distributed, edits, motion, motion_steps
 from lpm.births import velocity
 from lpm.checks import fail
 from lpm.correspond import Views
@@ -86,19 +86,14 @@ class Lpm4dStrategy(LpmStrategy):
         return super().initialize_state(scene_scale) | dict.fromkeys(more)
 
     def step_pre_backward(self, params, optimizers, state, step, info) -> None:
-        """Remembers, too, where in time points are."""
+        """Remembers, too, when points are there and how they move."""
         super().step_pre_backward(params, optimizers, state, step, info)
-        self.times_before = params["times"].detach().clone()
+        self.before = motion_steps.before(params)
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
-        """Remembers, too, how much of every point was there at the step's time.
-
-        Where the optimizer moved a point in time, it stays on its path: else one that is fast is thrown off it.
-        """
-        before = {**params, "times": self.times_before}
-        for name, value in motion.recentred(before, params["times"] - self.times_before).items():
-            params[name].data.copy_(value)
+        """After the optimizer's step. Remembers, too, how much of every point was there at the step's time."""
+        motion_steps.correct(params, self.before)
         n, device = len(params["means"]), params["means"].device
         params["durations"].data.clamp_(min=math.log(self.shortest * self._frame()))
         if info.get("view") is not None:

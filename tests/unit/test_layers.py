@@ -38,6 +38,7 @@ LEVEL = {
     "lpm.evidence": 3,
     "lpm.error_hull": 3,
     "lpm.flow": 3,
+    "lpm.motion_steps": 3,
     "lpm.stillness": 3,
     "lpm.births": 3,
     "lpm.depth_prior": 3,

@@ -196,22 +196,6 @@ def test_split_points_that_come_and_go_part_in_time():
     assert torch.allclose(edit.params["durations"][children].exp(), torch.tensor(1 - strategy.split_time / 3))
 
 
-def test_a_point_that_the_optimizer_moves_in_time_stays_on_its_path():
-    strategy, params = Lpm4dStrategy(refine_stop_iter=0, hold=0.0, calm_hold=0.0), moving(wall())
-    params["motion"].data[:] = torch.rand(3)
-    before = {name: value.detach().clone() for name, value in params.items()}
-    K, viewmats = cameras()
-    strategy.attach(Views([torch.zeros(8, 8, 3).byte()] * 2, K[:2], viewmats[:2], times=torch.tensor([0.0, 1.0])), None)
-    state, optimizers = strategy.initialize_state(), {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
-    _, info = draw(motion.frozen_at(params, 0.0) | {"means": params["means"]}, viewmats[0], K[0])
-    strategy.step_pre_backward(params, optimizers, state, 1, info)
-    params["times"].data += 0.1  # what an optimizer does
-    strategy.step_post_backward(params, optimizers, state, 1, info | {"view": 0})
-    assert torch.allclose(params["times"], before["times"] + 0.1)
-    for t in (0.0, 0.7):
-        assert torch.allclose(motion.means_at(params, t), motion.means_at(before, t), atol=1e-6)
-
-
 def test_same_bits_for_any_number_of_threads():
     before, results = torch.get_num_threads(), []
     try:

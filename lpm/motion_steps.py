@@ -1,0 +1,36 @@
+"""Steps of the optimizer in time, corrected by what they do to where a point is seen, which Adam does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpm.motion import recentred
+
+LONG = 0.25
+"""A temporal standard deviation, in clips: what lives shorter needs longer steps of its motion."""
+LONGEST = 10.0
+"""At most so many times."""
+
+
+def before(params: Any) -> dict[str, Tensor]:
+    """What `correct` needs to know of `params` (lpm.motion) before a step."""
+    return {name: params[name].detach().clone() for name in ("times", "motion")}
+
+
+@torch.no_grad()
+def correct(params: Any, old: dict[str, Tensor]) -> None:
+    """Corrects in place the step that led from `old` = before(params) to `params`.
+
+    Motion is world per clip: a step of it moves a point that lives for a few frames by next to nothing while it is
+    there. Steps are lengthened by LONG / life to the power of the coefficient. And a point whose centre in time has
+    moved stays on its path: a fast one would be thrown off it.
+    """
+    longer = (LONG / params["durations"].exp()).clamp(1, LONGEST)
+    powers = torch.arange(1, params["motion"].shape[1] + 1, device=longer.device)
+    motion = old["motion"] + (params["motion"] - old["motion"]) * (longer**powers)[:, :, None]
+    rows = {**params, "motion": motion, "times": old["times"]}
+    for name, value in recentred(rows, params["times"] - old["times"]).items():
+        params[name].copy_(value)
