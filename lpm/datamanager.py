@@ -32,8 +32,8 @@ LONGEST_SIDE = {"cpu": 480, "cuda": 1600}
 
 POINTS = 100_000
 """At most so many are drawn from depths."""
-FEW = 5_000
-"""Points of a scene below which more are looked for."""
+FEW = 2_000
+"""Points of a scene below which more are looked for; beside many good ones, more of those that photos show do harm."""
 UNLIKELY = 20
 """Depths of so many times what the cameras look at, or so many times less, are in another unit."""
 
@@ -78,7 +78,7 @@ class LpmDatamanagerConfig(FullImageDatamanagerConfig):
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept in memory."""
     points_from_photos: bool = True
-    """Where the scene has few points (below 5,000) or none: draw some from its depths, or find some by comparing the
+    """Where the scene has few points (below 2,000) or none: draw some from its depths, or find some by comparing the
     photos (seconds). False: start from those there are, or else the model's random ones."""
 
 
