@@ -75,15 +75,14 @@ def quats_at(params: Any, t: Tensor | float) -> Tensor:
 def recentred(params: Any, dt: Tensor) -> dict[str, Tensor]:
     """`times`, and what goes with them, of the same points on the same paths with their centres `dt` [N, 1] later.
 
-    Taylor: what was sum_j c_j (t - times)^j has the coefficients sum_j binomial(j, k) c_j dt^(j - k), c_0 the means.
+    What was sum_j c_j (t - times)^j, c_0 the means, has other coefficients there (Taylor shift, by Horner's scheme).
     """
-    old = [params["means"], *params["motion"].unbind(1)]
-    new = [value.clone() for value in old]
-    for k in range(len(old)):
-        for j in range(k + 1, len(old)):
-            new[k] += math.comb(j, k) * dt ** (j - k) * old[j]
-    turned = {"quats": params["quats"] + params[SPINS] * dt} if SPINS in params else {}
-    return {"times": params["times"] + dt, "means": new[0], "motion": torch.stack(new[1:], 1), **turned}
+    c = [params["means"], *params["motion"].unbind(1)]
+    for first in range(len(c) - 1):
+        for j in range(len(c) - 2, first - 1, -1):
+            c[j] = torch.addcmul(c[j], dt, c[j + 1])
+    turned = {"quats": torch.addcmul(params["quats"], dt, params[SPINS])} if SPINS in params else {}
+    return {"times": params["times"] + dt, "means": c[0], "motion": torch.stack(c[1:], 1), **turned}
 
 
 def frozen_at(params: Any, t: Tensor | float) -> dict[str, Tensor]:

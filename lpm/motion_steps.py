@@ -29,8 +29,8 @@ def correct(params: Any, old: dict[str, Tensor]) -> None:
     moved stays on its path: a fast one would be thrown off it.
     """
     longer = (LONG / params["durations"].exp()).clamp(1, LONGEST)
-    powers = torch.arange(1, params["motion"].shape[1] + 1, device=longer.device)
-    motion = old["motion"] + (params["motion"] - old["motion"]) * (longer**powers)[:, :, None]
-    rows = {**params, "motion": motion, "times": old["times"]}
-    for name, value in recentred(rows, params["times"] - old["times"]).items():
-        params[name].copy_(value)
+    powers = longer.expand(-1, params["motion"].shape[1]).cumprod(1)
+    motion = torch.lerp(old["motion"], params["motion"], powers[:, :, None])
+    moved = recentred({**params, "motion": motion}, params["times"] - old["times"])
+    for name in moved.keys() - {"times"}:  # those are where the optimizer put them
+        params[name].copy_(moved[name])
