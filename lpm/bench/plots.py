@@ -98,8 +98,9 @@ def bars(runs: Runs) -> Any:
 def points(runs: Runs) -> Any:
     """PSNR, mean over the scenes, against the number of points, of what was run with at least two caps."""
     scenes = {r["scene"] for r in runs}
+    colors = _colors(runs)
     lines: dict[str, list[tuple[float, float]]] = {}
-    for strategy in _colors(runs):
+    for strategy in colors:
         line = lines[strategy] = []
         for cap in sorted({r["cap"] for r in runs}):
             group = [r for r in runs if (r["strategy"], r["cap"]) == (strategy, cap)]
@@ -110,7 +111,7 @@ def points(runs: Runs) -> Any:
         return None
     figure, (axis,) = _figure(6)
     for strategy, line in lines.items():
-        axis.plot(*zip(*line, strict=True), marker="o", color=_colors(runs)[strategy], label=strategy)
+        axis.plot(*zip(*line, strict=True), marker="o", color=colors[strategy], label=strategy)
     axis.set_xlabel("points")
     axis.set_ylabel("held-out PSNR, mean over scenes (dB)")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
