@@ -11,6 +11,8 @@ from lpm.views import Views, unproject
 from lpm.zones import NO_EVIDENCE, ViewZones
 
 BIRTH_OPACITY = 0.1
+PER_TILE = 4
+"""Rows that are made for a tile: one in each quarter."""
 
 
 def weighted_sample(score: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -67,7 +69,7 @@ def surface_points(
     harmonics: bool = True,
     sparse: int = 1,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Rows of new points where the photos know a depth and no point is: four a tile, as large as a quarter of it.
+    """Rows of new points where the photos know a depth and no point is: PER_TILE a tile, as large as a quarter of it.
 
     Args:
         errors, points: per view [rows, columns], residual and number of points inside of each tile.
@@ -85,7 +87,7 @@ def surface_points(
         place = torch.cat([torch.full_like(at[:, :1], view.view), at], 1)
         found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
     tiles = torch.cat(found)
-    tiles = tiles[tiles[:, 3].argsort(descending=True, stable=True)[: -(-most // 4)]]
+    tiles = tiles[tiles[:, 3].argsort(descending=True, stable=True)[: -(-most // PER_TILE)]]
     by_view = {view.view: view for view in zones}
     means, colors, sizes, seen = [], [], [], []
     for v in tiles[:, 0].long().unique().tolist():
@@ -94,7 +96,7 @@ def surface_points(
         corner = at.new_tensor([(0, 0), (0, 1), (1, 0), (1, 1)])
         pixels = (at[:, None] + 0.25 + 0.5 * corner).flip(-1).reshape(-1, 2) * view.tile
         pixels = torch.minimum(pixels, pixels.new_tensor([view.size[0] - 0.5, view.size[1] - 0.5]))
-        depth = view.depth[at[:, 0], at[:, 1]].repeat_interleave(4)
+        depth = view.depth[at[:, 0], at[:, 1]].repeat_interleave(PER_TILE)
         means.append(unproject(pixels, depth, view.viewmat, view.K))
         rgb = image[pixels[:, 1].long().to(image.device), pixels[:, 0].long().to(image.device), :3]
         colors.append((rgb if rgb.is_floating_point() else rgb / 255).to(depth))

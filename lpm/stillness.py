@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -57,3 +58,39 @@ def hold_still(params: Any, motion: Tensor, gates: Tensor) -> None:
     params["motion"].data.mul_((1 - motion / length.clamp_min(1e-12)).clamp_min(0)[:, None, None])
     gate = params["gates"].data
     gate.copy_(torch.maximum(gate, (gate + gates[:, None]).clamp_max(ALWAYS)))
+
+
+@dataclass
+class Cameras:
+    """Which of the photos one camera took from one place, and where those change."""
+
+    views: Views
+    moments: int
+    """Of how many times there are photos."""
+    tile: int
+    """Side in pixels of what is said to change."""
+    least: float
+    """See changing_tiles."""
+    _changing: dict[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        views = self.views
+        camera = torch.cat([views.viewmats.flatten(1), views.Ks.flatten(1), views.sizes], 1)
+        same = (camera[:, None] == camera[None]).all(-1)
+        self.same = [same[v].nonzero().flatten().tolist() for v in range(len(views))]
+
+    def stands(self, view: int) -> bool:
+        """Whether the camera of a view stands still: its photos are of half of the times. A pause tells nothing."""
+        return len(self.same[view]) >= max(2, self.moments // 2)
+
+    def changing(self, view: int) -> Tensor:
+        """[rows, columns] bool: changing_tiles of the camera of a view; found once."""
+        same = self.same[view]
+        if same[0] not in self._changing:
+            self._changing[same[0]] = changing_tiles(self.views, same, self.tile, self.least)
+        return self._changing[same[0]]
+
+    def calm(self, means: Tensor) -> Tensor:
+        """[N] bool: calm_points of `means` [N, 3], by all cameras that stand still."""
+        changing = {same[0]: self.changing(same[0]) for same in self.same if self.stands(same[0])}
+        return calm_points(self.views, means, changing, self.tile)

@@ -209,6 +209,8 @@ class LpmStrategy(LpmSettings):
             known = state["looks"] > 0.5
             painted = torch.where(known, self._worth(params, state), torch.inf)
             gone |= lowest(painted, rested & ~gone & known, more)
+            room = self.budget(step) - int((~gone).sum())
+            gone |= self._give_way(state, painted, rested & ~gone & known, zones, votes, room)
             # Only where there are more points than there may be: from the start, or since somebody asked for fewer.
             gone |= lowest(painted, ~gone & ~untouched, len(gone) - int(gone.sum()) - self.budget(step))
             counts["pruned"] = int(gone.sum())
@@ -228,6 +230,12 @@ class LpmStrategy(LpmSettings):
             edit = edits.then(edit, edits.long_axis_split(edit.params, mask, axes=2 if self.flat else 3))
         return edit, counts
 
+    def _give_way(
+        self, state, worth: Tensor, may_go: Tensor, zones: list[ViewZones], votes: Votes, room: int
+    ) -> Tensor:
+        """[N] bool: which of `may_go` make room for births, of which `room` have it: none, they are few at a time."""
+        return torch.zeros_like(may_go)
+
     def _score(self, state, evidence: list[Evidence]) -> Tensor:
         """[N] how much a point asks to be split: by its error and its gradient, and more inside zones."""
         if not self.densify or self.maps.worst() <= self.error_floor:  # nothing is bad: nothing asks for points
@@ -236,11 +244,7 @@ class LpmStrategy(LpmSettings):
         if self.random_places:
             return (error > 0).to(error)
         power = self.gradient_power
-        return error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * self._inside(state))
-
-    def _inside(self, state) -> Tensor:
-        """[N] votes for the boost."""
-        return state["inside"]
+        return error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * state["inside"])
 
     def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
         """Adds the votes of the views to the state; `counts` in the result are of points that are not nearly invisible.

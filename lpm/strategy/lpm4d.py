@@ -24,11 +24,12 @@ from lpm.correspond import Views
 from lpm.error_hull import error_hull
 from lpm.error_maps import coarse
 from lpm.evidence import Evidence
-from lpm.stillness import calm_points, changing_tiles, hold_still
+from lpm.proposals import PER_TILE, lowest
+from lpm.stillness import Cameras, hold_still
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
 from lpm.views import project
 from lpm.votes import Votes, zone_votes
-from lpm.zones import FALSE_FRONT, ViewZones
+from lpm.zones import FALSE_FRONT, NO_EVIDENCE, ViewZones
 
 ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 
@@ -37,8 +38,8 @@ ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 class Lpm4dStrategy(LpmStrategy):
     """See the module. Parameters are those of lpm.gaussians and lpm.motion; `views.times` must be there."""
 
-    zone_boost: float = 1.0
-    """How much more readily points inside a dynamic zone are split."""
+    views_per_event: int = 12
+    """Twice as many as of a static scene: a moment is seen in few of them."""
     zones_in_time: ZonesInTime = "calibrated"
     """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
     photos of one time. calibrated: and resets need several times."""
@@ -59,6 +60,10 @@ class Lpm4dStrategy(LpmStrategy):
     """How far in time, in its standard deviations, the halves of a split point go that comes and goes."""
     times_to_reset: int = 3
     """Times at which a long-lived point was seen in front of the surface before it is reset."""
+    first_views: int = 96
+    """Photos that the first event looks at, evenly spread over the clip."""
+    first_births: float = 0.25
+    """Share of the points that make room at the first event for births where something moves."""
 
     summed: ClassVar[tuple[str, ...]] = ("gradient", "present")
 
@@ -70,19 +75,15 @@ class Lpm4dStrategy(LpmStrategy):
         self.moments = views.times.unique()
         if self.zones_in_time == "time-blind":
             views = replace(views, times=None)
-        # Cameras that stand still: the views of one place see the same tiles at other times.
-        camera = torch.cat([views.viewmats.flatten(1), views.Ks.flatten(1), views.sizes], 1)
-        same = (camera[:, None] == camera[None]).all(-1)
         self.same_time = [(self.times == t).nonzero().flatten().tolist() for t in self.times]
         if self.zones_in_time != "time-blind" and max(map(len, self.same_time)) > 1:
             self.hull = self._hull
-        self.changes: dict[int, Tensor] = {}
-        self.same_camera = [same[v].nonzero().flatten().tolist() for v in range(len(views))]
+        self.cameras = Cameras(views, len(self.moments), 2 * self.maps.tile, self.change)
         super().attach(views, points, cache)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """As LpmStrategy's, with the times of votes and how much of a point was there."""
-        more = ("present", "when", "when_before", "stirred", "calm")
+        more = ("present", "when", "when_before", "calm")
         return super().initialize_state(scene_scale) | dict.fromkeys(more)
 
     def step_pre_backward(self, params, optimizers, state, step, info) -> None:
@@ -98,7 +99,7 @@ class Lpm4dStrategy(LpmStrategy):
         params["durations"].data.clamp_(min=math.log(self.shortest * self._frame()))
         if info.get("view") is not None:
             if state["present"] is None:
-                state["present"], state["stirred"] = (torch.zeros(n, device=device) for _ in range(2))
+                state["present"] = torch.zeros(n, device=device)
                 for name in ("when", "when_before"):
                     state[name] = torch.zeros(n, dtype=torch.int64, device=device)
             if state.get("calm") is None:
@@ -115,8 +116,7 @@ class Lpm4dStrategy(LpmStrategy):
         """[N] bool: points where the photos never change; none where zones know nothing of time."""
         if self.zones_in_time not in ("same-time", "calibrated"):
             return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)
-        changing = {same[0]: self._changing(same) for same in self.same_camera if self._stands(same)}
-        return calm_points(self.surroundings.views, params["means"].detach(), changing, 2 * self.maps.tile)
+        return self.cameras.calm(params["means"].detach())
 
     def _event(self, params, optimizers, state, step: int) -> None:
         self.there: list[Tensor] = []
@@ -131,6 +131,17 @@ class Lpm4dStrategy(LpmStrategy):
         state["present"].zero_()
         state["calm"] = self._calm(params)
 
+    def _choose_views(self) -> list[int]:
+        """At the first event photos of all times, since each may show what no other does; then as LpmStrategy."""
+        known = [v for v in self.maps.maps if self.cameras.stands(v)]  # of others nobody knows what moves
+        self.first = not self.visited and bool(known) and self.zones_in_time in ("same-time", "calibrated")
+        if not self.first:
+            return super()._choose_views()
+        known.sort(key=lambda v: (float(self.times[v]), v))
+        n = min(self.first_views, len(known))
+        one_of = (torch.arange(n) + torch.rand(n, generator=self.generator)) * (len(known) / n)
+        return [known[i] for i in one_of.long().clamp_max(len(known) - 1).tolist()]
+
     def _at(self, params, view: int) -> Any:
         """As `view` sees them; an event asks many times for the same few moments."""
         t = float(self.times[view])
@@ -144,7 +155,7 @@ class Lpm4dStrategy(LpmStrategy):
 
     def _depth(self, params, view: int) -> Tensor:
         """As LpmStrategy's; of a camera that stands still once an event: who sees what hardly depends on the time."""
-        camera = self.same_camera[view][0]
+        camera = self.cameras.same[view][0]
         if camera not in self.depths:
             self.depths[camera] = super()._depth(params, view)
         return self.depths[camera]
@@ -190,8 +201,6 @@ class Lpm4dStrategy(LpmStrategy):
     def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
         if step // self.refine_every % 5 == 0:
             state["when_before"], state["when"] = state["when"], torch.zeros_like(state["when"])
-        moving = [self._dynamic_part(zone) for zone in zones]
-        state["stirred"] = 0.8 * state["stirred"] + self._votes(params, moving).inside
         for zone in zones:
             if not bool((zone.kind == FALSE_FRONT).any()):
                 continue
@@ -222,14 +231,19 @@ class Lpm4dStrategy(LpmStrategy):
             p[name] = p[name].index_put((children,), value)
         return edit, counts
 
-    def _inside(self, state) -> Tensor:
-        return state["stirred"]
-
-    def _dynamic_part(self, zone: ViewZones) -> ViewZones:
-        """The zones of a view without those that are static."""
-        static = self._static_tiles(zone.view)
-        near, far = torch.where(static, torch.inf, zone.near), torch.where(static, -torch.inf, zone.far)
-        return replace(zone, near=near, far=far)
+    def _give_way(
+        self, state, worth: Tensor, may_go: Tensor, zones: list[ViewZones], votes: Votes, room: int
+    ) -> Tensor:
+        """At the first event what paints least where something moves makes room for births in the dynamic zones of all
+        times: what a scene starts from stands still, and is wrong there."""
+        if not self.first:
+            return super()._give_way(state, worth, may_go, zones, votes, room)
+        sparse = [
+            (z.kind >= 0) & (z.kind != NO_EVIDENCE) & (inside < self.sparse) & ~self._static_tiles(z.view)
+            for z, inside in zip(zones, votes.counts, strict=True)
+        ]
+        births = min(PER_TILE * sum(int(tiles.sum()) for tiles in sparse), round(self.first_births * len(worth)))
+        return lowest(worth, may_go & ~state["calm"], births - room)
 
     def _frame(self) -> float:
         """Time from one frame to the next."""
@@ -292,7 +306,7 @@ class Lpm4dStrategy(LpmStrategy):
             rows["times"][mine] = t
             rows["durations"][mine] = math.log(self.life * self._frame())
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
-            frames = [(float(self.times[other] - t), other) for other in self.same_camera[v]]
+            frames = [(float(self.times[other] - t), other) for other in self.cameras.same[v]]
             rows["motion"][mine, 0] = velocity(params, self.surroundings.views, rows["means"][mine], v, t, frames)
         return rows
 
@@ -305,7 +319,7 @@ class Lpm4dStrategy(LpmStrategy):
 
     def _static_tiles(self, view: int) -> Tensor:
         """[rows, columns] bool: tiles that are bad at most times of the camera of `view`."""
-        camera = self.same_camera[view][0]
+        camera = self.cameras.same[view][0]
         if camera not in self.static:
             self.static[camera] = self._find_static_tiles(view)
         return self.static[camera]
@@ -314,19 +328,8 @@ class Lpm4dStrategy(LpmStrategy):
         views, tile = self.surroundings.views, 2 * self.maps.tile
         height, width = views.images[view].shape[:2]
         maps = [coarse(self.maps.maps[v], (width, height), tile, self.maps.tile)
-                for v in self.same_camera[view] if v in self.maps.maps]  # fmt: skip
+                for v in self.cameras.same[view] if v in self.maps.maps]  # fmt: skip
         share = (torch.stack(maps) > self.threshold).float().mean(0)
         # A camera that moves, or was there once, cannot tell.
-        same = self.same_camera[view]
         static = (share >= self.static_share) & (len(maps) > 1)
-        return static | ~self._changing(same) if self._stands(same) else static
-
-    def _stands(self, same: list[int]) -> bool:
-        """Whether a camera stands still: its photos, `same`, are of half of the times. A pause tells nothing."""
-        return len(same) >= max(2, len(self.moments) // 2)
-
-    def _changing(self, same: list[int]) -> Tensor:
-        """[rows, columns] bool: tiles in which photos of one camera, `same`, differ over time; found once a run."""
-        if same[0] not in self.changes:
-            self.changes[same[0]] = changing_tiles(self.surroundings.views, same, 2 * self.maps.tile, self.change)
-        return self.changes[same[0]]
+        return static | ~self.cameras.changing(view) if self.cameras.stands(view) else static

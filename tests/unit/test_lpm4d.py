@@ -79,6 +79,32 @@ def test_what_appears_is_born_at_its_time_and_place():
     assert len(after["means"]) == len(after["motion"]) == len(after["times"]) == n + record.inserted
 
 
+def test_first_births_take_the_room_of_points_where_something_moves():
+    start = wall()
+    n = len(start["means"])
+    strategy, after, _, record = event(
+        start, lambda i: add(wall(), plate()) if i == 2 else wall(), max_points=n, first_views=20
+    )
+    assert len(record.views) == 20
+    assert set(strategy.times[record.views].tolist()) == set(TIMES.tolist())  # four of each
+    assert record.inserted == record.pruned >= 16
+    assert len(after["means"]) == n
+    born = torch.sigmoid(after["gates"].detach().flatten()) < 0.5
+    assert int(born.sum()) == record.inserted
+    calm = strategy.cameras.calm(start["means"])
+    kept = (after["means"].detach()[~born][:, None] == start["means"][calm][None, :100]).all(-1).any(0)
+    assert 0 < int(calm.sum()) < n
+    assert bool(kept.all())
+    assert len(strategy._choose_views()) == 30  # only once
+
+
+def test_first_births_are_none_without_zones():
+    start = wall()
+    _, after, _, record = event(start, lambda i: add(wall(), plate()) if i == 2 else wall(), zones_in_time="none")
+    assert (record.inserted, record.pruned) == (0, 0)
+    assert len(after["means"]) == len(start["means"])
+
+
 def test_what_is_missing_all_the_time_is_born_static():
     hole = ((wall()["means"][:, :2] - torch.tensor([0.9, 0.0])).abs() < 0.4).all(-1)
     start = {name: value[~hole] for name, value in wall().items()}
