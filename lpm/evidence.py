@@ -15,8 +15,6 @@ from lpm.rasterize import rasterize
 class Evidence:
     """What one view says about the points."""
 
-    means: Tensor
-    """[N, 3] where the points were drawn, world."""
     point_error: Tensor
     """[N] sum over pixels of blending weight x residual: E_i."""
     contribution: Tensor
@@ -27,6 +25,24 @@ class Evidence:
     """[h, w] expected z-depth, world."""
     alpha: Tensor
     """[h, w] accumulated opacity."""
+    near: Tensor
+    far: Tensor
+    """Between which z-depths (world) surfaces are looked for: depth_range()."""
+
+
+def depth_range(means: Tensor, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Where to look for surfaces: a generous range around the z-depths (world) of the points that a view draws.
+
+    A false front is nearer than the surface it hides and a hole is farther than what stands around it, so the range is
+    wider than what is drawn.
+    """
+    x, y, z = means.unbind(-1)  # written out: the same bits for any number of threads
+    z = x * viewmat[2, 0] + y * viewmat[2, 1] + z * viewmat[2, 2] + viewmat[2, 3]
+    z = z[visible & (z > 0)]
+    if len(z) == 0:
+        return viewmat.new_tensor(0.1), viewmat.new_tensor(torch.inf)
+    some = z[:: max(1, len(z) // 4096)]  # a quantile needs no more
+    return 0.5 * some.quantile(0.02), 3.0 * some.quantile(0.98)
 
 
 def look(
@@ -71,4 +87,5 @@ def look(
     visible = (meta["radii"][0] > 0).all(-1)
     gathered *= shrink**2  # pixels of the full image
     depth, alpha = image[0, ..., 2].detach(), alpha[0, ..., 0].detach()
-    return Evidence(params["means"].detach(), gathered[:, 0], gathered[:, 1], visible, depth, alpha)
+    near, far = depth_range(params["means"].detach(), viewmat, visible)
+    return Evidence(gathered[:, 0], gathered[:, 1], visible, depth, alpha, near, far)

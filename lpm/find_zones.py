@@ -19,21 +19,6 @@ AGREE = 1.1
 """Features of one tile whose depths are within this ratio lie on one surface."""
 
 
-def depth_range(means: Tensor, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Where to look for surfaces: a generous range around the z-depths (world) of the points that a view draws.
-
-    A false front is nearer than the surface it hides and a hole is farther than what stands around it, so the range is
-    wider than what is drawn.
-    """
-    x, y, z = means.unbind(-1)  # written out: the same bits for any number of threads
-    z = x * viewmat[2, 0] + y * viewmat[2, 1] + z * viewmat[2, 2] + viewmat[2, 3]
-    z = z[visible & (z > 0)]
-    if len(z) == 0:
-        return viewmat.new_tensor(0.1), viewmat.new_tensor(torch.inf)
-    some = z[:: max(1, len(z) // 4096)]  # a quantile needs no more
-    return 0.5 * some.quantile(0.02), 3.0 * some.quantile(0.98)
-
-
 def feature_depths(pixels: Tensor, depth: Tensor, grid: tuple[int, int], tile: int = TILE) -> tuple[Tensor, Tensor]:
     """Nearest and farthest z-depth [rows * columns] of each tile's features where they lie on one surface, else NaN.
 
@@ -84,11 +69,10 @@ def find_zones(
         at = (error > threshold).nonzero()
         x = (at[:, 1] * TILE + TILE / 2).clamp(max=size[0] - 1)
         y = (at[:, 0] * TILE + TILE / 2).clamp(max=size[1] - 1)
-        nearest, farthest = depth_range(seen.means, views.viewmats[v], seen.visible)
         view.append(torch.full((len(at),), v, device=error.device))
         pixels.append(torch.stack([x, y], 1).float())
-        near.append(nearest.expand(len(at)))
-        far.append(farthest.expand(len(at)))
+        near.append(seen.near.expand(len(at)))
+        far.append(seen.far.expand(len(at)))
         empty = torch.full_like(error, torch.inf)
         kind = torch.full_like(error, -1, dtype=torch.int64)
         labels = regions(error, threshold)

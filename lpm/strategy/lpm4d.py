@@ -31,6 +31,8 @@ from lpm.views import project
 from lpm.votes import Votes, zone_votes
 from lpm.zones import FALSE_FRONT, NO_EVIDENCE, ViewZones
 
+SLICES = 16
+"""Moments of which an event keeps the points as they are then."""
 ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 
 
@@ -114,7 +116,7 @@ class Lpm4dStrategy(LpmStrategy):
 
     def _calm(self, params) -> Tensor:
         """[N] bool: points where the photos never change; none where zones know nothing of time."""
-        if self.zones_in_time not in ("same-time", "calibrated"):
+        if not self._knows_when():
             return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)
         return self.cameras.calm(params["means"].detach())
 
@@ -123,6 +125,7 @@ class Lpm4dStrategy(LpmStrategy):
         self.static: dict[int, Tensor] = {}
         self.slices: dict[float, Any] = {}
         self.depths: dict[int, Tensor] = {}
+        self.first = self._knows_when() and step <= self.refine_start_iter + self.refine_every
         try:
             super()._event(params, optimizers, state, step)
         finally:  # an event may fail for want of memory
@@ -133,8 +136,8 @@ class Lpm4dStrategy(LpmStrategy):
 
     def _choose_views(self) -> list[int]:
         """At the first event photos of all times, since each may show what no other does; then as LpmStrategy."""
-        known = [v for v in self.maps.maps if self.cameras.stands(v)]  # of others nobody knows what moves
-        self.first = not self.visited and bool(known) and self.zones_in_time in ("same-time", "calibrated")
+        known = [v for v in self.maps.maps if self.first and self.cameras.stands(v)]
+        self.first = bool(known)  # where no camera stands still nobody knows what moves
         if not self.first:
             return super()._choose_views()
         known.sort(key=lambda v: (float(self.times[v]), v))
@@ -146,6 +149,8 @@ class Lpm4dStrategy(LpmStrategy):
         """As `view` sees them; an event asks many times for the same few moments."""
         t = float(self.times[view])
         if t not in self.slices:
+            if len(self.slices) >= SLICES:
+                self.slices.pop(next(iter(self.slices)))
             self.slices[t] = motion.frozen_at(params, t)
         return self.slices[t]
 
@@ -244,6 +249,10 @@ class Lpm4dStrategy(LpmStrategy):
         ]
         births = min(PER_TILE * sum(int(tiles.sum()) for tiles in sparse), round(self.first_births * len(worth)))
         return lowest(worth, may_go & ~state["calm"], births - room)
+
+    def _knows_when(self) -> bool:
+        """Whether zones are static or dynamic."""
+        return self.zones_in_time in ("same-time", "calibrated")
 
     def _frame(self) -> float:
         """Time from one frame to the next."""
