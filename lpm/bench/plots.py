@@ -59,16 +59,19 @@ def _width(strategy: str, runs: Runs) -> float:
     return 2.5 if strategy == main_of(runs) else 1.2
 
 
-def _middle(runs: Runs) -> int:
-    """The cap with most runs."""
-    caps = [r["cap"] for r in runs]
-    return max(sorted(set(caps)), key=caps.count)
+def _at_one_cap(runs: Runs) -> Runs:
+    """Of each scene the runs at the cap with most of them."""
+    caps: dict[str, list[int]] = {}
+    for run in runs:
+        caps.setdefault(run["scene"], []).append(run["cap"])
+    most = {scene: max(sorted(set(of)), key=of.count) for scene, of in caps.items()}
+    return [r for r in runs if r["cap"] == most[r["scene"]]]
 
 
 def bars(runs: Runs) -> Any:
     """main_of(runs) less each other strategy by scene, with its interval, at the cap with most runs."""
-    cap = _middle(runs)
-    runs = [r for r in runs if r["cap"] == cap]
+    runs = _at_one_cap(runs)
+    caps = " or ".join(f"{cap:,}" for cap in sorted({r["cap"] for r in runs}))
     main = main_of(runs)
     mine = [r for r in runs if r["strategy"] == main]
     others = [s for s in _colors(runs) if s != main]
@@ -78,19 +81,20 @@ def bars(runs: Runs) -> Any:
     figure, (axis,) = _figure(2.5 + 2.2 * (len(scenes) + 1))
     width = 0.8 / len(others)
     for i, strategy in enumerate(others):
+        label = f"less {strategy}"
         for j, scene in enumerate((*scenes, None)):
             group = [r for r in runs if r["strategy"] == strategy and scene in (None, r["scene"])]
             found = paired([r for r in mine if scene in (None, r["scene"])], group)
             if found is None or (scene is None and {r["scene"] for r in group} != set(scenes)):
                 continue
             x = j + (i - (len(others) - 1) / 2) * width
-            label = f"less {strategy}" if j == 0 else None
             axis.bar(x, found.mean, width * 0.9, color=_colors(runs)[strategy], label=label)
+            label = "_"  # once in the legend
             axis.plot([x, x], [found.low, found.high], color="black", linewidth=1)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(scenes) + 1), [*scenes, "all"])
     axis.set_ylabel(f"held-out PSNR: {main} less another (dB)")
-    axis.set_title(f"at most {cap:,} points; lines: 95 % intervals over seeds and views")
+    axis.set_title(f"at most {caps} points; lines: 95 % intervals over seeds and views")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -120,8 +124,7 @@ def points(runs: Runs) -> Any:
 
 def seconds(runs: Runs) -> Any:
     """PSNR against the time since the start, preprocessing included, at the cap with most runs; one panel a scene."""
-    cap = _middle(runs)
-    runs = [r for r in runs if r["cap"] == cap and r["curve"]]
+    runs = [r for r in _at_one_cap(runs) if r["curve"]]
     scenes = sorted({r["scene"] for r in runs})
     if not runs:
         return None
@@ -143,9 +146,9 @@ def seconds(runs: Runs) -> Any:
 def moments(runs: Runs) -> Any:
     """PSNR of the pixels that move against the time of the held-out view, at the cap with most runs; one panel a
     scene."""
-    cap = _middle(runs)
+    runs = _at_one_cap(runs)
     seen = [(r["scene"], r["strategy"], view["time"], view["psnr_dynamic"])
-            for r in runs if r["cap"] == cap for view in r["views"] if "psnr_dynamic" in view]  # fmt: skip
+            for r in runs for view in r["views"] if "psnr_dynamic" in view]  # fmt: skip
     scenes = sorted({row[0] for row in seen})
     if not scenes:
         return None
