@@ -69,7 +69,7 @@ def _at_one_cap(runs: Runs) -> Runs:
 
 
 def bars(runs: Runs) -> Any:
-    """main_of(runs) less each other strategy by scene, with its interval, at the cap with most runs."""
+    """main_of(runs) less each other strategy by scene, with its interval, at each scene's cap with most runs."""
     runs = _at_one_cap(runs)
     caps = " or ".join(f"{cap:,}" for cap in sorted({r["cap"] for r in runs}))
     main = main_of(runs)
@@ -123,7 +123,8 @@ def points(runs: Runs) -> Any:
 
 
 def seconds(runs: Runs) -> Any:
-    """PSNR against the time since the start, preprocessing included, at the cap with most runs; one panel a scene."""
+    """PSNR against the time since the start, preprocessing included, at each scene's cap with most
+    runs; one panel a scene."""
     runs = [r for r in _at_one_cap(runs) if r["curve"]]
     scenes = sorted({r["scene"] for r in runs})
     if not runs:
@@ -132,9 +133,9 @@ def seconds(runs: Runs) -> Any:
     for axis, scene in zip(axes, scenes, strict=True):
         for strategy, color in _colors(runs).items():
             curves = [r["curve"] for r in runs if (r["scene"], r["strategy"]) == (scene, strategy)]
-            if not curves:
-                continue
-            x, y = (np.mean([[p[key] for p in curve] for curve in curves], 0) for key in ("seconds", "psnr"))
+            x, y = ([], [])  # for the legend
+            if curves:
+                x, y = (np.mean([[p[key] for p in curve] for curve in curves], 0) for key in ("seconds", "psnr"))
             axis.plot(x, y, marker=".", color=color, label=strategy, linewidth=_width(strategy, runs))
         axis.set_title(scene)
         axis.set_xlabel(f"{runs[0]['clock']} seconds, preprocessing included")
@@ -144,8 +145,8 @@ def seconds(runs: Runs) -> Any:
 
 
 def moments(runs: Runs) -> Any:
-    """PSNR of the pixels that move against the time of the held-out view, at the cap with most runs; one panel a
-    scene."""
+    """PSNR of the pixels that move against the time of the held-out view, at each scene's cap with most runs; one
+    panel a scene."""
     runs = _at_one_cap(runs)
     seen = [(r["scene"], r["strategy"], view["time"], view["psnr_dynamic"])
             for r in runs for view in r["views"] if "psnr_dynamic" in view]  # fmt: skip

@@ -209,10 +209,10 @@ class LpmStrategy(LpmSettings):
             known = state["looks"] > 0.5
             painted = torch.where(known, self._worth(params, state), torch.inf)
             gone |= lowest(painted, rested & ~gone & known, more)
-            room = self.budget(step) - int((~gone).sum())
-            gone |= self._give_way(state, painted, rested & ~gone & known, zones, votes, room)
             # Only where there are more points than there may be: from the start, or since somebody asked for fewer.
             gone |= lowest(painted, ~gone & ~untouched, len(gone) - int(gone.sum()) - self.budget(step))
+            room = max(0, self.budget(step) - int((~gone).sum()))
+            gone |= self._give_way(state, painted, rested & ~gone & known, zones, votes, room)
             counts["pruned"] = int(gone.sum())
             edit = edits.then(edit, edits.prune(edit.params, gone))
         room = max(0, self.budget(step) - len(edit))

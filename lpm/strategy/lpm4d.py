@@ -3,14 +3,15 @@
 What the published method has no mechanism for. Photos are compared only with photos of the same time. A tile that is
 bad at four fifths of its camera's times or more is a static zone, any other a dynamic one, at its time. Points are
 where they are at that time, and count only if they are there. A point that is born in a dynamic zone lives for a few
-frames; points that stand in front of a surface are reset only if that was seen at several times, and short lives are
-shortened first.
+frames, and the first event makes many such births; points that stand in front of a surface are reset only if that was
+seen at several times, and short lives are shortened first.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -135,15 +136,17 @@ class Lpm4dStrategy(LpmStrategy):
         state["calm"] = self._calm(params)
 
     def _choose_views(self) -> list[int]:
-        """At the first event photos of all times, since each may show what no other does; then as LpmStrategy."""
+        """At the first event photos of all times, by cameras that stand still, since each may show what no other does;
+        then as LpmStrategy."""
         known = [v for v in self.maps.maps if self.first and self.cameras.stands(v)]
         self.first = bool(known)  # where no camera stands still nobody knows what moves
         if not self.first:
             return super()._choose_views()
         known.sort(key=lambda v: (float(self.times[v]), v))
         n = min(self.first_views, len(known))
-        one_of = (torch.arange(n) + torch.rand(n, generator=self.generator)) * (len(known) / n)
-        return [known[i] for i in one_of.long().clamp_max(len(known) - 1).tolist()]
+        edges = [i * len(known) // n for i in range(n + 1)]
+        drawn = torch.rand(n, generator=self.generator).tolist()
+        return [known[a + int(u * (b - a))] for (a, b), u in zip(pairwise(edges), drawn, strict=True)]
 
     def _at(self, params, view: int) -> Any:
         """As `view` sees them; an event asks many times for the same few moments."""
@@ -239,9 +242,9 @@ class Lpm4dStrategy(LpmStrategy):
     def _give_way(
         self, state, worth: Tensor, may_go: Tensor, zones: list[ViewZones], votes: Votes, room: int
     ) -> Tensor:
-        """At the first event what paints least where something moves makes room for births in the dynamic zones of all
-        times: what a scene starts from stands still, and is wrong there."""
-        if not self.first:
+        """At the first event what paints least where something moves makes room for as many births as the dynamic zones
+        of all times ask for: what a scene starts from stands still, and is wrong there."""
+        if not (self.first and self.insert):
             return super()._give_way(state, worth, may_go, zones, votes, room)
         sparse = [
             (z.kind >= 0) & (z.kind != NO_EVIDENCE) & (inside < self.sparse) & ~self._static_tiles(z.view)

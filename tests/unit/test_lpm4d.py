@@ -85,8 +85,8 @@ def test_first_births_take_the_room_of_points_where_something_moves():
     strategy, after, _, record = event(
         start, lambda i: add(wall(), plate()) if i == 2 else wall(), max_points=n, first_views=20
     )
-    assert len(record.views) == 20
-    assert set(strategy.times[record.views].tolist()) == set(TIMES.tolist())  # four of each
+    assert len(set(record.views)) == 20
+    assert strategy.times[record.views].tolist() == TIMES.repeat_interleave(4).tolist()
     assert record.inserted == record.pruned >= 16
     assert len(after["means"]) == n
     born = torch.sigmoid(after["gates"].detach().flatten()) < 0.5
@@ -97,11 +97,30 @@ def test_first_births_take_the_room_of_points_where_something_moves():
     assert bool(kept.all())
 
 
-def test_first_births_are_none_without_zones():
+@pytest.mark.parametrize("options", [{"zones_in_time": "none"}, {"insert": False}])
+def test_nothing_makes_room_where_there_are_no_births(options):
     start = wall()
-    _, after, _, record = event(start, lambda i: add(wall(), plate()) if i == 2 else wall(), zones_in_time="none")
+    _, after, _, record = event(
+        start, lambda i: add(wall(), plate()) if i == 2 else wall(), max_points=len(start["means"]), **options
+    )
     assert (record.inserted, record.pruned) == (0, 0)
     assert len(after["means"]) == len(start["means"])
+
+
+def test_a_start_above_the_cap_is_thinned_everywhere_before_births_take_room():
+    start = wall()
+    n = len(start["means"])
+    most = n * 3 // 4
+    strategy, after, _, record = event(
+        start, lambda i: add(wall(), plate()) if i == 2 else wall(), max_points=most, prune_opacity=0.0
+    )
+    assert len(after["means"]) == most
+    assert record.pruned - (n - most) == record.inserted >= 16
+    born = torch.sigmoid(after["gates"].detach().flatten()) < 0.5
+    calm = strategy.cameras.calm(start["means"])
+    kept = strategy.cameras.calm(after["means"].detach()[~born])
+    lost = (int(calm.sum()) - int(kept.sum())) / int(calm.sum())
+    assert lost > 0.5 * (n - most) / n
 
 
 def test_what_is_missing_all_the_time_is_born_static():
