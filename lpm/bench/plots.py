@@ -140,7 +140,7 @@ def seconds(runs: Runs) -> Any:
         axis.set_title(scene)
         axis.set_xlabel(f"{runs[0]['clock']} seconds, preprocessing included")
     axes[0].set_ylabel("held-out PSNR (dB)")
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
