@@ -18,7 +18,6 @@ from planted import Watched
 from torch import Tensor
 
 from lpm.edits import Edit
-from lpm.find_zones import coarse
 from lpm.scenes.sample import make
 from lpm.views import project
 from lpm.zones import KINDS, ViewZones
@@ -123,17 +122,15 @@ def main() -> None:
         titled(photo, "photo"),
         titled(enlarged(renders[zones.view].numpy()), f"render at step {options.step}"),
         titled(heat(error, 0.2, size), "error map E[v], tiles of 8 pixels"),
-        titled(
-            boxes(photo, zones), "bad tiles: red false front, green missing, blue under-resolved, gray: no evidence"
-        ),
+        titled(boxes(photo, zones), "bad tiles: red false front, green missing, blue under-resolved, gray unknown"),
         titled(heat(swept, float(swept.max()), size), "inverse depth by the photos alone"),
         titled(edited, "edits: blue split, green inserted, red reset"),
     ]
     sheet = np.concatenate([np.concatenate(panels[i : i + 3], 1) for i in (0, 3)])
     sheet = cv2.resize(sheet, (1500, round(1500 * sheet.shape[0] / sheet.shape[1])), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(options.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    print(f"view {zones.view} of the event at step {options.step}; mean error by tile of 16 pixels: "
-          f"{float(coarse(error, zones.size).mean()):.3f}")  # fmt: skip
+    print(f"view {zones.view} of the event at step {options.step}; mean error: "
+          f"{float(error.mean()):.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":
