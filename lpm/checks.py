@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +41,13 @@ def check_finite(name: str, tensor: Tensor, rows: str = "row") -> None:
 def one_line_errors(main: Callable[[], None]) -> None:
     """Runs a command's `main`; an LpmError becomes one line on stderr and exit code 2, never a traceback."""
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
     except LpmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # who read has gone, as in `lpm-scene list | head -1`: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
