@@ -129,8 +129,7 @@ def main() -> None:
     sheet = np.concatenate([np.concatenate(panels[i : i + 3], 1) for i in (0, 3)])
     sheet = cv2.resize(sheet, (1500, round(1500 * sheet.shape[0] / sheet.shape[1])), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(options.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    print(f"view {zones.view} of the event at step {options.step}; mean error: "
-          f"{float(error.mean()):.3f}")  # fmt: skip
+    print(f"view {zones.view} of the event at step {options.step}; mean error: {float(error.mean()):.3f}")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ def around_cameras(means: Tensor, quats: Tensor, scales: Tensor, centres: Tensor
     return mask
 
 
+def sparse_tiles(zones: ViewZones, inside: Tensor, sparse: int) -> Tensor:
+    """[rows, columns] bool: tiles whose depth the photos know, with fewer than `sparse` of the points `inside`."""
+    return (zones.kind >= 0) & (zones.kind != NO_EVIDENCE) & (inside < sparse)
+
+
 def surface_points(
     views: Views,
     zones: list[ViewZones],
@@ -83,7 +88,7 @@ def surface_points(
     """
     found = [views.viewmats.new_zeros(0, 4)]  # view, row, column, error
     for view, error, inside in zip(zones, errors, points, strict=True):
-        at = ((view.kind >= 0) & (view.kind != NO_EVIDENCE) & (inside < sparse)).nonzero()
+        at = sparse_tiles(view, inside, sparse).nonzero()
         place = torch.cat([torch.full_like(at[:, :1], view.view), at], 1)
         found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
     tiles = torch.cat(found)

@@ -237,7 +237,7 @@ class LpmStrategy(LpmSettings):
         return torch.zeros_like(may_go)
 
     def _score(self, state, evidence: list[Evidence]) -> Tensor:
-        """[N] how much a point asks to be split: by its error and its gradient, and more inside zones."""
+        """[N] how much a point asks to be split: by its error and its gradient, and by `zone_boost` inside zones."""
         if not self.densify or self.maps.worst() <= self.error_floor:  # nothing is bad: nothing asks for points
             return torch.zeros_like(state["gradient"])
         error = torch.stack([e.point_error for e in evidence]).sum(0)

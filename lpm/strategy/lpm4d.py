@@ -25,12 +25,12 @@ from lpm.correspond import Views
 from lpm.error_hull import error_hull
 from lpm.error_maps import coarse
 from lpm.evidence import Evidence
-from lpm.proposals import PER_TILE, lowest
+from lpm.proposals import PER_TILE, lowest, sparse_tiles
 from lpm.stillness import Cameras, hold_still
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
 from lpm.views import project
 from lpm.votes import Votes, zone_votes
-from lpm.zones import FALSE_FRONT, NO_EVIDENCE, ViewZones
+from lpm.zones import FALSE_FRONT, ViewZones
 
 SLICES = 16
 """Moments of which an event keeps the points as they are then."""
@@ -246,11 +246,11 @@ class Lpm4dStrategy(LpmStrategy):
         of all times ask for: what a scene starts from stands still, and is wrong there."""
         if not (self.first and self.insert):
             return super()._give_way(state, worth, may_go, zones, votes, room)
-        sparse = [
-            (z.kind >= 0) & (z.kind != NO_EVIDENCE) & (inside < self.sparse) & ~self._static_tiles(z.view)
-            for z, inside in zip(zones, votes.counts, strict=True)
-        ]
-        births = min(PER_TILE * sum(int(tiles.sum()) for tiles in sparse), round(self.first_births * len(worth)))
+        tiles = sum(
+            int((sparse_tiles(zone, inside, self.sparse) & ~self._static_tiles(zone.view)).sum())
+            for zone, inside in zip(zones, votes.counts, strict=True)
+        )
+        births = min(PER_TILE * tiles, round(self.first_births * len(worth)))
         return lowest(worth, may_go & ~state["calm"], births - room)
 
     def _knows_when(self) -> bool:
