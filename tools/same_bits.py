@@ -111,7 +111,8 @@ def main() -> None:
             old, new = (statistics.median(r[2] for r in side) for side in results)
             verdict = "same bits" if equal else "DIFFERENT"
             shown = " / ".join(",".join(sorted(h)) for h in hashes)
-            print(f"{arm}: {verdict} ({shown}), {results[1][0][1]:,} points, time new / old {new / old:.3f}", flush=True)
+            points, ratio = results[1][0][1], new / old
+            print(f"{arm}: {verdict} ({shown}), {points:,} points, time new / old {ratio:.3f}", flush=True)
     sys.exit(0 if same else 1)
 
 
