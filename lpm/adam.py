@@ -20,7 +20,7 @@ class Adam(torch.optim.Adam):
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a GradScaler then scales the gradients back itself
         self.found_inf: Tensor | None = None
-        """[] on a GPU: where it is 1, step() changes nothing (lpm.faults.not_finite). The CPU's kernel ignores it."""
+        """[] on a GPU: where it is 1, step() changes nothing (lpm.bad_steps.not_finite). The CPU ignores it."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -12,7 +12,7 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer import viewer
 
-from lpm import distributed, faults
+from lpm import bad_steps, distributed
 from lpm.model import LpmModel
 
 
@@ -33,7 +33,7 @@ class LpmOptimizers(Optimizers):
                 parameter.grad = torch.zeros_like(parameter)  # another process's view may have seen it
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         distributed.average(gradients)
-        self.flag = faults.not_finite(self.model.losses + gradients)
+        self.flag = bad_steps.not_finite(self.model.losses + gradients)
         distributed.most(self.flag)
         if self.flag.is_cuda:
             self.model.spoilt = self.flag

@@ -22,13 +22,14 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from lpm.bad_steps import leave_out
 from lpm.checks import check_shape, fail
 from lpm.depth_prior import depth_loss
 from lpm.export.frames import from_dataparser
-from lpm.faults import Before, leave_out, lower_cap, out_of_memory
 from lpm.losses import l1_dssim
 from lpm.metrics import Lpips
 from lpm.options import LpmModelOptions
+from lpm.out_of_memory import Before, lower_cap, out_of_memory
 from lpm.rasterize import rasterize
 from lpm.sky import KINDS, sky_colors
 from lpm.start import from_file, from_scene

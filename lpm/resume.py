@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lpm import checkpoint
 from lpm.datamanager import LpmDatamanager
-from lpm.faults import lower_cap
 from lpm.model import LpmModel
+from lpm.out_of_memory import lower_cap
 
 
 def own_state(model: LpmModel, data: LpmDatamanager) -> dict[str, Any]:

@@ -21,18 +21,20 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 
-from lpm import checkpoint, distributed, faults
+from lpm import bad_steps, checkpoint, distributed
 from lpm.adam import Adam
 from lpm.announcement import announcement
 from lpm.checks import LpmError, fail
+from lpm.claim import claim, release, remove_empty
 from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
 from lpm.host import LpmOptimizers, mend
-from lpm.memory import keep_freed_memory
 from lpm.model import LpmModel, LpmModelConfig
+from lpm.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.pipeline import LpmPipeline
 from lpm.resume import own_state, put_back
 from lpm.runs import find_checkpoint, read_checkpoint
+from lpm.signals import Signals, resume_command
 from lpm.viewer import compat
 from lpm.viewer.threads import leave_no_threads_behind
 from lpm.watch import TRAIN_SHARE, Watch
@@ -58,10 +60,10 @@ class LpmTrainerConfig(TrainerConfig):
 
     def save_config(self) -> None:
         """Writes config.yml into the run's folder, which is then this process's. Raises LpmError if it cannot."""
-        faults.claim(self.get_base_dir())
+        claim(self.get_base_dir())
         super().save_config()
         if self.machine.num_devices * self.machine.num_machines > 1 and distributed.size() == 1:
-            faults.release(self.get_base_dir())  # ns-train itself: the first of the processes that it starts takes it
+            release(self.get_base_dir())  # ns-train itself: the first of the processes that it starts takes it
 
 
 class LpmTrainer(Trainer):
@@ -71,7 +73,7 @@ class LpmTrainer(Trainer):
     optimizers: LpmOptimizers
     watch: Watch | None = None
     """Follows a strategy that tells of its events."""
-    signals = faults.Signals()
+    signals = Signals()
     """What came while it trains."""
     _saved = False
     _done = -1
@@ -112,14 +114,14 @@ class LpmTrainer(Trainer):
             fail("strategy", f"{model.strategy} on {distributed.size()} devices", "lpm", "train others on one device")
         mend()
         super().__init__(config, local_rank, world_size)
-        self.left_out = faults.LeftOut(self._image, CONSOLE.print)
+        self.left_out = bad_steps.LeftOut(self._image, CONSOLE.print)
 
     def setup(self, test_mode: Any = "val") -> None:
         """Builds everything; on bad input the run's folder does not stay behind."""
         if distributed.rank() == 0:
-            faults.claim(self.base_dir)
+            claim(self.base_dir)
         try:
-            with faults.Signals(then=sys.exit) as signals, self._port():
+            with Signals(then=sys.exit) as signals, self._port():
                 super().setup(test_mode)
         except (LpmError, SystemExit) as error:
             self._remove_empty_run()
@@ -188,8 +190,8 @@ class LpmTrainer(Trainer):
             return
         for name in ("config.yml", "viewer_log_filename.txt"):
             (self.base_dir / name).unlink(missing_ok=True)
-        faults.release(self.base_dir)
-        faults.remove_empty(self.base_dir, self.config.output_dir)
+        release(self.base_dir)
+        remove_empty(self.base_dir, self.config.output_dir)
 
     def setup_optimizers(self) -> LpmOptimizers:
         """nerfstudio's, with the means' rate times the scene's extent as in 3DGS, and schedules as long as the run."""
@@ -218,7 +220,7 @@ class LpmTrainer(Trainer):
         warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
         self.config.max_num_iterations = remaining  # the host counts from the resumed step
         try:
-            with faults.Signals(then=self._go_on) as self.signals:
+            with Signals(then=self._go_on) as self.signals:
                 try:
                     super().train()
                 except distributed.Lost:
@@ -230,7 +232,7 @@ class LpmTrainer(Trainer):
             if self.signals.number is not None:
                 self.shutdown()
             self.config.max_num_iterations = total
-            faults.release(self.base_dir)
+            release(self.base_dir)
 
     def _go_on(self) -> None:
         self.training_state = "training"  # a run that pauses gets to its next step, where it stops
@@ -250,7 +252,7 @@ class LpmTrainer(Trainer):
         try:
             result, flag = super().train_iteration(step), self.optimizers.flag
         except Exception as error:
-            if not faults.out_of_memory(error):
+            if not out_of_memory(error):
                 raise
         try:
             if flag is None or result is None:
@@ -270,7 +272,7 @@ class LpmTrainer(Trainer):
     def _stop(self, step: int) -> None:
         if step >= self._start_step:
             self.save_checkpoint(step)
-        command = faults.resume_command(self.base_dir, sys.argv)
+        command = resume_command(self.base_dir, sys.argv)
         text = f"Stopped after step {step}. To go on:\n{command}" if self._saved else "Stopped; nothing new to save."
         CONSOLE.print(text, soft_wrap=True, markup=False, highlight=False)
         self.signals.leave()

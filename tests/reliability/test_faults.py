@@ -12,7 +12,7 @@ import pytest
 import torch
 from plugin.test_resume import BUSY, everything
 
-from lpm import checkpoint, faults, model
+from lpm import bad_steps, checkpoint, model, out_of_memory, signals
 from lpm.checks import LpmError
 from lpm.host import writer  # nerfstudio's cannot be imported first
 from lpm.model import LpmModel
@@ -108,7 +108,7 @@ def test_ten_in_a_row_end_the_run_with_a_checkpoint(make_trainer, monkeypatch):
 def test_a_device_is_asked_only_when_the_host_logs():
     """Of flags on a device: none is read between two readings, and all are then."""
     told = []
-    left_out = faults.LeftOut(lambda view: f"{view}.png", told.append)
+    left_out = bad_steps.LeftOut(lambda view: f"{view}.png", told.append)
 
     class Flag(torch.Tensor):
         is_cuda = True
@@ -123,10 +123,10 @@ def test_a_device_is_asked_only_when_the_host_logs():
 def test_what_a_strategy_finds_of_a_step_left_out_on_a_device():
     means2d = SimpleNamespace(grad=torch.tensor([[[torch.nan, 1.0]]]), absgrad=None)
     info = {"means2d": means2d, "radii": torch.tensor([[[3, 3]]])}
-    faults.leave_out(info, None, torch.tensor(0.0))
+    bad_steps.leave_out(info, None, torch.tensor(0.0))
     assert torch.isnan(means2d.grad).any()
     assert info["radii"].tolist() == [[[3, 3]]]
-    faults.leave_out(info, None, torch.tensor(1.0))
+    bad_steps.leave_out(info, None, torch.tensor(1.0))
     assert means2d.grad.tolist() == [[[0.0, 0.0]]]
     assert info["radii"].tolist() == [[[0, 0]]]
 
@@ -141,9 +141,9 @@ NO_MEMORY = (
 
 
 def test_what_says_that_memory_ran_out():
-    assert all(faults.out_of_memory(error) for error in NO_MEMORY)
+    assert all(out_of_memory.out_of_memory(error) for error in NO_MEMORY)
     others = (RuntimeError("size mismatch"), ValueError("out of memory"), KeyboardInterrupt())
-    assert not any(faults.out_of_memory(error) for error in others)
+    assert not any(out_of_memory.out_of_memory(error) for error in others)
 
 
 def test_no_memory_for_a_step(make_trainer, monkeypatch, capsys):
@@ -433,8 +433,8 @@ def test_the_command_to_go_on():
         "4",
     ]
     wanted = "ns-train lpm-splat --load-dir 'out/my run' --data a lpm-data --eval-interval 4"
-    assert faults.resume_command(run, given) == wanted
-    assert faults.resume_command(run, ["pytest"]) == "ns-train lpm-splat --load-dir 'out/my run' ..."
+    assert signals.resume_command(run, given) == wanted
+    assert signals.resume_command(run, ["pytest"]) == "ns-train lpm-splat --load-dir 'out/my run' ..."
 
 
 def test_a_second_signal_ends_at_once():

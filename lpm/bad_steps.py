@@ -1,0 +1,69 @@
+"""Steps that cannot be used: found without waiting for the device, left out, counted, and said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpm.checks import LpmError
+
+MOST_IN_A_ROW = 10
+READ_EVERY = 10
+"""Steps after which the host waits for the device anyway, to log."""
+
+
+def not_finite(tensors: list[Tensor]) -> Tensor:
+    """[] 1 where any of `tensors` (floats, one device) holds a NaN or infinity, else 0; the host waits for nothing."""
+    found = torch.zeros((), device=tensors[0].device)
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, torch.ones_like(found))  # one pass; times 1
+    return found
+
+
+def leave_out(info: dict[str, Any], strategy: Any, spoilt: Tensor) -> None:
+    """Where `spoilt` [] is 1, a strategy finds in `info` that the step drew no point and moved none."""
+    means2d = info["means2d"]
+    if "radii" in info:
+        info["radii"] = torch.where(spoilt > 0, 0, info["radii"])
+    for name in ("grad", "absgrad"):
+        if getattr(means2d, name, None) is not None:
+            setattr(means2d, name, torch.where(spoilt > 0, 0, getattr(means2d, name)))
+
+
+class LeftOut:
+    """Steps that changed nothing, since their loss or gradient was not finite or memory ran out."""
+
+    def __init__(self, image: Callable[[int | None], str], say: Callable[[str], object]) -> None:
+        """`image`: the name of a training view."""
+        self.image, self.say = image, say
+        self.total = self.in_a_row = 0
+        self._unread: list[tuple[int, int | None, Tensor]] = []
+
+    def note(self, step: int, view: int | None, flag: Tensor) -> None:
+        """Takes in not_finite() of a step on `view`; of a device it is read later, when the host waits anyway.
+
+        Raises:
+            LpmError: too many in a row.
+        """
+        self._unread.append((step, view, flag))
+        if flag.is_cuda and step % READ_EVERY:
+            return
+        unread, self._unread = self._unread, []
+        for (step, view, _), bad in zip(unread, torch.stack([flag for *_, flag in unread]).tolist(), strict=True):
+            if bad:
+                self.count(step, f"the loss or gradient of {self.image(view)} is not finite")
+            else:
+                self.in_a_row = 0
+
+    def count(self, step: int, why: str) -> None:
+        """One more. Raises LpmError where there were too many in a row."""
+        self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
+        if self.total <= MOST_IN_A_ROW or self.total % 100 == 0:
+            self.say(f"Step {step} is left out: {why} ({self.total} so far).")
+        if self.in_a_row >= MOST_IN_A_ROW:
+            raise LpmError(
+                f"training: {MOST_IN_A_ROW} steps in a row could not be used, the last since {why}; wanted finite "
+                "losses and room for a step; look at that image, lower learning rates or --pipeline.model.max-points"
+            )
