@@ -24,7 +24,7 @@ from nerfstudio.scripts.train import _set_random_seed
 import lpm.strategy.lpm as module
 from lpm import records, sift
 from lpm.config import lpm_splat
-from lpm.surroundings import Surroundings
+from lpm.surroundings import PhotoGraph
 from lpm.views import Views
 
 
@@ -87,12 +87,12 @@ def main() -> None:
     # Once more, all photos, nothing known before.
     with tempfile.TemporaryDirectory() as folder:
         both = trainer_on(options.data, options.scale, 10, options.cap, folder, eval_interval=0)
-        views = both.model.strategy.surroundings.views
+        views = both.model.strategy.photo_graph.views
         points = both.data.train_dataparser_outputs.metadata.get("points3D_xyz")
         fresh = Views(views.images, views.Ks, views.viewmats, views.masks)
         sift._memory.clear()
         start = time.perf_counter()
-        Surroundings(fresh, points, None)
+        PhotoGraph(fresh, points, None)
         preprocessing = time.perf_counter() - start
 
     result = {

@@ -5,7 +5,7 @@
     python benchmarks/view_speed.py --points 200000 --size 960x540
 
 The scene is random, as in benchmarks/raster_cpu.py; "shown" means drawn and packed as a JPEG, ready to be sent. A real
-Painter does it, so its waiting for the camera to settle is in the time of the full picture.
+RenderThread does it, so its waiting for the camera to settle is in the time of the full picture.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from lpm.export.load import Loaded
-from lpm.viewer.eye import Eye, eye_at, frame
-from lpm.viewer.painter import SETTLED, Painter, Wish
+from lpm.viewer.eye import Camera, camera_at, frame
+from lpm.viewer.painter import SETTLED, RenderRequest, RenderThread
 from lpm.viewer.scene import Shown
 
 
@@ -47,11 +47,11 @@ def random_scene(n: int, degree: int = 3) -> dict[str, torch.Tensor]:
     }
 
 
-def around(start: Eye, angle: float) -> Eye:
+def around(start: Camera, angle: float) -> Camera:
     """`start` turned by `angle` radians about the z axis through the origin."""
     c2w = start.c2w
     turn = Rotation.from_rotvec([0, 0, angle]).as_matrix()
-    return eye_at(np.column_stack([turn @ c2w[:3, :3], turn @ c2w[:3, 3]]), start.fov, start.aspect)
+    return camera_at(np.column_stack([turn @ c2w[:3, :3], turn @ c2w[:3, 3]]), start.fov, start.aspect)
 
 
 def measure(points: int, width: int, height: int, seconds: float) -> dict[str, object]:
@@ -66,8 +66,8 @@ def measure(points: int, width: int, height: int, seconds: float) -> dict[str, o
     def failed(error: Exception) -> None:
         raise error
 
-    painter = Painter(shown.draw, show, failed)
-    painter.start()
+    render_thread = RenderThread(shown.draw, show, failed)
+    render_thread.start()
     start, _ = frame(shown.params, torch.tensor([0.0, 0.0, 1.0]), width / height)
     longer = max(width, height)
     rates, shares, rests = [], [], []
@@ -75,7 +75,7 @@ def measure(points: int, width: int, height: int, seconds: float) -> dict[str, o
         arrived.clear()
         begin, i = time.monotonic(), 0
         while (now := time.monotonic()) - begin < seconds:
-            painter.ask(Wish(around(start, 0.5 * (now - begin)), longer))
+            render_thread.ask(RenderRequest(around(start, 0.5 * (now - begin)), longer))
             i += 1
             time.sleep(max(0.0, begin + i / 50 - time.monotonic()))
         stopped = time.monotonic()
@@ -85,8 +85,8 @@ def measure(points: int, width: int, height: int, seconds: float) -> dict[str, o
         while not any(not moving for at, moving, _ in arrived if at > stopped):
             time.sleep(0.005)
         rests.append(next(at for at, moving, _ in arrived if at > stopped and not moving) - stopped)
-    painter.end()
-    painter.join()
+    render_thread.end()
+    render_thread.join()
     return {
         "points": points, "width": width, "height": height,
         "pictures_per_second_moving": [round(rate, 1) for rate in rates],

@@ -73,7 +73,7 @@ def device_kernels(device: torch.device) -> DeviceLibrary | None:
     if isinstance(loaded, DeviceLibrary):
         return loaded
     if wanted == "cuda":
-        fail("LPM_NATIVE", "cuda, and the CUDA kernels are not to be had", "nvcc", f"{loaded.remedy}: {loaded}")
+        fail("LPM_NATIVE", "cuda, and the CUDA kernels cannot be loaded", "nvcc", f"{loaded.remedy}: {loaded}")
     warn_once(loaded, "torch serves in place of the CUDA kernels")
     return None
 

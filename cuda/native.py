@@ -95,7 +95,7 @@ def native() -> NativeLibrary | None:
     if isinstance(loaded, NativeLibrary):
         return loaded
     if wanted == "cpu":
-        fail("LPM_NATIVE", "cpu, and the native kernels are not to be had", "a compiler", f"{loaded.remedy}: {loaded}")
+        fail("LPM_NATIVE", "cpu, and the native kernels cannot be loaded", "a compiler", f"{loaded.remedy}: {loaded}")
     warn_once(loaded)
     return None
 

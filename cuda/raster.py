@@ -15,6 +15,9 @@ from torch.autograd.function import once_differentiable
 from lpm.checks import check_finite, fail
 from lpm.cuda.native import NativeLibrary
 
+TILE = 16
+"""Side of the rasterizer's tiles, pixels; include/tiles.h has the same."""
+
 
 def rasterize_native(
     library: NativeLibrary, means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree,
@@ -68,7 +71,7 @@ def rasterize_strips(
         )  # fmt: skip
         if not antialiased:
             splat_opacities = opacities.expand(len(viewmats), len(means))
-        rows = -(-rows // 16) * 16
+        rows = -(-rows // TILE) * TILE
         for top in range(0, height, rows):
             moved = means2d - means2d.new_tensor([0.0, top])
             size = (width, min(rows, height - top))
@@ -173,7 +176,7 @@ class _Raster(torch.autograd.Function):
         background = _ready(backgrounds)
         depth_mode = 0 if mode == "RGB" else 2 if mode.endswith("ED") else 1
         width, height = size
-        tiles = cameras * -(-width // 16) * -(-height // 16)
+        tiles = cameras * -(-width // TILE) * -(-height // TILE)
 
         packed = means2d.new_empty(cameras * n, 8)
         splat_begin = torch.empty(cameras * n + 1, dtype=torch.int64)

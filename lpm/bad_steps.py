@@ -58,7 +58,7 @@ class LeftOut:
                 self.in_a_row = 0
 
     def count(self, step: int, why: str) -> None:
-        """One more. Raises LpmError where there were too many in a row."""
+        """Counts one more step that was left out. Raises LpmError where there were too many in a row."""
         self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
         if self.total <= MOST_IN_A_ROW or self.total % 100 == 0:
             self.say(f"Step {step} is left out: {why} ({self.total} so far).")

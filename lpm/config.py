@@ -96,6 +96,6 @@ def _one_line_for_bad_input(kind: type[BaseException], error: BaseException, tra
         _before(kind, error, trace)
 
 
-# The host's commands show a traceback for whatever goes wrong; for bad input one line is all that helps.
+# nerfstudio's commands show a traceback for whatever goes wrong; for bad input one line is all that helps.
 _before = sys.excepthook
 sys.excepthook = _one_line_for_bad_input

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from lpm.checks import check_shape, fail
-from lpm.views import Views, angle, centres_of, project, unproject
-
-__all__ = ["Covisible", "Views", "covisible", "project", "unproject"]  # what others ask of the views comes from here
+from lpm.views import Views, angle, centres_of, in_image, project, unproject
 
 SAMPLES = 256
 """Points of a view that are looked for in the other views: a share is known to about 3 %."""
@@ -124,7 +122,7 @@ class _Visibility:
             self.tracked = [_thinned(points[row[view == v]], SAMPLES) for v in range(count)]
         self.points = _thinned(points[finite], MOST_POINTS)
         pixels, z = project(self.points, views.viewmats, views.Ks)
-        inside = self._inside(pixels, z)
+        inside = in_image(pixels, z, self.sizes)
         self.depths: list[Tensor] = []
         if depths is not None:
             if len(depths) != count or any(d.dim() != 2 for d in depths):
@@ -140,9 +138,6 @@ class _Visibility:
         self.width, self.height = shapes[:, 1, None].to(device), shapes[:, 0, None].to(device)
         self.limit = torch.cat([limit.reshape(-1) for limit in limits]) if limits else torch.zeros(0)
         self.seen = inside & self._unhidden(pixels, z) if count else inside
-
-    def _inside(self, pixels: Tensor, z: Tensor) -> Tensor:
-        return (z > 1e-6) & (pixels >= 0).all(-1) & (pixels < self.sizes[:, None]).all(-1)
 
     def _front(self, place: Tensor, z: Tensor) -> Tensor:
         """[side, side] depth from which on sparse points are hidden, from those at `place` [N, 2] in 0..1, `z` [N]."""
@@ -191,7 +186,7 @@ class _Visibility:
     def sees(self, points: Tensor) -> Tensor:
         """[V, S] whether each view sees each of `points` [S, 3]."""
         pixels, z = project(points, self.views.viewmats, self.views.Ks)
-        return self._inside(pixels, z) & self._unhidden(pixels, z)
+        return in_image(pixels, z, self.sizes) & self._unhidden(pixels, z)
 
 
 def _thinned(points: Tensor, most: int) -> Tensor:

@@ -192,8 +192,8 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             metadata[name] = torch.cat([metadata[name], new]) if name in metadata else new
 
     def next_train(self, step: int) -> tuple[Cameras, dict]:
-        """The host's next view, with the size (height, width) in pixels beside its number in the camera's metadata."""
-        # Not the host's own, which cuts the camera out of all cameras at every step: .4 ms.
+        """The next view; the camera's metadata holds its number and its size (height, width) in pixels."""
+        # Not nerfstudio's own, which cuts the camera out of all cameras at every step: .4 ms.
         indices = [self._next_index() for _ in range(distributed.size())]  # all processes draw alike
         index = indices[distributed.rank()]
         data = self.cached_train[index].copy()

@@ -20,7 +20,7 @@ RANGE = (0.4, 2.5)
 
 @dataclass
 class LpmDatamanager4dConfig(LpmDatamanagerConfig):
-    """As of `lpm-splat`."""
+    """Options of the images of `lpm-splat-4d`: those of `lpm-splat`, and what a scene without points starts from."""
 
     _target: type = field(default_factory=lambda: LpmDatamanager4d)
     points_from_photos: bool = False

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Lost(LpmError):
-    """Another process has ended, or cannot be reached."""
+    """Another process of this run has ended, or cannot be reached."""
 
 
 def size() -> int:

@@ -203,5 +203,5 @@ def doctor(fix: bool = False) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """The command lpm-doctor."""
     one_line_errors(lambda: tyro.cli(doctor, prog="lpm-doctor"))

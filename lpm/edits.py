@@ -11,15 +11,16 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lpm import distributed
 from lpm.checks import check_shape, fail
+from lpm.gaussians import rotations
 from lpm.records import Changes
-from lpm.relocation import relocated
 
 Params = dict[str, Tensor]
+MAX_RATIO = 51
+"""Copies of a row that relocated() tells apart; gsplat's table of binomials ends there, too."""
 
 
 @dataclass
@@ -84,17 +85,6 @@ def clone(params: Params, mask: Tensor) -> Edit:
     n = len(mask)
     source = torch.cat([torch.arange(n, device=mask.device), chosen])
     return _taken(params, source, torch.arange(len(source), device=mask.device) >= n)
-
-
-def rotations(quats: Tensor) -> Tensor:
-    """Rotation matrices [N, 3, 3] of quaternions [N, 4] (wxyz, any length)."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = (
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    )  # fmt: skip
-    return torch.stack(rows, -1).reshape(*quats.shape[:-1], 3, 3)
 
 
 def shared_opacity(logit: Tensor) -> Tensor:
@@ -172,23 +162,59 @@ def reset_opacity(params: Params, mask: Tensor, cap: float) -> Edit:
     return edit
 
 
+def relocated(opacities: Tensor, scales: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor]:
+    """Opacities and scales of points that were each replaced by `ratios` copies (3DGS-MCMC, Kheradmand 2024, eq. 9).
+
+    Args:
+        opacities: [N] in 0..1. scales: [N, 3] world. ratios: [N] integers >= 1, copies per point, itself included.
+
+    Returns:
+        New opacities [N] and scales [N, 3]: together the copies render what the one point did.
+    """
+    n = ratios.clamp(1, MAX_RATIO).double()
+    new = 1 - (1 - opacities.double()).pow(1 / n)
+    # The paper's double sum over binomials: summing C(i-1, k) over i = 1..N gives C(N, k+1).
+    k = torch.arange(MAX_RATIO, dtype=torch.float64, device=opacities.device)
+    log_binomial = torch.lgamma(n + 1)[:, None] - torch.lgamma(k + 2) - torch.lgamma((n[:, None] - k).clamp_min(1))
+    terms = (-1.0) ** k * torch.exp(log_binomial) * new[:, None] ** (k + 1) / torch.sqrt(k + 1)
+    denominator = torch.where(k < n[:, None], terms, 0.0).sum(1)
+    factor = opacities.double() / denominator.clamp_min(1e-12)
+    return new.to(opacities.dtype), (factor[:, None] * scales.double()).to(scales.dtype)
+
+
 def relocate(params: Params, dead: Tensor, chosen: Tensor, min_opacity: float = 0.005) -> Edit:
     """Moves each row of `dead` [K] onto the row of `chosen` [K] (indices); together they render what the one did.
 
-    Opacities and scales follow 3DGS-MCMC (Kheradmand 2024, eq. 9). Moments of both start at zero.
+    Opacities and scales follow 3DGS-MCMC (Kheradmand 2024, eq. 9). Moments of `chosen` start at zero; those of `dead`
+    stay as they are, as in the authors' description: each row remains itself and is only moved.
+    """
+    source = torch.arange(len(params["means"]), device=dead.device)
+    fresh = torch.zeros_like(source, dtype=torch.bool)
+    fresh[chosen] = True
+    changed = _shared_by_copies(params, chosen, min_opacity)
+    moved = source.clone()
+    moved[dead] = chosen
+    return Edit({k: v[moved] for k, v in changed.items()}, source, fresh, torch.zeros_like(fresh))
+
+
+def duplicate(params: Params, chosen: Tensor, min_opacity: float = 0.005) -> Edit:
+    """Appends a copy of each row of `chosen` [K] (indices, which may repeat); together they render what the one did.
+
+    Opacities and scales follow 3DGS-MCMC (Kheradmand 2024, eq. 9). Moments of the copies start at zero.
     """
     n = len(params["means"])
-    copies = torch.bincount(chosen, minlength=n) + 1
-    opacity, scale = relocated(
-        torch.sigmoid(params["opacities"][chosen]).flatten(), params["scales"][chosen].exp(), copies[chosen]
-    )
+    changed = _shared_by_copies(params, chosen, min_opacity)
+    source = torch.cat([torch.arange(n, device=chosen.device), chosen])
+    return _taken(changed, source, torch.arange(len(source), device=chosen.device) >= n)
+
+
+def _shared_by_copies(params: Params, chosen: Tensor, min_opacity: float) -> Params:
+    """`params` in which each row of `chosen` [K] has the opacity and scale of one of its copies, itself included."""
+    copies = torch.bincount(chosen, minlength=len(params["means"]))[chosen] + 1
+    opacities = torch.sigmoid(params["opacities"].flatten())[chosen]
+    opacity, scale = relocated(opacities, params["scales"][chosen].exp(), copies)
     opacity = opacity.clamp(min_opacity, 1 - torch.finfo(torch.float32).eps)
-    source = torch.arange(n, device=dead.device)
-    source[dead] = chosen
-    changed = {k: v.clone() for k, v in params.items()}
+    changed = dict(params, opacities=params["opacities"].clone(), scales=params["scales"].clone())
     changed["opacities"][chosen] = opacity.logit().reshape(-1, *params["opacities"].shape[1:]).to(opacity.dtype)
     changed["scales"][chosen] = scale.log()
-    fresh = torch.zeros(n, dtype=torch.bool, device=dead.device)
-    fresh[dead] = True
-    fresh[chosen] = True
-    return Edit({k: v[source] for k, v in changed.items()}, source, fresh, torch.zeros_like(fresh))
+    return changed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lpm.views import Views, project, unproject
+from lpm.views import Views, in_image, project, unproject
 
 STEPS = 48
 """Depths that are tried along a ray."""
@@ -50,7 +50,7 @@ def error_hull(
     looks, bad, difference = (torch.zeros_like(depth) for _ in range(3))
     for v, error in zip(others, maps, strict=True):
         place, z = project(points, views.viewmats[v], views.Ks[v])
-        inside = (z > 1e-6) & (place >= 0).all(-1) & (place < views.sizes[v]).all(-1)
+        inside = in_image(place, z, views.sizes[v])
         at = torch.where(inside[:, None], place, 0.0)
         column, row = (at / tile).long().unbind(-1)
         is_bad = error[row.clamp_max(error.shape[0] - 1), column.clamp_max(error.shape[1] - 1)] > threshold

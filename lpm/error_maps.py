@@ -14,7 +14,10 @@ from torch import Tensor
 from lpm.cuda.native import native
 from lpm.losses import C1, C2, TileRequest
 
-TILE = 16  # pixels; the size of the rasterizer's own tiles
+TILE = 16
+"""Side, in pixels, of the tiles in which zones are made; a patch of the plane sweep must fit well inside."""
+MAP_TILE = TILE // 2
+"""Side, in pixels, of the tiles in which errors are remembered."""
 
 
 def exposure_gain(render: Tensor, truth: Tensor) -> Tensor:

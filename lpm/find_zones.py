@@ -7,14 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lpm.error_maps import ErrorMaps, coarse
+from lpm.error_maps import TILE, ErrorMaps, coarse
 from lpm.evidence import Evidence
 from lpm.plane_sweep import plane_sweep
-from lpm.surroundings import Surroundings
+from lpm.surroundings import PhotoGraph
 from lpm.zones import FALSE_FRONT, NO_EVIDENCE, UNDER_RESOLVED, ViewZones, classify, regions
 
 Hull = Callable[[int, float, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-TILE = 16  # pixels; a patch of the sweep must fit well inside
 AGREE = 1.1
 """Features of one tile whose depths are within this ratio lie on one surface."""
 
@@ -36,7 +35,7 @@ def feature_depths(pixels: Tensor, depth: Tensor, grid: tuple[int, int], tile: i
 
 
 def find_zones(
-    surroundings: Surroundings,
+    photo_graph: PhotoGraph,
     neighbours: Tensor,
     chosen: list[int],
     errors: ErrorMaps,
@@ -59,7 +58,7 @@ def find_zones(
     Returns:
         One ViewZones for each chosen view, in their order; a view without a bad tile has labels of 0 only.
     """
-    views = surroundings.views
+    views = photo_graph.views
     sizes = [(int(views.images[v].shape[1]), int(views.images[v].shape[0])) for v in chosen]
     maps = [coarse(errors.maps[v], size, TILE, errors.tile) for v, size in zip(chosen, sizes, strict=True)]
     worst = torch.cat([m.flatten() for m in maps])
@@ -88,7 +87,7 @@ def find_zones(
         column, row = place[:, 0].long(), place[:, 1].long()
         cell = (row // TILE, column // TILE)
         grid = (zones.near.shape[0], zones.near.shape[1])
-        by_feature = [d.reshape(grid)[cell] for d in feature_depths(*surroundings.features(zones.view), grid)]
+        by_feature = [d.reshape(grid)[cell] for d in feature_depths(*photo_graph.features(zones.view), grid)]
         swept = sweep.confident[mine]
         # The interval is where the photos agree; a little more keeps points on a slanted surface inside.
         low = torch.where(swept, sweep.interval[mine, 0], by_feature[0]) * 0.99

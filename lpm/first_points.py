@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lpm.correspond import BEST_PARALLAX, FEWEST, covisible
 from lpm.plane_sweep import plane_sweep
-from lpm.views import Views, angle, centres_of, project, unproject
+from lpm.views import Views, angle, centres_of, in_image, project, unproject
 
 DISTANCES = (0.4, 0.65, 1.0, 1.6, 2.5)
 """Where a surface may be, times the distance to what the cameras look at."""
 NEAREST = 0.2
-"""Where none is looked for, times that distance."""
+"""Nearer than this share of the distance to what the cameras look at no point is looked for."""
 CANDIDATES = 64
 """Photos of the same time, the nearest, that a photo may be compared with."""
 WORTH = 0.05
@@ -78,7 +78,7 @@ def guess_neighbours(views: Views, distance: Tensor, most: int = 4) -> Tensor:
             z = (share * distance[v]).expand(len(grid))
             own = unproject(grid * sizes[v], z, views.viewmats[v], views.Ks[v])
             parallax = angle(centres[v] - own, centres[near, None] - own).median(1).values.clamp_min(1e-3)
-            inside = _inside(own, views.viewmats[near], views.Ks[near], sizes[near])[0]
+            inside = in_image(*project(own, views.viewmats[near], views.Ks[near]), sizes[near])
             worth += inside.float().mean(1) * torch.exp(-(parallax / BEST_PARALLAX).log().square())
         order = worth.argsort(descending=True, stable=True)[:most]
         result[v, : len(order)] = torch.where(worth[order] > WORTH * len(DISTANCES), near[order], -1)
@@ -100,18 +100,13 @@ def _sure(
 def _range(views: Views, xyz: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
     """[V] depths between which to look: around those of `xyz` [N, 3] that a view may see, else `near` and `far`."""
     near, far = near.clone(), far.clone()
-    inside, z = _inside(xyz, views.viewmats, views.Ks, views.sizes)
+    pixels, z = project(xyz, views.viewmats, views.Ks)
+    inside = in_image(pixels, z, views.sizes)
     for v in range(len(views)):
         seen = z[v, inside[v]]
         if len(seen) >= FEWEST:
             near[v], far[v] = 0.5 * seen.quantile(0.02), 3.0 * seen.quantile(0.98)
     return near, far
-
-
-def _inside(points: Tensor, viewmats: Tensor, Ks: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """[V, N] whether points [N, 3] fall into each photo of `sizes` [V, 2], and their z-depth (world) there."""
-    pixels, z = project(points, viewmats, Ks)
-    return (z > 1e-6) & (pixels >= 0).all(-1) & (pixels < sizes[:, None]).all(-1), z
 
 
 def _places(views: Views, most: int) -> tuple[Tensor, Tensor]:

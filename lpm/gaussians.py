@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
@@ -34,7 +35,18 @@ def start_colors(rgb: Tensor, harmonics: bool) -> Tensor:
     return rgb_to_sh0(rgb) if harmonics else rgb.logit(eps=1e-4)
 
 
-def thin(points: Tensor, most: int, seed: int = 0) -> Tensor:
+def rotations(quats: Tensor) -> Tensor:
+    """Rotation matrices [N, 3, 3] of quaternions [N, 4] (wxyz, any length)."""
+    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
+    rows = (
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+    return torch.stack(rows, -1).reshape(*quats.shape[:-1], 3, 3)
+
+
+def random_subset(points: Tensor, most: int, seed: int = 0) -> Tensor:
     """Indices (sorted, [min(N, most)]) of a random subset of `points` [N, ...], the same for the same seed."""
     if len(points) <= most:
         return torch.arange(len(points))
@@ -73,7 +85,7 @@ def from_points(
     n = len(xyz)
     colors = torch.full((n, 3), 0.5) if rgb is None else rgb.detach().float().cpu() / 255.0
     size = torch.log(neighbour_distance(xyz) * scale_factor)
-    quats = torch.nn.functional.normalize(torch.randn(n, 4), dim=-1)
+    quats = F.normalize(torch.randn(n, 4), dim=-1)
     values = {
         "means": xyz.clone(),
         "scales": size[:, None].repeat(1, 3),

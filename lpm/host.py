@@ -23,7 +23,7 @@ class LpmOptimizers(Optimizers):
         super().__init__(config, groups)
         self.model = model
         self.flag = torch.zeros(())
-        """[] of the last step: 1 where it was left out."""
+        """[]: 1 where the last step was left out, else 0."""
 
     def optimizer_scaler_step_some(self, grad_scaler: Any, param_groups: list[str]) -> None:
         """A step of all of `param_groups`, or of none; by the mean gradient of all processes."""

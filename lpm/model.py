@@ -1,4 +1,4 @@
-"""The nerfstudio model: wiring between the host, the rasterizer, the loss and the strategy.
+"""The nerfstudio model: wiring between nerfstudio, the rasterizer, the loss and the strategy.
 
 It stays a SplatfactoModel, so that what the ecosystem does with one (ns-export, ns-render, the viewer's crop)
 works. What splatfacto ties to CUDA, to the network or to torch.compile is replaced here.
@@ -54,7 +54,7 @@ class LpmModel(SplatfactoModel):
 
     config: LpmModelConfig
     zones_in_time: ZonesInTime | None = None
-    """Of points that move."""
+    """For a strategy of points that move, see lpm.strategy.lpm4d; None: they do not."""
     lowered_cap: int | None = None
     """max_points since memory ran out; None: it did not."""
 
@@ -93,7 +93,7 @@ class LpmModel(SplatfactoModel):
         self.spoilt: Tensor | bool = False
         """Of this step: whether its gradients are of no use, [] 0 or 1 where the answer is still on the device."""
         self.losses: list[Tensor] = []
-        """Of this step, each part."""
+        """Each part of this step's loss, detached."""
         self.viewer_outputs: Callable[[Cameras, dict[str, Any]], dict[str, Tensor]] | None = None
 
     def reset_strategy_state(self) -> None:
@@ -169,7 +169,7 @@ class LpmModel(SplatfactoModel):
         self.after_out_of_memory(f"for the edit of points at step {step}", self.num_points)
 
     def after_out_of_memory(self, where: str, points: int) -> None:
-        """Says it, and lets the strategy have no more than `points`."""
+        """Prints that memory ran out, and lets the strategy have no more than `points`."""
         self.info = {}
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -288,7 +288,7 @@ class LpmModel(SplatfactoModel):
         return batch["truth"]
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Any]:
-        """The number of points, and at steps that the host logs the PSNR of the training view (dB)."""
+        """The number of points, and at steps that nerfstudio logs the PSNR of the training view (dB)."""
         metrics: dict[str, Any] = {"gaussian_count": self.num_points}
         if not self.training or self.step % STEPS_PER_LOG == 0:
             error = (outputs["rgb"].detach() - self._truth(outputs, batch)).square().mean()

@@ -12,7 +12,7 @@ from lpm.motion import recentred
 LONG = 0.25
 """A temporal standard deviation, in clips: what lives shorter needs longer steps of its motion."""
 LONGEST = 10.0
-"""At most so many times."""
+"""Steps of the motion are lengthened by this factor at most."""
 
 
 def before(params: Any) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a run should be told once: why something was left out."""
+"""Messages that a run prints once, such as why a part of the method is left out."""
 
 from __future__ import annotations
 

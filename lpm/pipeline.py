@@ -1,4 +1,4 @@
-"""nerfstudio's pipeline; held-out figures are printed where the host only writes them to a file."""
+"""nerfstudio's pipeline; held-out figures are printed where nerfstudio only writes them to a file."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LpmPipeline(VanillaPipeline):
     """Called with the PSNR (dB) of a held-out image, or of all of them, whenever it is measured."""
 
     def __init__(self, config: Any, device: str, test_mode: Any = "val", world_size: int = 1, **kwargs: Any) -> None:
-        mend()  # before ns-train, ns-viewer or any other of the host's commands opens a page
-        # To the host one process is all there is: its wrapper would not survive that points come and go.
+        mend()  # before ns-train, ns-viewer or any other of nerfstudio's commands opens a page
+        # To nerfstudio one process is all there is: its wrapper would not survive that points come and go.
         super().__init__(config, device, test_mode, world_size=1, **kwargs)
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             tensor.data = distributed.tensor_from_first(tensor.data)

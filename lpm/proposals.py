@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lpm.edits import rotations
-from lpm.gaussians import start_colors
+from lpm.gaussians import rotations, start_colors
 from lpm.views import Views, unproject
 from lpm.zones import NO_EVIDENCE, ViewZones
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
+from lpm.views import project
 
 SETTINGS: dict[str, tuple[type, float, float]] = {
     "max_points": (int, 1, 2**31),
     "error_floor": (float, 0.0, 1.0),
     "prune_opacity": (float, 0.0, 1.0),
     "recycle": (float, 0.0, 1.0),
-    "zone_boost": (float, 0.0, 1e6),
 }
 """Fields of LpmStrategy that may be changed in a run: type, least and most."""
 
@@ -33,11 +33,10 @@ class Region:
 
     def contains(self, means: Tensor, viewmat: Tensor, K: Tensor) -> Tensor:
         """Mask [N] of the points `means` [N, 3] inside, for the view's camera [4, 4], [3, 3]."""
-        x, y, z = means.unbind(-1)  # written out: the same bits for any number of threads
-        x, y, z = (x * r[0] + y * r[1] + z * r[2] + r[3] for r in viewmat[:3])
-        inside = (z >= self.interval[0]) & (z <= self.interval[1])
-        x, y = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
+        pixels, z = project(means, viewmat, K)
+        x, y = pixels.unbind(-1)
         x0, y0, x1, y1 = self.box
+        inside = (z >= self.interval[0]) & (z <= self.interval[1])
         return inside & (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 
 

@@ -17,7 +17,7 @@ from lpm.rasterize_torch import sh_colors
 from lpm.views import rays
 
 KINDS = {"constant": 1, "sphere": 16}
-"""Number of coefficients."""
+"""Kinds of sky, and how many SH coefficients each has."""
 STEP, FEWEST = 8, 33
 """Pixels between directions that are evaluated, and at least so many along a side: harmonics of degree 3 are smooth."""
 DOME = 3_000

@@ -42,7 +42,7 @@ def from_scene(
     else:
         xyz, rgb = points
         if cap:
-            kept = gaussians.thin(xyz, max(cap // 2, 1))
+            kept = gaussians.random_subset(xyz, max(cap // 2, 1))
             xyz, rgb = xyz[kept], rgb[kept] if len(rgb) else rgb
     return gaussians.from_points(
         xyz, rgb if len(rgb) else None, config.sh_degree, config.init_opacity, config.init_scale

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpm.views import Views, project
+from lpm.views import Views, in_image, project
 
 ALWAYS = 8.0
 """Logit of a gate that holding does not go beyond: far above it there is no gradient, and a point could not leave."""
@@ -43,7 +43,7 @@ def calm_points(views: Views, means: Tensor, changing: Mapping[int, Tensor], til
     seen, still = (torch.zeros(len(means), device=means.device) for _ in range(2))
     for view, tiles in changing.items():
         pixels, z = project(means, views.viewmats[view], views.Ks[view])
-        inside = (z > 0) & (pixels >= 0).all(1) & (pixels < views.sizes[view]).all(1)
+        inside = in_image(pixels, z, views.sizes[view])
         column, row = torch.where(inside[:, None], pixels / tile, 0.0).long().unbind(1)
         seen += inside
         still += inside & ~tiles[row, column]
@@ -66,9 +66,9 @@ class Cameras:
 
     views: Views
     moments: int
-    """Of how many times there are photos."""
+    """Number of different times at which photos were taken."""
     tile: int
-    """Side in pixels of what is said to change."""
+    """Side in pixels of the tiles that change or do not."""
     least: float
     """See changing_tiles."""
     _changing: dict[int, Tensor] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What is known about the photos as a whole: who sees the same things, where features matched, or why nothing is."""
+"""The graph of the training photos: which of them show the same surfaces, and the features that match between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RENEWED = (0, 5, 15)
 """Events before which neighbours are found anew where only rendered depths tell who sees what."""
 
 
-class Surroundings:
+class PhotoGraph:
     """Neighbours and feature matches of the training photos."""
 
     def __init__(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:

@@ -37,7 +37,7 @@ from lpm.runs import find_checkpoint, read_checkpoint
 from lpm.signals import Signals, resume_command
 from lpm.viewer import compat
 from lpm.viewer.threads import leave_no_threads_behind
-from lpm.watch import TRAIN_SHARE, Watch
+from lpm.watch import TRAIN_SHARE, Monitor
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
 MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
@@ -71,10 +71,10 @@ class LpmTrainer(Trainer):
 
     config: LpmTrainerConfig
     optimizers: LpmOptimizers
-    watch: Watch | None = None
-    """Follows a strategy that tells of its events."""
+    monitor: Monitor | None = None
+    """Writes and shows what the strategy tells of its events."""
     signals = Signals()
-    """What came while it trains."""
+    """Ctrl-C or SIGTERM that came while it trains."""
     _saved = False
     _done = -1
     """The last step that changed the parameters."""
@@ -129,8 +129,8 @@ class LpmTrainer(Trainer):
                 CONSOLE.print("Stopped before the first step.")
                 signals.leave()
             raise
-        if self.watch is not None and isinstance(self.viewer_state, Viewer):
-            self.watch.show(self.viewer_state, self.train_lock)
+        if self.monitor is not None and isinstance(self.viewer_state, Viewer):
+            self.monitor.show(self.viewer_state, self.train_lock)
         if distributed.rank() == 0:
             self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
 
@@ -147,12 +147,12 @@ class LpmTrainer(Trainer):
         strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")
         if distributed.rank() > 0:
             return
-        self.watch = Watch(self.base_dir, self.model)
-        cast(LpmPipeline, self.pipeline).held_out = self.watch.held_out
+        self.monitor = Monitor(self.base_dir, self.model)
+        cast(LpmPipeline, self.pipeline).held_out = self.monitor.held_out
 
     @contextlib.contextmanager
     def _port(self) -> Iterator[None]:
-        """Where the viewer's port is taken, the next free one; the host says a wrong one, or takes any."""
+        """Where the viewer's port is taken, the next free one; nerfstudio would print a wrong one, or take any."""
         viewer = self.config.viewer
         asked, wanted = viewer.websocket_port, viewer.websocket_port or viewer.websocket_port_default
         if self.config.is_viewer_enabled():
@@ -175,13 +175,15 @@ class LpmTrainer(Trainer):
         viewer.train_util = TRAIN_SHARE
         leave_no_threads_behind(RenderStateMachine)
         if self.model.camera_optimizer.config.mode == "off":
-            viewer.update_camera_poses = lambda: None  # they are where they were; the host sends them at every picture
+            viewer.update_camera_poses = (
+                lambda: None
+            )  # they are where they were; nerfstudio sends them at every picture
 
     def shutdown(self) -> None:
         """Ends training and viewer; its port is free afterwards."""
         self.stop_training = True
-        if self.watch is not None:
-            self.watch.stop()
+        if self.monitor is not None:
+            self.monitor.stop()
         if isinstance(self.viewer_state, Viewer):
             compat.stop(self.viewer_state.viser_server)
 
@@ -216,9 +218,9 @@ class LpmTrainer(Trainer):
         with self.train_lock:  # a page that was open before the run began looks already
             if distributed.rank() == 0:
                 CONSOLE.print(announcement(self.model, self.data, remaining))
-        # The host logs losses as floats without detaching them, and torch remarks on it in the middle of the progress.
+        # nerfstudio logs losses as floats without detaching, and torch warns of it in the middle of the progress.
         warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
-        self.config.max_num_iterations = remaining  # the host counts from the resumed step
+        self.config.max_num_iterations = remaining  # nerfstudio counts from the resumed step
         try:
             with Signals(then=self._go_on) as self.signals:
                 try:
@@ -244,7 +246,7 @@ class LpmTrainer(Trainer):
                 super()._train_complete_viewer()
 
     def train_iteration(self, step: int) -> Any:
-        """The host's step. One that cannot be used changes nothing; after a signal there is none."""
+        """nerfstudio's step. One that cannot be used changes nothing; after a signal there is none."""
         if self.signals.number is not None:
             self._stop(step - 1)
         model, points = self.model, self.model.num_points
@@ -278,11 +280,11 @@ class LpmTrainer(Trainer):
         self.signals.leave()
 
     def eval_iteration(self, step: int) -> None:
-        """The host's, which measures nothing where only the viewer is on; ours shows the held-out PSNR, too."""
+        """nerfstudio's, which measures nothing where only the viewer is on; ours shows the held-out PSNR, too."""
         super().eval_iteration(step)
         config = self.config
         writes = config.is_wandb_enabled() or config.is_tensorboard_enabled() or config.is_comet_enabled()
-        if not writes and self.watch is not None and step_check(step, config.steps_per_eval_image):
+        if not writes and self.monitor is not None and step_check(step, config.steps_per_eval_image):
             self.pipeline.get_eval_image_metrics_and_images(step)
 
     @check_main_thread

@@ -127,6 +127,16 @@ def project(points: Tensor, viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tenso
     return torch.stack([u / safe, v / safe], -1), w
 
 
+NEAREST = 1e-6
+"""Z-depth, world, up to which a point is not in front of a camera."""
+
+
+def in_image(pixels: Tensor, z: Tensor, sizes: Tensor) -> Tensor:
+    """Whether points at `pixels` [..., N, 2] and z-depth `z` [..., N] (see project) are in images of `sizes` [..., 2]
+    (width, height), [..., N] bool."""
+    return (z > NEAREST) & (pixels >= 0).all(-1) & (pixels < sizes[..., None, :]).all(-1)
+
+
 def rays(pixels: Tensor, Ks: Tensor) -> Tensor:
     """Directions [..., 3] with z = 1, in the camera's axes, of `pixels` [..., 2] of cameras `Ks` [..., 3, 3]."""
     y = (pixels[..., 1] - Ks[..., 1, 2]) / Ks[..., 1, 1]

@@ -29,8 +29,8 @@ TRAIN_SHARE = 0.98
 """Share of the time that stays for training while somebody looks at a view that stands still."""
 
 
-class Watch:
-    """Follows a strategy that tells of its events."""
+class Monitor:
+    """Writes each event of a strategy into the run's folder, the log and tensorboard, and shows it in the viewer."""
 
     def __init__(self, folder: Path, model: LpmModel) -> None:
         """`folder`: the run's, where edits.jsonl and replay/ are written."""
@@ -49,7 +49,7 @@ class Watch:
         """Adds our pictures and panels to nerfstudio's viewer, for a strategy that takes requests."""
         if not hasattr(self.strategy, "requests"):
             return
-        views, maps = self.strategy.surroundings.views, self.strategy.maps
+        views, maps = self.strategy.photo_graph.views, self.strategy.maps
         self.outputs = Outputs(views, maps, self.model.config.rasterize_mode, getattr(self.strategy, "flat", False))
         panel = viewer.control_panel
 
@@ -80,7 +80,7 @@ class Watch:
                 part.stop()
 
     def _on_changes(self, changes: records.Changes) -> None:
-        added, removed, reset = (recording.thin(getattr(changes, name), recording.LIMIT) for name in EDITS)
+        added, removed, reset = (recording.evenly_spaced(getattr(changes, name), recording.LIMIT) for name in EDITS)
         self._snapshot = recording.Snapshot(changes.step, added, removed, reset, psnr=self._psnr)
         self._psnr = None
 

@@ -76,7 +76,7 @@ def frame(poses: Floats, orientation: str, center: str) -> Floats:
     return result
 
 
-def thinned(count: int, most: int | None) -> np.ndarray:
+def random_rows(count: int, most: int | None) -> np.ndarray:
     """Indices of at most `most` of `count` points, ascending, the same every time."""
     if most is None or count <= most:
         return np.arange(count)
@@ -102,7 +102,7 @@ class LpmDataParser(DataParser):
 
     @property  # type: ignore[misc]
     def includes_time(self) -> bool:  # type: ignore[override]
-        """Whether the scene moves: the host's viewer then has a slider for the time."""
+        """Whether the scene moves: nerfstudio's viewer then has a slider for the time."""
         return self.scene().times is not None
 
     def scene(self) -> Scene:
@@ -151,7 +151,7 @@ class LpmDataParser(DataParser):
             metadata["depth_filenames"] = [scene.depths[i] for i in chosen]
             metadata["depth_unit_scale_factor"] = config.depth_unit_scale_factor
         if scene.points is not None and config.load_3D_points:
-            keep = thinned(len(scene.points.xyz), config.max_points)
+            keep = random_rows(len(scene.points.xyz), config.max_points)
             # The points stand in the same frame as the poses, so they move just like them.
             xyz = (scene.points.xyz[keep] @ transform[:, :3].T + transform[:, 3]) * scale
             metadata["points3D_xyz"] = torch.from_numpy(xyz).float()

@@ -1,6 +1,6 @@
 """The dataparser `lpm-data` as nerfstudio's commands find it.
 
-Apart from lpm.config: the host loads dataparsers while its own trainer is not importable yet.
+Apart from lpm.config: nerfstudio loads dataparsers while its own trainer is not importable yet.
 """
 
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification

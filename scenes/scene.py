@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from lpm.checks import fail
 from lpm.scenes.layout import Layout
@@ -72,13 +73,8 @@ class Scene:
 
 def rotation(qvec: Floats) -> Floats:
     """[..., 3, 3] rotation matrices of wxyz quaternions [..., 4] of any length but zero."""
-    w, x, y, z = np.moveaxis(qvec / np.linalg.norm(qvec, axis=-1, keepdims=True), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+    xyzw = np.roll(np.asarray(qvec, np.float64), -1, axis=-1)
+    return Rotation.from_quat(xyzw.reshape(-1, 4)).as_matrix().reshape(*xyzw.shape[:-1], 3, 3)
 
 
 def check_pose(name: str | Path, matrix: object) -> Floats:

@@ -12,7 +12,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 
 from lpm.checks import fail
-from lpm.viewer.eye import Eye, eye_at
+from lpm.viewer.eye import Camera, camera_at
 
 FPS = 30
 MOST_KEYFRAMES = 10_000
@@ -20,7 +20,7 @@ FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 """OpenGL's camera axes (x right, y up, z back), which nerfstudio writes, to OpenCV's and back."""
 
 
-def sample(keyframes: list[Eye], at: np.ndarray) -> list[Eye]:
+def sample(keyframes: list[Camera], at: np.ndarray) -> list[Camera]:
     """The cameras at the times `at` [T], where keyframe i is at time i; times before and after are those of the ends.
 
     Places go along a cubic spline, directions along scipy's RotationSpline (both twice continuously differentiable);
@@ -32,28 +32,28 @@ def sample(keyframes: list[Eye], at: np.ndarray) -> list[Eye]:
     if len(keyframes) == 1:
         return [keyframes[0] for _ in at]
     times = np.arange(len(keyframes))
-    places = np.array([eye.position for eye in keyframes])
-    turns = Rotation.from_quat(np.array([np.roll(eye.wxyz, -1) for eye in keyframes]))
+    places = np.array([camera.position for camera in keyframes])
+    turns = Rotation.from_quat(np.array([np.roll(camera.wxyz, -1) for camera in keyframes]))
     positions = CubicSpline(times, places, bc_type="natural")(at)
     matrices = RotationSpline(times, turns)(at).as_matrix()
-    fovs = np.interp(at, times, [eye.fov for eye in keyframes])
+    fovs = np.interp(at, times, [camera.fov for camera in keyframes])
     return [
-        eye_at(np.column_stack([matrix, position]), fov, keyframes[0].aspect)
+        camera_at(np.column_stack([matrix, position]), fov, keyframes[0].aspect)
         for matrix, position, fov in zip(matrices, positions, fovs, strict=True)
     ]
 
 
-def frames(keyframes: list[Eye], seconds: float, fps: float = FPS) -> list[Eye]:
+def frames(keyframes: list[Camera], seconds: float, fps: float = FPS) -> list[Camera]:
     """The cameras of a film, `seconds` from one keyframe to the next."""
     count = max(1, round((len(keyframes) - 1) * seconds * fps)) + 1 if len(keyframes) > 1 else len(keyframes)
     return sample(keyframes, np.linspace(0, max(0, len(keyframes) - 1), count))
 
 
-def _opengl(eye: Eye) -> list[float]:
-    return (eye.c2w @ FLIP).flatten().tolist()
+def _opengl(camera: Camera) -> list[float]:
+    return (camera.c2w @ FLIP).flatten().tolist()
 
 
-def to_json(keyframes: list[Eye], seconds: float, size: tuple[int, int], fps: int = FPS) -> bytes:
+def to_json(keyframes: list[Camera], seconds: float, size: tuple[int, int], fps: int = FPS) -> bytes:
     """The path as `ns-render camera-path` and nerfstudio's viewer read it (of a run: in its own, training frame).
 
     Args:
@@ -69,10 +69,10 @@ def to_json(keyframes: list[Eye], seconds: float, size: tuple[int, int], fps: in
         "default_transition_sec": seconds,
         "keyframes": [
             {
-                "matrix": _opengl(eye), "fov": math.degrees(eye.fov), "aspect": aspect,
+                "matrix": _opengl(camera), "fov": math.degrees(camera.fov), "aspect": aspect,
                 "override_transition_enabled": False, "override_transition_sec": None,
             }
-            for eye in keyframes
+            for camera in keyframes
         ],
         "camera_type": "perspective",
         "render_width": size[0],
@@ -82,13 +82,13 @@ def to_json(keyframes: list[Eye], seconds: float, size: tuple[int, int], fps: in
         "is_cycle": False,
         "smoothness_value": 0.0,
         "camera_path": [
-            {"camera_to_world": _opengl(eye), "fov": math.degrees(eye.fov), "aspect": aspect} for eye in film
+            {"camera_to_world": _opengl(camera), "fov": math.degrees(camera.fov), "aspect": aspect} for camera in film
         ],
     }  # fmt: skip
     return (json.dumps(values, indent=1) + "\n").encode()
 
 
-def from_json(content: bytes, name: str | Path = "camera path") -> tuple[list[Eye], float]:
+def from_json(content: bytes, name: str | Path = "camera path") -> tuple[list[Camera], float]:
     """Keyframes, and seconds from one to the next, of a file that `to_json` or nerfstudio wrote.
 
     Raises:
@@ -113,10 +113,10 @@ def from_json(content: bytes, name: str | Path = "camera path") -> tuple[list[Ey
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             fail(f"{name}, keyframe {i}", "no matrix of 16 numbers and fov", wanted)
         turned = matrix[:3, :3] @ matrix[:3, :3].T
-        if not np.isfinite(matrix).all() or np.abs(turned - np.eye(3)).max() > 1e-2 or np.linalg.det(matrix) < 0:
+        if not np.isfinite(matrix).all() or np.abs(turned - np.camera(3)).max() > 1e-2 or np.linalg.det(matrix) < 0:
             fail(f"{name}, keyframe {i}", "a matrix that is not a rotation and a place", wanted)
-        eye = eye_at(matrix @ FLIP, fov, aspect)
-        if not eye.usable():
+        camera = camera_at(matrix @ FLIP, fov, aspect)
+        if not camera.usable():
             fail(f"{name}, keyframe {i}", f"fov {row['fov']} degrees", "more than 0 and less than 180")
-        out.append(eye)
+        out.append(camera)
     return out, seconds

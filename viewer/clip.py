@@ -35,7 +35,7 @@ def strip(errors: dict[int, float], times: Tensor) -> str:
 
 
 class Clip:
-    """A folder with the controls; moves the `time` of the host's control panel."""
+    """A folder with the controls; moves the `time` of nerfstudio's control panel."""
 
     def __init__(self, server: Any, control: Any, errors: Callable[[], dict[int, float]], times: Tensor) -> None:
         """Builds the controls and starts the thread that plays.

@@ -12,8 +12,8 @@ import numpy as np
 
 from lpm.checks import LpmError
 from lpm.viewer import camera_path, compat
-from lpm.viewer.eye import Eye, size_of
-from lpm.viewer.painter import Painter, Wish
+from lpm.viewer.eye import Camera, size_of
+from lpm.viewer.painter import RenderRequest, RenderThread
 from lpm.viewer.video import ending, write_video
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ STOPPED = "stopped"
 BACKGROUNDS = {"white": 1.0, "gray": 0.5, "black": 0.0}
 
 
-class Desk:
+class Page:
     """What belongs to one client; made when it comes, ended when it goes."""
 
     def __init__(self, client: Any, view: View) -> None:
@@ -36,44 +36,46 @@ class Desk:
         self.frustums: list[Any] = []
         self.photo = -1  # the last one gone to
         self.said = ""
-        self.painter = Painter(view.shown.draw, self._show, self._failed)
+        self.render_thread = RenderThread(view.shown.draw, self._show, self._failed)
         self._controls()
-        self.painter.start()
-        self.go(*view.start_eye(client.camera.aspect))
+        self.render_thread.start()
+        self.go(*view.start_camera(client.camera.aspect))
         client.camera.on_update(lambda _: self.look())
 
     # What is seen
 
-    def eye(self) -> Eye:
+    def camera(self) -> Camera:
         """Where the page looks from now."""
         camera = self.client.camera
-        return Eye(
+        return Camera(
             tuple(camera.position.tolist()), tuple(camera.wxyz.tolist()), float(camera.fov), float(camera.aspect)
         )  # type: ignore[arg-type]
 
-    def wish(self, eye: Eye | None = None) -> Wish:
-        """What the page shall show now, or from `eye`."""
+    def request(self, camera: Camera | None = None) -> RenderRequest:
+        """What the page shall show now, or from `camera`."""
         moment = float(self.time.value) if self.time is not None else 0.0
-        return Wish(
-            eye or self.eye(), int(self.longer.value), moment, self.antialiased.value,
+        return RenderRequest(
+            camera or self.camera(), int(self.longer.value), moment, self.antialiased.value,
             BACKGROUNDS[self.background.value],
         )  # fmt: skip
 
     def look(self) -> None:
         """Draws what the page looks at, unless it is gone."""
         if not self.done.is_set():
-            wish = self.wish()
-            self.painter.ask(wish)
-            self._clear_the_way(wish.eye)
+            request = self.request()
+            self.render_thread.ask(request)
+            self._clear_the_way(request.camera)
 
-    def go(self, eye: Eye, distance: float) -> None:
+    def go(self, camera: Camera, distance: float) -> None:
         """Moves the camera there; it then turns around what is `distance` ahead."""
-        if self.done.is_set() or not eye.usable():
+        if self.done.is_set() or not camera.usable():
             return
-        compat.move_camera(self.client, eye.position, eye.wxyz, self.view.up.double().numpy(), distance, eye.fov)
-        # Not from eye(), which follows when the page has answered.
-        self.painter.ask(self.wish(replace(eye, aspect=float(self.client.camera.aspect))))
-        self._clear_the_way(eye)
+        compat.move_camera(
+            self.client, camera.position, camera.wxyz, self.view.up.double().numpy(), distance, camera.fov
+        )
+        # Not from camera(), which follows when the page has answered.
+        self.render_thread.ask(self.request(replace(camera, aspect=float(self.client.camera.aspect))))
+        self._clear_the_way(camera)
 
     def _show(self, picture: np.ndarray, moving: bool) -> None:
         if not self.done.is_set():
@@ -90,14 +92,14 @@ class Desk:
         self.done.set()
         self.playing.clear()
         self.filming.clear()
-        self.painter.end()
+        self.render_thread.end()
 
     # Controls
 
     def _controls(self) -> None:
         gui, view = self.client.gui, self.view
         gui.add_markdown(view.about)
-        gui.add_button("Frame the scene").on_click(lambda _: self.go(*view.frame_eye(self.client.camera.aspect)))
+        gui.add_button("Frame the scene").on_click(lambda _: self.go(*view.frame_camera(self.client.camera.aspect)))
         self.time = None
         if view.shown.steps != 1:
             step = 0.001 if view.shown.steps == 0 else 1 / (view.shown.steps - 1)
@@ -136,7 +138,7 @@ class Desk:
         self.count.content = f"{n} keyframe{'' if n == 1 else 's'}"
 
     def _add(self) -> None:
-        self.view.set_path([*self.view.path, self.eye()])
+        self.view.set_path([*self.view.path, self.camera()])
 
     def _switch(self, start: str, stop: str, going: threading.Event, work: Any) -> None:
         """Two buttons in one place: one does `work` in a thread while `going` is set, the other clears it.
@@ -179,8 +181,8 @@ class Desk:
             compat.notify(self.client, "Nothing to play", "Add two keyframes: move the camera, then Add keyframe.")
             return
         for now in self._steps(float(self.seconds.value) * (len(path) - 1)):
-            eye = camera_path.sample(path, np.array([now * (len(path) - 1)]))[0]
-            self.go(eye, self.view.distance(eye))
+            camera = camera_path.sample(path, np.array([now * (len(path) - 1)]))[0]
+            self.go(camera, self.view.distance(camera))
 
     def _run_time(self) -> None:
         assert self.time is not None
@@ -206,34 +208,34 @@ class Desk:
         self.view.set_path(path)
 
     def _screenshot(self) -> None:
-        wish = self.wish()
-        width, height = size_of(wish.eye.aspect, wish.longer)
-        picture = self.view.shown.draw(wish, width, height)
+        request = self.request()
+        width, height = size_of(request.camera.aspect, request.longer)
+        picture = self.view.shown.draw(request, width, height)
         assert picture is not None
         good, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
         if good:
             compat.send_file(self.client, f"{self.view.stem}.png", data.tobytes())
 
     def _video(self) -> None:
-        path = self.view.path or [self.eye()]
+        path = self.view.path or [self.camera()]
         if len(path) < 2 and self.time is None:
             compat.notify(self.client, "Nothing to film", "Add two keyframes: move the camera, then Add keyframe.")
             return
         # A scene that moves is filmed for five seconds where the camera stands still.
         between = float(self.seconds.value)
-        eyes = camera_path.frames(path, between) if len(path) > 1 else path * (5 * camera_path.FPS)
-        wish = self.wish()
-        width, height = (side - side % 2 for side in size_of(wish.eye.aspect, wish.longer))
+        cameras = camera_path.frames(path, between) if len(path) > 1 else path * (5 * camera_path.FPS)
+        request = self.request()
+        width, height = (side - side % 2 for side in size_of(request.camera.aspect, request.longer))
         out = self.view.free_name(ending())
 
         def pictures() -> Any:
-            for i, eye in enumerate(eyes):
+            for i, camera in enumerate(cameras):
                 if not self.filming.is_set():
                     raise LpmError(STOPPED)
-                moment = i / max(1, len(eyes) - 1) if self.time is not None else 0.0
-                now = replace(wish, eye=replace(eye, aspect=wish.eye.aspect), time=moment)
+                moment = i / max(1, len(cameras) - 1) if self.time is not None else 0.0
+                now = replace(request, camera=replace(camera, aspect=request.camera.aspect), time=moment)
                 yield self.view.shown.draw(now, width, height)
-                self.progress.value = 100.0 * (i + 1) / len(eyes)
+                self.progress.value = 100.0 * (i + 1) / len(cameras)
 
         self.progress.visible = True
         try:
@@ -253,23 +255,23 @@ class Desk:
         with gui.add_folder("Photos"):
             self.named = gui.add_markdown(view.photo_note or f"{len(view.photos)} photos; click one to go there.")
             self.photos_on = gui.add_checkbox("Show photos", True)
-            self.photos_on.on_update(lambda _: self._clear_the_way(self.eye()))
+            self.photos_on.on_update(lambda _: self._clear_the_way(self.camera()))
             gui.add_button("Next photo").on_click(lambda _: self.jump(self.photo + 1))
             gui.add_button("Previous photo").on_click(lambda _: self.jump(self.photo - 1))
         for i, photo in enumerate(view.photos):
             handle = self.client.scene.add_camera_frustum(
-                f"/photos/{i:04d}", fov=photo.eye.fov, aspect=photo.eye.aspect, scale=view.frustum,
+                f"/photos/{i:04d}", fov=photo.camera.fov, aspect=photo.camera.aspect, scale=view.frustum,
                 color=(30, 120, 220), image=photo.thumbnail, format="jpeg", jpeg_quality=75,
-                wxyz=photo.eye.wxyz, position=photo.eye.position,
+                wxyz=photo.camera.wxyz, position=photo.camera.position,
             )  # fmt: skip
             handle.on_click(lambda _, i=i: self.jump(i))
             self.frustums.append(handle)
 
-    def _clear_the_way(self, eye: Eye) -> None:
-        """Hides photos that stand right before the eye; one that the camera has gone to would fill the page."""
+    def _clear_the_way(self, camera: Camera) -> None:
+        """Hides photos that stand right before the camera; one that the camera has gone to would fill the page."""
         if not self.frustums:
             return
-        apart = np.linalg.norm(self.view.places - np.array(eye.position), axis=1)
+        apart = np.linalg.norm(self.view.places - np.array(camera.position), axis=1)
         for handle, far in zip(self.frustums, (apart > 5 * self.view.frustum).tolist(), strict=True):
             visible = far and bool(self.photos_on.value)
             if handle.visible != visible:
@@ -280,4 +282,4 @@ class Desk:
         self.photo = index % len(self.view.photos)
         photo = self.view.photos[self.photo]
         self.named.content = f"{photo.name} ({self.photo + 1} of {len(self.view.photos)})"
-        self.go(photo.eye, self.view.distance(photo.eye))
+        self.go(photo.camera, self.view.distance(photo.camera))

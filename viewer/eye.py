@@ -21,7 +21,7 @@ SAMPLE = 200_000  # points that quantiles are taken of; torch sorts no more than
 
 
 @dataclass(frozen=True)
-class Eye:
+class Camera:
     """A camera. Positions are in the scene's frame; rotations are camera to world with OpenCV axes, as viser's."""
 
     position: tuple[float, float, float]
@@ -34,7 +34,7 @@ class Eye:
     @property
     def c2w(self) -> np.ndarray:
         """[4, 4] camera to world, OpenCV axes (x right, y down, z ahead)."""
-        out = np.eye(4)
+        out = np.camera(4)
         out[:3, :3] = Rotation.from_quat(np.roll(self.wxyz, -1)).as_matrix()
         out[:3, 3] = self.position
         return out
@@ -50,11 +50,11 @@ class Eye:
         )
 
 
-def eye_at(c2w: np.ndarray, fov: float = FIELD, aspect: float = 4 / 3) -> Eye:
-    """The Eye of a camera-to-world matrix [4, 4] or [3, 4] with OpenCV axes."""
+def camera_at(c2w: np.ndarray, fov: float = FIELD, aspect: float = 4 / 3) -> Camera:
+    """The Camera of a camera-to-world matrix [4, 4] or [3, 4] with OpenCV axes."""
     x, y, z, w = Rotation.from_matrix(c2w[:3, :3]).as_quat()
     px, py, pz = np.asarray(c2w[:3, 3], np.float64).tolist()
-    return Eye((px, py, pz), (float(w), float(x), float(y), float(z)), float(fov), float(aspect))
+    return Camera((px, py, pz), (float(w), float(x), float(y), float(z)), float(fov), float(aspect))
 
 
 def size_of(aspect: float, longer: int, pixels: float | None = None) -> tuple[int, int]:
@@ -66,11 +66,11 @@ def size_of(aspect: float, longer: int, pixels: float | None = None) -> tuple[in
     return tuple(min(MOST, max(LEAST, round(side))) for side in (width, height))  # type: ignore[return-value]
 
 
-def matrices(eye: Eye, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """World to camera [1, 4, 4] and intrinsics [1, 3, 3] in pixels, float32, of a picture of `eye`."""
-    viewmat = torch.from_numpy(np.linalg.inv(eye.c2w)).float()
-    focal_y = height / 2 / math.tan(eye.fov / 2)
-    focal_x = width / 2 / (math.tan(eye.fov / 2) * eye.aspect)  # the picture fills the page, whatever was rounded
+def matrices(camera: Camera, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """World to camera [1, 4, 4] and intrinsics [1, 3, 3] in pixels, float32, of a picture of `camera`."""
+    viewmat = torch.from_numpy(np.linalg.inv(camera.c2w)).float()
+    focal_y = height / 2 / math.tan(camera.fov / 2)
+    focal_x = width / 2 / (math.tan(camera.fov / 2) * camera.aspect)  # the picture fills the page, whatever was rounded
     K = torch.tensor([[focal_x, 0, width / 2], [0, focal_y, height / 2], [0, 0, 1.0]])
     return viewmat[None], K[None]
 
@@ -91,7 +91,7 @@ def middle(params: Mapping[str, Tensor]) -> tuple[Tensor, float]:
     return centre, max(float((high - low).norm()) / 2, 3 * size, 1e-6)
 
 
-def frame(params: Mapping[str, Tensor], up: Tensor, aspect: float = 4 / 3, fov: float = FIELD) -> tuple[Eye, Tensor]:
+def frame(params: Mapping[str, Tensor], up: Tensor, aspect: float = 4 / 3, fov: float = FIELD) -> tuple[Camera, Tensor]:
     """A camera a little above the scene that has all of it in view, and the point [3] that it looks at.
 
     Args:
@@ -103,9 +103,9 @@ def frame(params: Mapping[str, Tensor], up: Tensor, aspect: float = 4 / 3, fov: 
     centre, radius = middle(params)
     up = torch.nn.functional.normalize(up.float(), dim=0)
     # From the front: from -y where z is up, as modellers have it; from -z where -y is up, as COLMAP's first camera.
-    side = torch.linalg.cross(torch.eye(3)[int(up.abs().argmin())], up)
+    side = torch.linalg.cross(torch.camera(3)[int(up.abs().argmin())], up)
     side = torch.nn.functional.normalize(side, dim=0)
     narrower = 2 * math.atan(math.tan(fov / 2) * min(1.0, aspect))
     away = torch.nn.functional.normalize(side + 0.35 * up, dim=0) * radius / math.sin(narrower / 2)
     c2w = np.linalg.inv(look_at(centre + away, centre, up).double().numpy())
-    return eye_at(c2w, fov, aspect), centre
+    return camera_at(c2w, fov, aspect), centre

@@ -11,8 +11,8 @@ import numpy as np
 from lpm.checks import fail
 from lpm.export.progress import Progress, quiet
 from lpm.viewer import camera_path
-from lpm.viewer.eye import Eye, size_of
-from lpm.viewer.painter import Wish
+from lpm.viewer.eye import Camera, size_of
+from lpm.viewer.painter import RenderRequest
 from lpm.viewer.scene import Shown
 from lpm.viewer.video import ending, write_video
 
@@ -21,15 +21,15 @@ STATIONS = 12
 
 
 def film(
-    shown: Shown, eyes: list[Eye], out: Path, longer: int = 960, seconds: float = 5.0, antialiased: bool = False,
+    shown: Shown, cameras: list[Camera], out: Path, longer: int = 960, seconds: float = 5.0, antialiased: bool = False,
     progress: Progress = quiet,
 ) -> int:  # fmt: skip
     """Writes the film `out` and returns its number of pictures.
 
-    A scene that moves plays once, seen from the first of `eyes`; else the camera passes STATIONS of them, in order.
+    A scene that moves plays once, seen from the first of `cameras`; else the camera passes STATIONS of them, in order.
 
     Args:
-        eyes: at least one.
+        cameras: at least one.
         longer: pixels along the longer side. seconds: how long the film is.
 
     Raises:
@@ -40,17 +40,17 @@ def film(
     if not 0.1 <= seconds <= 3600:
         fail("--seconds", str(seconds), "0.1 to 3600")
     count = max(2, round(seconds * camera_path.FPS))
-    chosen = eyes[:1]
-    if shown.steps == 1 and len(eyes) > 1:
-        chosen = [eyes[i] for i in np.linspace(0, len(eyes) - 1, min(STATIONS, len(eyes))).round().astype(int)]
+    chosen = cameras[:1]
+    if shown.steps == 1 and len(cameras) > 1:
+        chosen = [cameras[i] for i in np.linspace(0, len(cameras) - 1, min(STATIONS, len(cameras))).round().astype(int)]
     path = camera_path.sample(chosen, np.linspace(0, len(chosen) - 1, count)) if len(chosen) > 1 else chosen * count
-    wish = Wish(path[0], longer, antialiased=antialiased)
-    width, height = (side - side % 2 for side in size_of(wish.eye.aspect, longer))
+    request = RenderRequest(path[0], longer, antialiased=antialiased)
+    width, height = (side - side % 2 for side in size_of(request.camera.aspect, longer))
 
     def pictures() -> Iterator[np.ndarray]:
         for i in progress(range(count), "filming"):
-            eye = replace(path[i], aspect=wish.eye.aspect)
-            picture = shown.draw(replace(wish, eye=eye, time=i / (count - 1)), width, height)
+            camera = replace(path[i], aspect=request.camera.aspect)
+            picture = shown.draw(replace(request, camera=camera, time=i / (count - 1)), width, height)
             assert picture is not None
             yield picture
 

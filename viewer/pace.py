@@ -10,7 +10,7 @@ LEAST = 1 / 64
 """Share of a full picture's pixels below which nothing can be made out any more: an eighth of each side."""
 
 
-class Pace:
+class FrameBudget:
     """Keeps the time of a picture near TARGET. Knows nothing at first and starts small."""
 
     def __init__(self, target: float = TARGET) -> None:

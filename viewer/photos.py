@@ -15,7 +15,7 @@ from lpm.export.frames import Similarity
 from lpm.export.progress import Progress, quiet
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
-from lpm.viewer.eye import Eye, eye_at
+from lpm.viewer.eye import Camera, camera_at
 
 # The file is YAML with Python objects of nerfstudio in it, which reading as YAML would import.
 DATA = re.compile(r"^( *)data: (?:&\w+ )?!!python/object/apply:pathlib\.\w*Path\n((?:\1- .*\n)+)", re.MULTILINE)
@@ -30,7 +30,7 @@ class Photo:
     """A photo and where it was taken."""
 
     name: str
-    eye: Eye
+    camera: Camera
     """In the training frame."""
     thumbnail: np.ndarray
     """[h, w, 3] uint8."""
@@ -103,8 +103,8 @@ def read_photos(run: Path, world_to_train: Similarity | None, progress: Progress
             continue
         # Mirrored poses are no rotations; such a scene could not have been trained on.
         if np.linalg.det(poses[k, :3, :3]) > 0:
-            eye = eye_at(poses[k], 2 * math.atan(height / 2 / focal), width / height)
-            out.append(Photo(scene.names[k], eye, small))
+            camera = camera_at(poses[k], 2 * math.atan(height / 2 / focal), width / height)
+            out.append(Photo(scene.names[k], camera, small))
     note = f"{len(out)} of {len(scene)} photos are shown." if len(out) < len(scene) else ""
     if broken:
         note += f" {broken} cannot be read."

@@ -45,7 +45,7 @@ class Snapshot:
     """PSNR of held-out photos, dB, where it was measured."""
 
 
-def thin(values: np.ndarray | Tensor, limit: int) -> np.ndarray:
+def evenly_spaced(values: np.ndarray | Tensor, limit: int) -> np.ndarray:
     """At most `limit` rows of `values` [N, ...], evenly spaced in it: always the same ones, on the CPU."""
     n = len(values)
     rows = np.arange(min(n, limit)) * n // max(1, min(n, limit))
@@ -64,14 +64,14 @@ def write(folder: Path, snapshot: Snapshot) -> None:
     """
     arrays: dict[str, Any] = {"step": snapshot.step, "psnr": np.nan if snapshot.psnr is None else snapshot.psnr}
     for name in ("added", "removed", "reset"):
-        places = thin(getattr(snapshot, name), LIMIT).astype(np.float32)
+        places = evenly_spaced(getattr(snapshot, name), LIMIT).astype(np.float32)
         arrays[name] = places[np.isfinite(places).all(1)]
     if snapshot.means is not None:
-        means = thin(snapshot.means, CLOUD_LIMIT).astype(np.float32)
+        means = evenly_spaced(snapshot.means, CLOUD_LIMIT).astype(np.float32)
         finite = np.isfinite(means).all(1)
         arrays["means"] = means[finite]
         if snapshot.colors is not None:
-            arrays["colors"] = thin(snapshot.colors, CLOUD_LIMIT).astype(np.uint8)[finite]
+            arrays["colors"] = evenly_spaced(snapshot.colors, CLOUD_LIMIT).astype(np.uint8)[finite]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{snapshot.step:09d}.npz"
     unfinished = path.with_name(f".{path.name}.unfinished")

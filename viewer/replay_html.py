@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from lpm.export.atomic import atomic_file
 from lpm.export.progress import bar
 from lpm.viewer.boxes import EDGES, EDIT_COLORS, ZONE_COLORS
-from lpm.viewer.recording import CLOUD_LIMIT, LIMIT, thin
+from lpm.viewer.recording import CLOUD_LIMIT, LIMIT, evenly_spaced
 from lpm.viewer.replay_data import EDITS, Replay, css, plots, safe_json
 
 MOST_BYTES = 15_000_000
@@ -127,9 +127,9 @@ def _events(replay: Replay, limit: int, every: int, progress=bar) -> dict[str, A
         if cloud is not None and cloud.means is not None and cloud.step not in numbers:
             numbers[cloud.step] = len(clouds)
             most = CLOUD_LIMIT * limit // LIMIT
-            colors = None if cloud.colors is None else thin(cloud.colors, most)
+            colors = None if cloud.colors is None else evenly_spaced(cloud.colors, most)
             clouds.append({
-                "means": _encoded(thin(cloud.means, most), "<f4"),
+                "means": _encoded(evenly_spaced(cloud.means, most), "<f4"),
                 "colors": None if colors is None else _encoded(colors, "u1"),
             })  # fmt: skip
         edits = replay.recent(i, min(i + 1, every))
@@ -138,7 +138,7 @@ def _events(replay: Replay, limit: int, every: int, progress=bar) -> dict[str, A
             "text": replay.events[i].line(),
             "boxes": {kind: _encoded(corners, "<f4") for kind, corners in replay.boxes(i).items()},
             "cloud": None if cloud is None else numbers[cloud.step],
-            **{name: _encoded(thin(edits[name], limit), "<f4") for name in EDITS},
+            **{name: _encoded(evenly_spaced(edits[name], limit), "<f4") for name in EDITS},
         })  # fmt: skip
     return {"events": events, "clouds": clouds}
 
@@ -173,8 +173,8 @@ def _layout(replay: Replay) -> dict[str, Any]:
         f"{axis}axis": {**hidden, "title": {"text": ""}, "range": [c - 1.6 * radius, c + 1.6 * radius]}
         for axis, c in zip("xyz", centre.tolist(), strict=True)
     }
-    eye = {"x": 0.7, "y": -1.1, "z": 0.6}
-    scene = {**axes, "aspectmode": "cube", "camera": {"eye": eye}, "dragmode": "orbit"}
+    camera = {"x": 0.7, "y": -1.1, "z": 0.6}
+    scene = {**axes, "aspectmode": "cube", "camera": {"camera": camera}, "dragmode": "orbit"}
     legend = {"x": 0, "y": 1, "itemsizing": "constant", "bgcolor": "rgba(255,255,255,0.8)"}
     return {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "legend": legend, "uirevision": "same"}
 

@@ -21,7 +21,7 @@ from lpm.export.ply_sequence import sequence_files
 from lpm.rasterize import rasterize
 from lpm.sky import dome
 from lpm.viewer.eye import matrices
-from lpm.viewer.painter import Wish
+from lpm.viewer.painter import RenderRequest
 
 Ready = dict[str, Tensor]
 KEPT = 8
@@ -88,9 +88,9 @@ class Shown:
         return {name: value.to(self.device) for name, value in ready.items()}
 
     def draw(
-        self, wish: Wish, width: int, height: int, strips: int = 1, stop: Callable[[], bool] = lambda: False
+        self, request: RenderRequest, width: int, height: int, strips: int = 1, stop: Callable[[], bool] = lambda: False
     ) -> np.ndarray | None:
-        """The picture [height, width, 3] uint8 that `wish` asks for.
+        """The picture [height, width, 3] uint8 that `request` asks for.
 
         Args:
             strips: into how many parts it is cut on the CPU; the picture does not depend on it.
@@ -101,15 +101,15 @@ class Shown:
         """
         if stop():
             return None
-        ready = self.at(wish.time if self.steps != 1 else 0.0)
-        viewmat, K = (matrix.to(self.device) for matrix in matrices(wish.eye, width, height))
+        ready = self.at(request.time if self.steps != 1 else 0.0)
+        viewmat, K = (matrix.to(self.device) for matrix in matrices(request.camera, width, height))
         positional = (
             ready["means"], ready["quats"], ready["scales"], ready["opacities"], (ready["sh0"], ready["shN"]), viewmat,
             K, width, height,
         )  # fmt: skip
         degree = math.isqrt(ready["shN"].shape[1] + 1) - 1
-        background = torch.full((1, 3), float(wish.background), device=self.device)
-        mode = "antialiased" if wish.antialiased else "classic"
+        background = torch.full((1, 3), float(request.background), device=self.device)
+        mode = "antialiased" if request.antialiased else "classic"
         library = native() if self.device == "cpu" else None
         with torch.no_grad():
             if library is None or strips <= 1:

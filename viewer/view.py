@@ -21,8 +21,8 @@ from lpm.export.progress import bar
 from lpm.export.sidecar import read_sidecar
 from lpm.runs import run_folder
 from lpm.viewer import compat
-from lpm.viewer.desk import Desk
-from lpm.viewer.eye import MOST, Eye, frame, middle
+from lpm.viewer.desk import Page
+from lpm.viewer.eye import MOST, Camera, frame, middle
 from lpm.viewer.film import film as write_film
 from lpm.viewer.photos import Photo, read_photos
 from lpm.viewer.scene import Shown
@@ -101,16 +101,16 @@ class View:
         self.photos, self.photo_note = photos or [], photo_note
         self.antialiased = loaded.rasterize_mode == "antialiased"
         self.centre, self.radius = middle(self.shown.framed)
-        self.places = np.array([photo.eye.position for photo in self.photos]).reshape(-1, 3)
+        self.places = np.array([photo.camera.position for photo in self.photos]).reshape(-1, 3)
         self.frustum = self._frustum()
         # Checkpoints are all called alike; their run's folder is not.
         of_run = loaded.kind == "checkpoint" and loaded.path.parent.name == "nerfstudio_models"
         run = run_folder(loaded.path).name
         self.name = f"{run}/{loaded.path.name}" if of_run else loaded.path.name
         self.stem = (run if of_run else loaded.path.name.split(".")[0]) or "scene"
-        self.path: list[Eye] = []
+        self.path: list[Camera] = []
         """Keyframes; all pages share them, so that they outlive a reload."""
-        self.desks: dict[int, Desk] = {}
+        self.pages: dict[int, Page] = {}
         self._lock = threading.Lock()
         self.server: Any = None
 
@@ -139,30 +139,30 @@ class View:
         np.fill_diagonal(apart, np.inf)
         return float(np.clip(0.4 * np.median(apart.min(1)), 1e-3 * self.radius, 0.2 * self.radius))
 
-    def distance(self, eye: Eye) -> float:
-        """How far ahead of `eye` the scene's middle is; never less than a tenth of its radius."""
-        ahead = eye.c2w[:3, 2] @ (self.centre.double().numpy() - np.array(eye.position))
+    def distance(self, camera: Camera) -> float:
+        """How far ahead of `camera` the scene's middle is; never less than a tenth of its radius."""
+        ahead = camera.c2w[:3, 2] @ (self.centre.double().numpy() - np.array(camera.position))
         return max(float(ahead), 0.1 * self.radius)
 
-    def frame_eye(self, aspect: float) -> tuple[Eye, float]:
+    def frame_camera(self, aspect: float) -> tuple[Camera, float]:
         """A camera that has all of the scene in view, and how far the scene's middle is."""
-        eye, centre = frame(self.shown.framed, self.up, aspect if 1e-2 < aspect < 1e2 else 4 / 3)
-        return eye, float(np.linalg.norm(centre.numpy() - np.array(eye.position)))
+        camera, centre = frame(self.shown.framed, self.up, aspect if 1e-2 < aspect < 1e2 else 4 / 3)
+        return camera, float(np.linalg.norm(centre.numpy() - np.array(camera.position)))
 
-    def start_eye(self, aspect: float) -> tuple[Eye, float]:
+    def start_camera(self, aspect: float) -> tuple[Camera, float]:
         """Where a page begins: at the first photo, since a scene around its cameras is a hull from outside."""
         if self.photos:
-            eye = self.photos[0].eye
-            return eye, self.distance(eye)
-        return self.frame_eye(aspect)
+            camera = self.photos[0].camera
+            return camera, self.distance(camera)
+        return self.frame_camera(aspect)
 
-    def set_path(self, path: list[Eye]) -> None:
+    def set_path(self, path: list[Camera]) -> None:
         """Other keyframes, for all pages."""
         self.path = path
         with self._lock:
-            desks = list(self.desks.values())
-        for desk in desks:
-            desk.path_changed()
+            pages = list(self.pages.values())
+        for view_page in pages:
+            view_page.path_changed()
 
     def free_name(self, ending: str) -> Path:
         """A name in `out` that nothing has yet."""
@@ -184,25 +184,25 @@ class View:
     def stop(self) -> None:
         """Closes the page; the port is free afterwards."""
         with self._lock:
-            desks, self.desks = list(self.desks.values()), {}
-        for desk in desks:
-            desk.end()
+            pages, self.pages = list(self.pages.values()), {}
+        for view_page in pages:
+            view_page.end()
         if self.server is not None:
             compat.stop(self.server)
             self.server = None
-        for desk in desks:
-            desk.painter.join(5)
+        for view_page in pages:
+            view_page.render_thread.join(5)
 
     def _come(self, client: Any) -> None:
-        desk = Desk(client, self)
+        view_page = Page(client, self)
         with self._lock:
-            self.desks[compat.client_id(client)] = desk
+            self.pages[compat.client_id(client)] = view_page
 
     def _leave(self, client: Any) -> None:
         with self._lock:
-            desk = self.desks.pop(compat.client_id(client), None)
-        if desk is not None:
-            desk.end()
+            view_page = self.pages.pop(compat.client_id(client), None)
+        if view_page is not None:
+            view_page.end()
 
     def __enter__(self) -> View:
         return self.start()
@@ -258,8 +258,8 @@ def view(
         device=device,
     )  # fmt: skip
     if film is not None:
-        eyes = [photo.eye for photo in found] or [page.frame_eye(4 / 3)[0]]
-        count = write_film(page.shown, eyes, film, size, seconds, page.antialiased, bar)
+        cameras = [photo.camera for photo in found] or [page.frame_camera(4 / 3)[0]]
+        count = write_film(page.shown, cameras, film, size, seconds, page.antialiased, bar)
         print(f"{film}: {count} pictures")
         return
     with page, contextlib.suppress(KeyboardInterrupt):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from lpm import gaussians
-from lpm.correspond import Views
 from lpm.export.ply import write_ply
 from lpm.losses import l1_dssim
 from lpm.rasterize import rasterize
@@ -19,6 +18,7 @@ from lpm.scenes.images import load_image
 from lpm.scenes.read import read_scene
 from lpm.scenes.split import hold_out
 from lpm.strategy.lpm import LpmStrategy
+from lpm.views import Views
 
 RATES = dict(means=1.6e-4, scales=5e-3, quats=1e-3, features_dc=2.5e-3, features_rest=1.25e-4, opacities=5e-2)
 parser = argparse.ArgumentParser(description=__doc__)

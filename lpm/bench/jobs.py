@@ -40,7 +40,7 @@ class SceneChoice:
     data: str
     """Its folder, or `sample:NAME` for one that is made on the spot."""
     scale: float | None = None
-    """Of its images; None as `ns-train` chooses."""
+    """Scale of its images; None: as `ns-train` chooses."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
 
 
 def key_of(run: dict[str, Any]) -> tuple[Any, ...]:
-    """The same of a run as results.json has it."""
+    """The key of a run as results.json has it."""
     return tuple(run[name] for name in ("scene", "strategy", "seed", "cap", "steps", "start"))
 
 

@@ -55,7 +55,7 @@ def _colors(runs: Runs) -> dict[str, Any]:
 
 
 def _width(strategy: str, runs: Runs) -> float:
-    """Of its line: the main strategy stands out."""
+    """Width of the line of a strategy: the main one stands out."""
     return 2.5 if strategy == main_of(runs) else 1.2
 
 

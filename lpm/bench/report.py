@@ -31,7 +31,7 @@ def settings_of(runs: Runs) -> list[tuple[int, int, str]]:
 
 
 def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
-    """The whole page."""
+    """The text of results.md."""
     runs: Runs = result["runs"]
     parts = ["# Strategies under the same rules", "Made by `lpm-bench`; every number is of held-out views."]
     parts += [f"![{name}]({name})" for name in pictures]
@@ -170,7 +170,7 @@ def costs(runs: Runs) -> str:
 
 
 def missing(runs: Runs) -> str:
-    """Runs that a full grid over what is there would have beside."""
+    """Runs that are missing for a full grid over the scenes, strategies and seeds that are there."""
     lines = []
     scenes, seeds = sorted({r["scene"] for r in runs}), sorted({r["seed"] for r in runs})
     strategies = sorted({r["strategy"] for r in runs})

@@ -157,7 +157,7 @@ def train(job: Job) -> dict[str, Any]:
                 )
                 measured += now() - paused
 
-        trainer.eval_iteration = on_step  # the host calls it after every step
+        trainer.eval_iteration = on_step  # nerfstudio calls it after every step
         trainer.train()
         end = now()
         path = trainer.base_dir / "edits.jsonl"

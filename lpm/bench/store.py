@@ -33,7 +33,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def add(folder: Path, run: dict[str, Any], command: str) -> None:
-    """Puts a run in, in place of one with the same key."""
+    """Adds a run to results.json, in place of one with the same key."""
     result = read(folder)
     runs = [other for other in result["runs"] if key_of(other) != key_of(run)] + [run]
     commands = result.get("commands", [])
@@ -48,7 +48,7 @@ def add(folder: Path, run: dict[str, Any], command: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what the results depend on."""
+    """Versions of the packages that the results depend on."""
     import lpm
 
     found = {"lpm": lpm.__version__, "python": platform.python_version()}

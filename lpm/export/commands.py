@@ -70,8 +70,19 @@ class Options:
 Source = Annotated[Path, arg(metavar="RUN|CHECKPOINT|FILE")]
 
 
-def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, Params, str]:
-    """What is to be written: the source, its parameters in the frame asked for, cropped, and that frame's name.
+@dataclass
+class Chosen:
+    """What is to be written of a source."""
+
+    params: Params
+    frame: str
+    """train, world or unknown."""
+    dome: int
+    """How many of `params`, the last ones, show the sky."""
+
+
+def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, Chosen]:
+    """The source, and what is to be written of it.
 
     `still`: what moves is taken at the time asked for, else at the first.
     """
@@ -87,13 +98,13 @@ def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, 
         loaded.params = {name: value[rows] for name, value in loaded.params.items()}
     if still and common.time is None and moves(loaded.params):
         print("The model moves; its first frame is written. --time 0.5 takes it from the middle.", file=sys.stderr)
-    params, frame = chosen(loaded, loaded.params if not still else at_time(loaded.params, common.time or 0.0), common)
-    return loaded, params, frame
+    params = at_time(loaded.params, common.time or 0.0) if still else loaded.params
+    return loaded, choose(loaded, params, common)
 
 
-def chosen(loaded: Loaded, params: Params, common: Options) -> tuple[Params, str]:
-    """The `params` of `loaded` in the frame asked for, cropped, and that frame's name."""
-    frame = loaded.frame
+def choose(loaded: Loaded, params: Params, common: Options) -> Chosen:
+    """The `params` of `loaded` in the frame asked for, cropped, with the sky if it is wanted."""
+    frame, shown = loaded.frame, loaded.dome
     wanted = common.sky and common.crop is None and common.part != "moving"
     behind = dome(loaded.sky, params) if wanted and loaded.sky is not None else None
     if common.frame is not None and common.frame != frame:
@@ -111,10 +122,8 @@ def chosen(loaded: Loaded, params: Params, common: Options) -> tuple[Params, str
         params, behind, frame = move(params, by), behind and move(behind, by), common.frame
     params = select(params, common.crop, common.min_opacity)
     if behind is not None:
-        loaded.dome = len(behind["means"])
-    elif common.crop is not None:
-        loaded.dome = 0
-    return params if behind is None else {k: torch.cat([v, behind[k]]) for k, v in params.items()}, frame
+        return Chosen({k: torch.cat([v, behind[k]]) for k, v in params.items()}, frame, len(behind["means"]))
+    return Chosen(params, frame, shown if common.crop is None else 0)
 
 
 def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
@@ -126,9 +135,9 @@ def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
     return None
 
 
-def finish(out: Path, loaded: Loaded, params: Params, frame: str, dropped: int, common: Options) -> None:
-    """Writes the sidecar and says what was done."""
-    kept = len(params["means"]) - dropped
+def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options) -> None:
+    """Writes the sidecar and says what was done; `dropped`: rows left out for values that are not finite."""
+    kept = len(chosen.params["means"]) - dropped
     if common.sidecar:
         by = loaded.world_to_train
         matrix = None if by is None else np.column_stack([by.rotation, by.translation / by.scale]).tolist()
@@ -136,14 +145,14 @@ def finish(out: Path, loaded: Loaded, params: Params, frame: str, dropped: int, 
             out,
             Sidecar(
                 count=kept,
-                frame=frame,
+                frame=chosen.frame,
                 dataparser_transform=matrix,
                 dataparser_scale=None if by is None else by.scale,
                 rasterize_mode=loaded.rasterize_mode,
-                up=up_direction(loaded, frame),
+                up=up_direction(loaded, chosen.frame),
                 command=shlex.join(["lpm-export", *sys.argv[1:]]),
                 file=out.name,
-                sky=loaded.dome or None,
+                sky=chosen.dome or None,
             ),
         )
     note = f"; {dropped:,} points with non-finite values were left out" if dropped else ""
@@ -161,9 +170,10 @@ def export_ply(run: Positional[Source], out: Positional[Path], common: Options, 
         common: What every format takes.
         pad_sh_to: Fill up with zeros to this SH degree; Unity's importers want 3.
     """
-    loaded, params, frame = prepare(run, common)
-    params = params if pad_sh_to is None else pad_sh(params, pad_sh_to)
-    finish(out, loaded, params, frame, write_ply(out, params, progress=bar), common)
+    loaded, chosen = prepare(run, common)
+    if pad_sh_to is not None:
+        chosen.params = pad_sh(chosen.params, pad_sh_to)
+    finish(out, loaded, chosen, write_ply(out, chosen.params, progress=bar), common)
 
 
 def export_splat(run: Positional[Source], out: Positional[Path], common: Options) -> None:
@@ -174,8 +184,8 @@ def export_splat(run: Positional[Source], out: Positional[Path], common: Options
         out: The .splat to write.
         common: What every format takes.
     """
-    loaded, params, frame = prepare(run, common)
-    finish(out, loaded, params, frame, write_splat(out, params, bar), common)
+    loaded, chosen = prepare(run, common)
+    finish(out, loaded, chosen, write_splat(out, chosen.params, bar), common)
 
 
 def export_splatv(run: Positional[Source], out: Positional[Path], common: Options) -> None:
@@ -186,10 +196,10 @@ def export_splatv(run: Positional[Source], out: Positional[Path], common: Option
         out: The .splatv to write.
         common: What every format takes.
     """
-    loaded, params, frame = prepare(run, common, still=common.time is not None)
-    if params["features_rest"].shape[1]:
+    loaded, chosen = prepare(run, common, still=common.time is not None)
+    if chosen.params["features_rest"].shape[1]:
         print("A .splatv holds one colour a point: what depends on the direction of view is lost.", file=sys.stderr)
-    finish(out, loaded, params, frame, write_splatv(out, for_splatv(params), progress=bar), common)
+    finish(out, loaded, chosen, write_splatv(out, for_splatv(chosen.params), progress=bar), common)
 
 
 def export_ply_sequence(
@@ -206,15 +216,15 @@ def export_ply_sequence(
     """
     if common.time is not None:
         fail("--time", "given", "nothing: a sequence has all times", "export a ply of one time")
-    loaded, first, frame = prepare(run, replace(common, time=0.0))
+    loaded, first = prepare(run, replace(common, time=0.0))
     count = (50 if moves(loaded.params) else 1) if steps is None else steps
 
     def one(i: int) -> Params:
-        params, _ = chosen(loaded, at_time(loaded.params, i / max(1, count - 1)), common)
+        params = choose(loaded, at_time(loaded.params, i / max(1, count - 1)), common).params
         return params if pad_sh_to is None else pad_sh(params, pad_sh_to)
 
     dropped = write_ply_sequence(out, one, count, progress=bar) // max(1, count)
-    finish(out, loaded, first, frame, dropped, common)
+    finish(out, loaded, first, dropped, common)
 
 
 def _export_with_tool(ending: str, run: Path, out: Path, common: Options) -> None:
@@ -222,13 +232,13 @@ def _export_with_tool(ending: str, run: Path, out: Path, common: Options) -> Non
     if not out.name.endswith(ending):
         fail(out, f"a name that does not end in {ending}", f"a name ending in {ending}, by which programs tell it")
     splat_transform.find_tool(lambda text: None)  # before minutes of work
-    loaded, params, frame = prepare(run, common)
+    loaded, chosen = prepare(run, common)
     with tempfile.TemporaryDirectory(prefix="lpm-export-") as folder:
         plain = Path(folder) / "scene.ply"
-        dropped = write_ply(plain, params, progress=bar)
+        dropped = write_ply(plain, chosen.params, progress=bar)
         with atomic_path(out) as unfinished:
             splat_transform.convert(plain, unfinished)
-    finish(out, loaded, params, frame, dropped, common)
+    finish(out, loaded, chosen, dropped, common)
 
 
 def _tool_command(name: str, ending: str, what: str) -> Callable[..., None]:

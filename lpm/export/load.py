@@ -23,7 +23,7 @@ from lpm.export.progress import Progress, quiet
 from lpm.export.sidecar import read_sidecar
 from lpm.export.splat import looks_like_splat, read_splat
 from lpm.export.spz import MAGIC as SPZ_MAGIC
-from lpm.export.spz import read_spz_with_header
+from lpm.export.spz import read_spz
 from lpm.runs import load_gaussians, load_sky, read_checkpoint, run_folder, run_frame, run_rasterize_mode
 
 WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or .sog file"
@@ -107,7 +107,7 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
     elif kind == "splatv":
         params = splatv.read_splatv(source)
     elif kind == "spz":
-        params, header = read_spz_with_header(source)
+        params, header = read_spz(source)
         mode = "antialiased" if header.antialiased else None
     else:
         params = _through_tool(source)

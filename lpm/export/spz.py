@@ -51,12 +51,7 @@ class SpzHeader:
         return [self.count * each for each in (9, 1, 3, 3, rotation, 3 * self.rest)]
 
 
-def read_spz(path: Path) -> dict[str, Tensor]:
-    """Reads Gaussians from a .spz of version 2, 3 or 4; see read_spz_with_header()."""
-    return read_spz_with_header(path)[0]
-
-
-def read_spz_with_header(path: Path) -> tuple[dict[str, Tensor], SpzHeader]:
+def read_spz(path: Path) -> tuple[dict[str, Tensor], SpzHeader]:
     """Reads Gaussians from a .spz of version 2, 3 or 4.
 
     The file's axes are right, up, back; they are turned to right, down, front, as in a PLY of the same scene.

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from lpm import distributed, edits
 from lpm.checks import fail
-from lpm.correspond import Views
-from lpm.error_maps import ErrorMaps, coarse, spread
+from lpm.error_maps import MAP_TILE, ErrorMaps, coarse, spread
 from lpm.evidence import Evidence, look
 from lpm.find_zones import Hull, find_zones
 from lpm.notices import Notices
@@ -29,8 +28,8 @@ from lpm.proposals import around_cameras, lowest, surface_points, weighted_sampl
 from lpm.records import EditRecord
 from lpm.requests import Region, Requests, inside_any
 from lpm.strategy.settings import LpmSettings
-from lpm.surroundings import Surroundings
-from lpm.views import centres_of
+from lpm.surroundings import PhotoGraph
+from lpm.views import Views, centres_of
 from lpm.votes import Votes, zone_votes
 from lpm.zones import FALSE_FRONT, ViewZones
 
@@ -51,7 +50,7 @@ class LpmStrategy(LpmSettings):
     """What of the state is gathered in every step, and summed over the processes at an event."""
 
     def __post_init__(self) -> None:
-        self.maps = ErrorMaps(tile=8)
+        self.maps = ErrorMaps(tile=MAP_TILE)
         self.generator = torch.Generator()
         self.visited: dict[int, int] = {}
         self.first_points: int | None = None
@@ -59,6 +58,7 @@ class LpmStrategy(LpmSettings):
         self.requests = Requests()
         self.asked: dict[str, Any] = {}
         self.hull: Hull | None = None
+        self.photo_graph: PhotoGraph = None  # type: ignore[assignment]  # until attach()
         self.exchanged = -1
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
@@ -67,7 +67,7 @@ class LpmStrategy(LpmSettings):
         `cache`: folder in which feature matches are kept from run to run.
         """
         self.generator.manual_seed(self.seed)
-        self.surroundings = Surroundings(views, points, cache)
+        self.photo_graph = PhotoGraph(views, points, cache)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the step it was made or reset at, its votes, gradients, and pixels painted."""
@@ -134,9 +134,9 @@ class LpmStrategy(LpmSettings):
 
     def _event(self, params, optimizers, state, step: int) -> None:
         start = time.perf_counter()
-        if not hasattr(self, "surroundings"):
+        if self.photo_graph is None:
             fail("views", "none", "the training photos and cameras", "call attach(views, points) before the first step")
-        views, means = self.surroundings.views, params["means"].detach()
+        views, means = self.photo_graph.views, params["means"].detach()
         self._exchange(state)
         settings, forced, frozen = self.requests.take()
         for name, value in settings.items():
@@ -202,7 +202,7 @@ class LpmStrategy(LpmSettings):
         if self.prune:
             gone = (opacity < self.prune_opacity) & rested
             if self.clearance > 0:
-                centres = centres_of(self.surroundings.views.viewmats)
+                centres = centres_of(self.photo_graph.views.viewmats)
                 p = edit.params
                 gone |= around_cameras(p["means"], p["quats"], p["scales"], centres, self.clearance) & ~untouched
             more = round(self.recycle * len(gone)) - int(gone.sum()) if bool((score > 0).any()) else 0
@@ -217,7 +217,7 @@ class LpmStrategy(LpmSettings):
             edit = edits.then(edit, edits.prune(edit.params, gone))
         room = max(0, self.budget(step) - len(edit))
         if self.insert and room and zones:
-            views, harmonics = self.surroundings.views, params["features_rest"].shape[1] > 0
+            views, harmonics = self.photo_graph.views, params["features_rest"].shape[1] > 0
             rows, seen = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
             outside = ~inside_any(frozen, rows["means"], views.viewmats, views.Ks)
             rows = self._born(params, {name: value[outside] for name, value in rows.items()}, seen[outside])
@@ -237,14 +237,14 @@ class LpmStrategy(LpmSettings):
         return torch.zeros_like(may_go)
 
     def _score(self, state, evidence: list[Evidence]) -> Tensor:
-        """[N] how much a point asks to be split: by its error and its gradient, and by `zone_boost` inside zones."""
+        """[N] how much a point asks to be split: by its error and its gradient."""
         if not self.densify or self.maps.worst() <= self.error_floor:  # nothing is bad: nothing asks for points
             return torch.zeros_like(state["gradient"])
         error = torch.stack([e.point_error for e in evidence]).sum(0)
         if self.random_places:
             return (error > 0).to(error)
         power = self.gradient_power
-        return error ** (1 - power) * state["gradient"] ** power * (1 + self.zone_boost * state["inside"])
+        return error ** (1 - power) * state["gradient"] ** power
 
     def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
         """Adds the votes of the views to the state; `counts` in the result are of points that are not nearly invisible.
@@ -291,8 +291,8 @@ class LpmStrategy(LpmSettings):
 
     def _find_zones(self, params, chosen: list[int], evidence: list[Evidence], step: int) -> list[ViewZones]:
         """The zones of the `chosen` views; none, and why is said once, where the photos can tell no depth."""
-        neighbours = self.surroundings.neighbours(lambda v: self._depth(params, v))
-        reason = self.surroundings.why_no_zones()
+        neighbours = self.photo_graph.neighbours(lambda v: self._depth(params, v))
+        reason = self.photo_graph.why_no_zones()
         if reason is not None and self.hull is None:
             self.notices.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
             return []
@@ -300,7 +300,7 @@ class LpmStrategy(LpmSettings):
         done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
         self.threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
         most = self.tiles_per_view * len(chosen)
-        zones = find_zones(self.surroundings, neighbours, chosen, self.maps, evidence, self.threshold, most, self.hull)
+        zones = find_zones(self.photo_graph, neighbours, chosen, self.maps, evidence, self.threshold, most, self.hull)
         if self.random_zones:
             for i, view in enumerate(zones):
                 rows, columns = (int(torch.randint(n, (1,), generator=self.generator)) for n in view.near.shape)
@@ -309,7 +309,7 @@ class LpmStrategy(LpmSettings):
 
     def _look(self, params, view: int, shrink: int = 2) -> Evidence:
         """What `view` says, from an image `shrink` times smaller: an error is known for tiles of pixels only."""
-        views = self.surroundings.views
+        views = self.photo_graph.views
         height, width = views.images[view].shape[:2]
         error = self.maps.maps.get(view, views.viewmats.new_zeros(1, 1))
         # Less than a grey level is no error.
@@ -325,10 +325,10 @@ class LpmStrategy(LpmSettings):
     def extra_state(self) -> dict[str, Any]:
         """What is not per point, for a checkpoint."""
         return {
-            "photos": len(self.surroundings.views),
+            "photos": len(self.photo_graph.views),
             "maps": self.maps.state(), "visited": dict(self.visited), "first_points": self.first_points,
             "generator": self.generator.get_state(),
-            "surroundings": self.surroundings.state(), "asked": dict(self.asked), "frozen": self.requests.state(),
+            "surroundings": self.photo_graph.state(), "asked": dict(self.asked), "frozen": self.requests.state(),
         }  # fmt: skip
 
     def load_extra_state(self, saved: dict[str, Any], device: torch.device | str) -> None:
@@ -338,10 +338,10 @@ class LpmStrategy(LpmSettings):
         self.asked = dict(saved.get("asked", {}))
         for name, value in self.asked.items():
             setattr(self, name, value)
-        if saved["photos"] != len(self.surroundings.views):
+        if saved["photos"] != len(self.photo_graph.views):
             self.notices.once("photos", "lpm: the checkpoint was made with other photos: errors are gathered anew.")
             return
         self.maps.load(saved["maps"], device)
         self.visited = dict(saved["visited"])
-        self.surroundings.load(saved["surroundings"])
+        self.photo_graph.load(saved["surroundings"])
         self.requests.load(saved.get("frozen", []))

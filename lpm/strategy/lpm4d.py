@@ -21,14 +21,13 @@ from torch import Tensor
 from lpm import distributed, edits, motion, motion_steps
 from lpm.births import velocity
 from lpm.checks import fail
-from lpm.correspond import Views
 from lpm.error_hull import error_hull
-from lpm.error_maps import coarse
+from lpm.error_maps import TILE, coarse
 from lpm.evidence import Evidence
 from lpm.proposals import PER_TILE, lowest, sparse_tiles
 from lpm.stillness import Cameras, hold_still
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
-from lpm.views import project
+from lpm.views import Views, project
 from lpm.votes import Votes, zone_votes
 from lpm.zones import FALSE_FRONT, ViewZones
 
@@ -81,7 +80,7 @@ class Lpm4dStrategy(LpmStrategy):
         self.same_time = [(self.times == t).nonzero().flatten().tolist() for t in self.times]
         if self.zones_in_time != "time-blind" and max(map(len, self.same_time)) > 1:
             self.hull = self._hull
-        self.cameras = Cameras(views, len(self.moments), 2 * self.maps.tile, self.change)
+        self.cameras = Cameras(views, len(self.moments), TILE, self.change)
         super().attach(views, points, cache)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
@@ -185,11 +184,11 @@ class Lpm4dStrategy(LpmStrategy):
         self, view: int, threshold: float, pixels: Tensor, near: Tensor, far: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Depths by the errors of the other cameras of the same time."""
-        views, tile = self.surroundings.views, 2 * self.maps.tile
+        views = self.photo_graph.views
         others = [v for v in self.same_time[view] if v != view and v in self.maps.maps]
         sizes = [(views.images[v].shape[1], views.images[v].shape[0]) for v in others]
-        maps = [coarse(self.maps.maps[v], size, tile, self.maps.tile) for v, size in zip(others, sizes, strict=True)]
-        return error_hull(views, view, others, maps, tile, threshold, pixels, near, far)
+        maps = [coarse(self.maps.maps[v], size, TILE, self.maps.tile) for v, size in zip(others, sizes, strict=True)]
+        return error_hull(views, view, others, maps, TILE, threshold, pixels, near, far)
 
     def _votes(self, params, zones: list[ViewZones], solid: bool = False) -> Votes:
         if self.zones_in_time == "time-blind":
@@ -319,14 +318,14 @@ class Lpm4dStrategy(LpmStrategy):
             rows["durations"][mine] = math.log(self.life * self._frame())
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
             frames = [(float(self.times[other] - t), other) for other in self.cameras.same[v]]
-            rows["motion"][mine, 0] = velocity(params, self.surroundings.views, rows["means"][mine], v, t, frames)
+            rows["motion"][mine, 0] = velocity(params, self.photo_graph.views, rows["means"][mine], v, t, frames)
         return rows
 
     def _in_static_zone(self, means: Tensor, view: int) -> Tensor:
         """[M] whether the tile that each of `means` is seen in is a static zone."""
-        views, static = self.surroundings.views, self._static_tiles(view)
+        views, static = self.photo_graph.views, self._static_tiles(view)
         pixels, _ = project(means, views.viewmats[view], views.Ks[view])
-        column, row = (pixels / (2 * self.maps.tile)).long().unbind(-1)
+        column, row = (pixels / TILE).long().unbind(-1)
         return static[row.clamp(0, static.shape[0] - 1), column.clamp(0, static.shape[1] - 1)]
 
     def _static_tiles(self, view: int) -> Tensor:
@@ -337,9 +336,9 @@ class Lpm4dStrategy(LpmStrategy):
         return self.static[camera]
 
     def _find_static_tiles(self, view: int) -> Tensor:
-        views, tile = self.surroundings.views, 2 * self.maps.tile
+        views = self.photo_graph.views
         height, width = views.images[view].shape[:2]
-        maps = [coarse(self.maps.maps[v], (width, height), tile, self.maps.tile)
+        maps = [coarse(self.maps.maps[v], (width, height), TILE, self.maps.tile)
                 for v in self.cameras.same[view] if v in self.maps.maps]  # fmt: skip
         share = (torch.stack(maps) > self.threshold).float().mean(0)
         # A camera that moves, or was there once, cannot tell.

@@ -1,18 +1,21 @@
-"""3DGS-MCMC: gsplat's strategy where its kernels run, and a torch twin of the three kernels elsewhere."""
+"""3DGS-MCMC (Kheradmand et al. 2024, arXiv 2404.09591): points wander, and what has faded is put where others are."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from gsplat.strategy import MCMCStrategy
-from gsplat.strategy.ops import _multinomial_sample, _update_param_with_optimizer
-from gsplat.utils import normalized_quat_to_rotmat
+from gsplat.strategy.base import Strategy
 from torch import Tensor
 
-from lpm.relocation import relocated
+from lpm import edits
+from lpm.gaussians import rotations
+from lpm.optim_state import apply
+
+MOST_CATEGORIES = 2**24
+"""torch.multinomial takes no more."""
 
 
 def position_noise(quats: Tensor, scales: Tensor, opacities: Tensor, scaler: float) -> Tensor:
@@ -23,87 +26,62 @@ def position_noise(quats: Tensor, scales: Tensor, opacities: Tensor, scaler: flo
     """
     weight = torch.sigmoid(-100 * (opacities - 0.005))  # gsplat's op_sigmoid(1 - o; k=100, x0=.995)
     noise = torch.randn_like(scales) * (weight * scaler)[:, None]
-    rotation = normalized_quat_to_rotmat(F.normalize(quats, dim=-1))
+    rotation = rotations(quats)
     local = torch.einsum("nji,nj->ni", rotation, noise) * scales**2
     return torch.einsum("nij,nj->ni", rotation, local)
 
 
 @dataclass
-class McmcStrategy(MCMCStrategy):
-    """gsplat's MCMCStrategy on both devices; `cap_max` is the cap on the number of points."""
+class McmcStrategy(Strategy):
+    """The schedule and the numbers are those of gsplat's MCMCStrategy, which are the authors'."""
 
+    cap_max: int = 1_000_000
+    """Cap on the number of points."""
+    noise_lr: float = 5e5
+    """Length of the noise, times the learning rate of the means."""
+    refine_start_iter: int = 500
+    """First step that may add or move points."""
+    refine_stop_iter: int = 25_000
+    """From this step on none is added or moved; the noise goes on."""
+    refine_every: int = 100
+    """Steps between edits."""
+    min_opacity: float = 0.005
+    """Points of lower opacity are dead: they are moved onto living ones."""
     absgrad: bool = False
 
-    def step_pre_backward(self, params, optimizers, state, step, info):
+    def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
+        """Nothing is gathered from step to step."""
+        return {}
+
+    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
         """Nothing is read from the backward pass."""
 
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None):
-        """See gsplat. `lr`: learning rate of the means; None takes it from their optimizer."""
+    @torch.no_grad()
+    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+        """Moves the dead, adds a twentieth, then noise. `lr`: that of the means; None takes it from their optimizer."""
         lr = optimizers["means"].param_groups[0]["lr"] if lr is None else lr
-        if params["means"].is_cuda:
-            super().step_post_backward(params, optimizers, state, step, info, lr=lr)
-            return
         if self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0:
-            dead = torch.sigmoid(params["opacities"].detach().flatten()) <= self.min_opacity
-            self._relocate(params, optimizers, dead)
-            self._add(params, optimizers)
-        with torch.no_grad():
-            opacities = torch.sigmoid(params["opacities"].flatten())
-            scaler = lr * self.noise_lr
-            params["means"].add_(position_noise(params["quats"], params["scales"].exp(), opacities, scaler))
-
-    @torch.no_grad()
-    def _sample(self, params, candidates: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """n of `candidates` by opacity, and the (logit, log scale) that each gets when its copies share its work."""
+            dead = torch.sigmoid(params["opacities"].flatten()) <= self.min_opacity
+            gone, alive = dead.nonzero().flatten(), (~dead).nonzero().flatten()
+            if len(gone) and len(alive):
+                chosen = self._draw(params, alive, len(gone))
+                apply(edits.relocate(_shared(params), gone, chosen, self.min_opacity), params, optimizers, state)
+            now = len(params["means"])
+            room = min(self.cap_max, math.floor(1.05 * now)) - now
+            if room > 0:
+                chosen = self._draw(params, torch.arange(now, device=params["means"].device), room)
+                apply(edits.duplicate(_shared(params), chosen, self.min_opacity), params, optimizers, state)
         opacities = torch.sigmoid(params["opacities"].flatten())
-        chosen = candidates[_multinomial_sample(opacities[candidates], n, replacement=True)]
-        copies = torch.bincount(chosen, minlength=len(opacities))[chosen] + 1
-        opacity, scale = relocated(opacities[chosen], params["scales"][chosen].exp(), copies)
-        opacity = opacity.clamp(self.min_opacity, 1 - torch.finfo(torch.float32).eps)
-        return chosen, opacity.logit().reshape(n, *params["opacities"].shape[1:]), scale.log()
+        params["means"].add_(position_noise(params["quats"], params["scales"].exp(), opacities, lr * self.noise_lr))
 
-    @torch.no_grad()
-    def _relocate(self, params, optimizers, dead: Tensor) -> int:
-        gone = dead.nonzero().flatten()
-        alive = (~dead).nonzero().flatten()
-        if len(gone) == 0 or len(alive) == 0:
-            return 0
-        chosen, logit, log_scale = self._sample(params, alive, len(gone))
+    def _draw(self, params, candidates: Tensor, n: int) -> Tensor:
+        """Rows [n] of `candidates`, drawn with replacement by their opacity."""
+        if len(candidates) > MOST_CATEGORIES:
+            candidates = candidates[torch.randperm(len(candidates), device=candidates.device)[:MOST_CATEGORIES]]
+        weights = torch.sigmoid(params["opacities"].flatten())[candidates]
+        return candidates[torch.multinomial(weights, n, replacement=True)]
 
-        def moved(name, p):
-            p = p.detach().clone()
-            if name == "opacities":
-                p[chosen] = logit
-            elif name == "scales":
-                p[chosen] = log_scale
-            p[gone] = p[chosen]
-            return torch.nn.Parameter(p)
 
-        def cleared(key, v):
-            v[chosen] = 0
-            return v
-
-        _update_param_with_optimizer(moved, cleared, params, optimizers)
-        return len(gone)
-
-    @torch.no_grad()
-    def _add(self, params, optimizers) -> int:
-        now = len(params["means"])
-        n = min(self.cap_max, math.floor(1.05 * now)) - now
-        if n <= 0:
-            return 0
-        chosen, logit, log_scale = self._sample(params, torch.arange(now, device=params["means"].device), n)
-
-        def grown(name, p):
-            p = p.detach().clone()
-            if name == "opacities":
-                p[chosen] = logit
-            elif name == "scales":
-                p[chosen] = log_scale
-            return torch.nn.Parameter(torch.cat([p, p[chosen]]))
-
-        def longer(key, v):
-            return torch.cat([v, v.new_zeros(n, *v.shape[1:])])
-
-        _update_param_with_optimizer(grown, longer, params, optimizers)
-        return n
+def _shared(params) -> edits.Params:
+    """All parameters: rows that are moved take every one of them along."""
+    return {name: parameter.detach() for name, parameter in params.items()}

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from lpm import edits
 from lpm.cones import bounding_sphere, frustum_intersection
-from lpm.correspond import Views, project, unproject
 from lpm.error_maps import pool
 from lpm.gaussians import start_colors
 from lpm.notices import Notices
@@ -31,7 +30,7 @@ from lpm.optim_state import apply
 from lpm.records import EditRecord, ZoneKind, ZoneRecord
 from lpm.sift import PairMatcher
 from lpm.strategy.adc import AdcStrategy
-from lpm.views import angle, centres_of
+from lpm.views import Views, angle, centres_of, project, unproject
 
 PATCH = 16  # pixels
 QUANTILE, SHARE = 0.4, 0.85  # of pixels that are not counted as wrong; of a patch that must be
@@ -103,7 +102,7 @@ class PaperStrategy(AdcStrategy):
     prune: bool = True
     """Remove as many of the most transparent points as the halved threshold added."""
     seed: int = 0
-    """Of the choice of neighbours."""
+    """Of the random choice of neighbouring views."""
     on_event: Callable[[EditRecord], None] | None = None
     """Called with each event's record."""
 

@@ -1,4 +1,4 @@
-"""What can be set of localized point management."""
+"""Options of the strategy `lpm` (localized point management)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lpm.records import Changes, EditRecord
 
 @dataclass
 class LpmSettings(Strategy):
-    """Of lpm.strategy.lpm; what it does with them stands there."""
+    """Options of lpm.strategy.lpm.LpmStrategy, whose module says what it does with them."""
 
     max_points: int | None = 1_000_000
     """Points at the end of the growth curve; never exceeded. None: ten times those at the start."""
@@ -35,8 +35,6 @@ class LpmSettings(Strategy):
     """Points below this opacity are removed."""
     recycle: float = 0.02
     """Share of the points, those that paint least, that each event removes to make room where the error is."""
-    zone_boost: float = 0.0
-    """How much more readily points inside a zone are split. Where nothing moves, E_i says it all: 3 cost .1 to 1 dB."""
     reset_cap: float = 0.05
     """Opacity of points after a targeted reset. Well above 1/255, below which a point never comes back."""
     clearance: float = 2.0
@@ -60,7 +58,7 @@ class LpmSettings(Strategy):
     random_places: bool = False
     """Placebo: the points to split are drawn alike from all that have any error, as many as ever."""
     seed: int = 0
-    """Of everything that is drawn at random."""
+    """Of all random draws of the strategy."""
     rasterize_mode: str = "classic"
     """As the model is drawn: classic or antialiased."""
     flat: bool = False

@@ -128,7 +128,7 @@ def _up(cells: Cells) -> list[float]:
 
 
 def main() -> None:
-    """Entry point."""
+    """The command lpm-tile."""
     one_line_errors(
         lambda: tyro.extras.subcommand_cli_from_dict(
             {"split": split, "train": train, "merge": merge}, prog="lpm-tile",

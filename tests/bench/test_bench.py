@@ -49,12 +49,12 @@ def test_scenes_that_cannot_be_are_refused(text):
 def test_rows_change_settings_under_a_name_of_their_own():
     assert parse_row("adc").settings == {}
     assert (parse_row("no-reset").base, parse_row("no-reset").settings) == ("lpm", {"reset": False})
-    row = parse_row("mine=lpm:zone_boost=0.5,densify=false,rasterize_mode=antialiased")
+    row = parse_row("mine=lpm:recycle=0.5,densify=false,rasterize_mode=antialiased")
     assert (row.name, row.base) == ("mine", "lpm")
-    assert row.settings == {"zone_boost": 0.5, "densify": False, "rasterize_mode": "antialiased"}
+    assert row.settings == {"recycle": 0.5, "densify": False, "rasterize_mode": "antialiased"}
 
 
-@pytest.mark.parametrize("text", ["best", "x=best", "lpm:zone_boost=0", "x=lpm:zone_boost"])
+@pytest.mark.parametrize("text", ["best", "x=best", "lpm:recycle=0", "x=lpm:recycle"])
 def test_rows_that_cannot_be_are_refused(text):
     with pytest.raises(LpmError, match="--strategies"):
         parse_row(text)

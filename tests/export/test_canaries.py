@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from export import canaries
 from export.some import picture
 
-from lpm.export import canaries
 from lpm.export.ply import read_ply, write_ply
 from lpm.export.splat import read_splat, write_splat
 from lpm.export.splatv import read_splatv, write_splatv

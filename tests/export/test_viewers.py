@@ -15,10 +15,11 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from export import canaries
 from export.some import visible
 
 from lpm import motion
-from lpm.export import canaries, splat_transform
+from lpm.export import splat_transform
 from lpm.export.commands import Options, prepare
 from lpm.export.load import load
 from lpm.export.moving import at_time, for_splatv
@@ -238,7 +239,7 @@ def test_a_trained_scene_in_spark_at_its_cameras(shoot, real_data, tmp_path):
     run = os.environ.get("LPM_TEST_RUN")
     if not run:
         pytest.skip("LPM_TEST_RUN is not set to the folder of a run on fox")
-    params = prepare(Path(run), Options(frame="world"))[1]
+    params = prepare(Path(run), Options(frame="world"))[1].params
     write_ply(tmp_path / "fox.ply", params)
     scene = json.loads((real_data / "fox" / "transforms.json").read_text())
     fov = 2 * math.degrees(math.atan(scene["h"] / 2 / scene["fl_y"]))

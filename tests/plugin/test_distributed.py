@@ -72,7 +72,7 @@ def one_process(data: Path, out: Path, world: int) -> tuple[dict, list]:
     """The same batch in one process: gradients of `world` views averaged, what strategies gather summed."""
     trainer = make(data, out, 0, 1)
     model, strategy = trainer.model, trainer.model.strategy
-    model.optimizers = trainer.optimizers.optimizers  # the host's callback does this
+    model.optimizers = trainer.optimizers.optimizers  # nerfstudio's callback does this
     optimizers = model._gaussian_optimizers()
     for step in range(STEPS):
         model.step, infos = step, []

@@ -1,4 +1,4 @@
-"""`lpm-splat-4d` as the host runs it: learns, resumes exactly, keeps to its budget, and refuses bad input."""
+"""`lpm-splat-4d` as nerfstudio runs it: learns, resumes exactly, keeps to its budget, and refuses bad input."""
 
 from __future__ import annotations
 

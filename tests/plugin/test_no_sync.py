@@ -15,7 +15,7 @@ WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero
 
 
 class Waits(TorchDispatchMode):
-    """Counts the lines of ours and of the host that such an operator is called from."""
+    """Counts the lines of ours and of nerfstudio that such an operator is called from."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +50,6 @@ def test_a_plain_step_does_not_wait(make_trainer, strategy):
     for number in range(11):
         step(number)
     with Waits() as waits:
-        for number in range(11, 19):  # none that the host logs
+        for number in range(11, 19):  # none that nerfstudio logs
             step(number)
     assert not waits.found, "\n".join(f"{n}x {line}" for line, n in waits.found.most_common())

@@ -29,7 +29,7 @@ def test_points_are_found_and_handed_to_the_strategy(make_trainer, bare_room, ca
     means = trainer.model.gauss_params["means"].detach()
     assert 300 < len(means) <= 2_000
     assert torch.isin(means[:, 0], found[:, 0]).all()  # some of them, where they are
-    assert (trainer.model.strategy.surroundings._neighbours >= 0).any()  # by points, before the first event
+    assert (trainer.model.strategy.photo_graph._neighbours >= 0).any()  # by points, before the first event
     again = make_trainer("b", 10, data=bare_room, strategy="lpm", max_points=4_000).model.gauss_params["means"]
     assert torch.equal(means, again)  # a resumed run looks for them anew
 

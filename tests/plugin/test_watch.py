@@ -11,7 +11,7 @@ BUSY = dict(warmup_length=5, refine_every=5, stop_split_at=35, max_points=400)
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_trains_with_the_viewer(make_trainer, strategy):
-    """Panels and pictures are there for those that have error maps; the others have the host's page."""
+    """Panels and pictures are there for those that have error maps; the others have nerfstudio's page."""
     trainer = make_trainer("shown", 40, vis="viewer", strategy=strategy, **BUSY)
     ours = strategy in ("lpm", "random-zones")
     try:
@@ -19,9 +19,9 @@ def test_every_strategy_trains_with_the_viewer(make_trainer, strategy):
         camera = trainer.data.train_dataset.cameras[0:1]
         outputs = trainer.model.eval().get_outputs_for_camera(camera)
         assert (set(outputs) >= {"error", "zones", "age"}) == ours
-        assert (trainer.watch is not None and trainer.watch.panels is not None) == ours
+        assert (trainer.monitor is not None and trainer.monitor.panels is not None) == ours
         if ours:
-            panels = trainer.watch.panels
+            panels = trainer.monitor.panels
             assert [e.step for e in panels.replay.events] == [s.step for s in panels.replay.snapshots]
             assert all(s.means is None for s in panels.replay.snapshots)
     finally:

@@ -44,7 +44,7 @@ def test_kill_9_leaves_a_whole_checkpoint(tmp_path, delay):
     process.send_signal(signal.SIGKILL)
     process.wait()
     folder = tmp_path / "nerfstudio_models"
-    assert all(name.endswith(".ckpt") for name in os.listdir(folder))  # the host's tools parse every name there
+    assert all(name.endswith(".ckpt") for name in os.listdir(folder))  # nerfstudio's tools parse every name there
     state = checkpoint.load(latest_checkpoint(folder))
     assert state["step"] >= last
     assert (state["pipeline"]["x"] == state["step"]).all()
@@ -75,7 +75,7 @@ def test_random_states_come_back(tmp_path):
 
 
 def test_numpy_numbers_become_plain(tmp_path):
-    """The host's schedulers keep numpy floats, which torch >= 2.6 refuses to load."""
+    """nerfstudio's schedulers keep numpy floats, which torch >= 2.6 refuses to load."""
     path = tmp_path / "a.ckpt"
     state = {"step": 0, "pipeline": {}, "lr": [np.float64(0.5)], "rows": np.arange(3)}
     checkpoint.atomic_save(state, path, tmp_path)
@@ -123,7 +123,7 @@ def test_runs_are_found_by_folder_config_or_file(tmp_path):
 
 
 def test_splatfactos_numpy_numbers_load(tmp_path):
-    """The host's own checkpoints hold learning rates as numpy floats."""
+    """nerfstudio's own checkpoints hold learning rates as numpy floats."""
     path = tmp_path / "step-000000001.ckpt"
     torch.save({"step": 1, "pipeline": {}, "schedulers": {"means": {"_last_lr": [np.float64(1e-3)]}}}, path)
     assert checkpoint.load(path)["schedulers"]["means"]["_last_lr"] == [1e-3]

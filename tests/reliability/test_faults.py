@@ -26,7 +26,7 @@ def said(capsys) -> str:
 
 
 def step(trainer, number):
-    """A step as the host's loop makes it."""
+    """A step as nerfstudio's loop makes it."""
     trainer.pipeline.train()
     for where in ("BEFORE_TRAIN_ITERATION", "AFTER_TRAIN_ITERATION"):
         for callback in trainer.callbacks:
@@ -377,7 +377,7 @@ def test_two_runs_in_one_folder(make_trainer, tmp_path):
 
 
 def test_a_clock_that_jumps(make_trainer, monkeypatch, capsys):
-    """Hours forward and back at every look; a page is open, so that the host's viewer looks at the clock, too."""
+    """Hours forward and back at every look; a page is open, so that nerfstudio's viewer looks at the clock, too."""
     jumps = iter(range(10**9))
 
     def jumping():

@@ -184,9 +184,20 @@ def test_relocate_keeps_the_opacity_together():
     edit = edits.relocate(params, torch.tensor([0, 1]), torch.tensor([5, 5]))
     together = 1 - (1 - torch.sigmoid(edit.params["opacities"][[0, 1, 5]])).prod()
     torch.testing.assert_close(together, torch.sigmoid(params["opacities"][5, 0]))
-    assert edit.source.tolist() == [5, 5, *range(2, N)]
-    assert edit.fresh.nonzero().flatten().tolist() == [0, 1, 5]
+    assert edit.source.tolist() == list(range(N))  # the dead stay themselves, moments included
+    assert edit.fresh.nonzero().flatten().tolist() == [5]
     assert torch.equal(edit.params["means"][0], params["means"][5])
+    moments(edit, params)
+
+
+def test_duplicate_keeps_the_opacity_together():
+    params = some()
+    edit = edits.duplicate(params, torch.tensor([5, 5, 2]))
+    together = 1 - (1 - torch.sigmoid(edit.params["opacities"][[5, N, N + 1]])).prod()
+    torch.testing.assert_close(together, torch.sigmoid(params["opacities"][5, 0]))
+    assert edit.source.tolist() == [*range(N), 5, 5, 2]
+    assert edit.fresh.nonzero().flatten().tolist() == [N, N + 1, N + 2]
+    assert torch.equal(edit.params["scales"][N], edit.params["scales"][5])
     moments(edit, params)
 
 
@@ -212,6 +223,7 @@ def test_nothing_given_is_changed():
     edits.long_axis_split(params, mask_of(1))
     edits.reset_opacity(params, mask_of(1), 0.1)
     edits.relocate(params, torch.tensor([0]), torch.tensor([1]))
+    edits.duplicate(params, torch.tensor([1]))
     for k, v in before.items():
         assert torch.equal(params[k], v)
 

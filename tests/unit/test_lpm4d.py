@@ -12,9 +12,9 @@ from torch.nn import Parameter, ParameterDict
 from lpm import motion
 from lpm.births import neighbours_velocity
 from lpm.checks import LpmError
-from lpm.correspond import Views
 from lpm.gaussians import rgb_to_sh0
 from lpm.strategy.lpm4d import Lpm4dStrategy
+from lpm.views import Views
 
 TIMES = torch.linspace(0, 1, 5)
 FRAME = 0.25

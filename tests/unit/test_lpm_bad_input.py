@@ -6,8 +6,8 @@ from test_lpm_strategy import cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
 from lpm.checks import LpmError
-from lpm.correspond import Views
 from lpm.strategy.lpm import LpmStrategy
+from lpm.views import Views
 
 
 def train(views, points, truth, steps=300, say=None, **options):
@@ -98,7 +98,7 @@ def test_goes_on_with_zones(case):
     assert said == []
     assert any(zone.kind != "no-evidence" for record in records for zone in record.zones)
     assert all(torch.isfinite(p).all() for p in params.values())
-    assert (strategy.surroundings.neighbours(None) >= 0).any()
+    assert (strategy.photo_graph.neighbours(None) >= 0).any()
 
 
 def test_without_attach_one_line_says_what_to_do():

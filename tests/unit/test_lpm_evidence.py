@@ -9,10 +9,10 @@ from torch.nn import Parameter, ParameterDict
 
 from lpm import sift
 from lpm.checks import LpmError
-from lpm.correspond import Views
 from lpm.error_maps import coarse, spread
 from lpm.evidence import look
 from lpm.strategy.lpm import LpmStrategy
+from lpm.views import Views
 from lpm.zones import FALSE_FRONT
 
 
@@ -164,8 +164,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     strategy = LpmStrategy()
     views = Views([(t * 255).round().byte() for t in truth], K, viewmats)
     strategy.attach(views, wall()["means"][::7], tmp_path / "file" / "cache")
-    assert strategy.surroundings.cache is None
-    assert (strategy.surroundings.neighbours(None) >= 0).any()
+    assert strategy.photo_graph.cache is None
+    assert (strategy.photo_graph.neighbours(None) >= 0).any()
 
 
 @pytest.mark.parametrize("size", [(64, 48), (61, 45), (33, 7)])

@@ -6,9 +6,9 @@ from test_lpm_strategy import SIZE, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
 from lpm import sift
-from lpm.correspond import Views
 from lpm.rasterize import rasterize
 from lpm.strategy.lpm import LpmStrategy
+from lpm.views import Views
 
 STEPS = 60
 

@@ -25,12 +25,12 @@ def main() -> None:
         page = browser.open(f"http://127.0.0.1:{view.port}", 1200, 800)
         page.until("document.body.innerText.includes('Gaussians')")
         page.wait(3)
-        [desk] = view.desks.values()
+        [view_page] = view.pages.values()
         for i in (0, 6, 12):
-            desk.jump(i)
+            view_page.jump(i)
             page.wait(1)
             page.click("Add keyframe")
-        desk.jump(0)
+        view_page.jump(0)
         page.drag((300, 400), (312, 388), seconds=0.5)
         time.sleep(2)
         Image.fromarray(np.ascontiguousarray(page.still())).save(

@@ -25,10 +25,10 @@ from lpm.export.picture import draw
 from lpm.export.ply import write_ply
 from lpm.export.splatv import write_splatv
 from lpm.viewer import camera_path, compat, photos, video
-from lpm.viewer.eye import Eye, eye_at, frame, matrices, middle, size_of
+from lpm.viewer.eye import Camera, camera_at, frame, matrices, middle, size_of
 from lpm.viewer.film import film
-from lpm.viewer.pace import LEAST, Pace
-from lpm.viewer.painter import SETTLED, Painter, Wish
+from lpm.viewer.pace import LEAST, FrameBudget
+from lpm.viewer.painter import SETTLED, RenderRequest, RenderThread
 from lpm.viewer.scene import Shown
 from lpm.viewer.video import ending
 from lpm.viewer.view import View, main, up_of
@@ -44,11 +44,11 @@ def test_a_sky_is_drawn_behind_and_does_not_move_the_camera():
     sky = torch.tensor([[-0.5, 0.2, 0.8]])
     bare, under = shown(visible(50)), shown(visible(50), sky=sky)
     assert torch.equal(bare.params["means"], under.params["means"])
-    eye, _ = frame(under.params, UP, 4 / 3)
-    picture = under.draw(Wish(eye, background=1.0), 64, 48)
+    camera, _ = frame(under.params, UP, 4 / 3)
+    picture = under.draw(RenderRequest(camera, background=1.0), 64, 48)
     wanted = (sky[0] * 0.28209 + 0.5) * 255
     assert np.abs(picture[0, 0] - wanted.numpy()).max() < 3  # the corner; white without
-    assert bare.draw(Wish(eye, background=1.0), 64, 48)[0, 0].min() == 255
+    assert bare.draw(RenderRequest(camera, background=1.0), 64, 48)[0, 0].min() == 255
 
 
 # Cameras
@@ -62,10 +62,10 @@ def test_the_framing_camera_has_the_scene_in_view_whatever_floats_far_away(aspec
     params["means"] += torch.tensor([50.0, -20.0, 7.0])
     params["opacities"][:] = 3.0
     params["means"][:20] = 1e5  # floaters
-    eye, centre = frame(params, up, aspect)
+    camera, centre = frame(params, up, aspect)
     assert torch.allclose(centre, torch.tensor([50.0, -20.0, 7.0]), atol=0.2)
     width, height = size_of(aspect, 400)
-    viewmat, K = matrices(eye, width, height)
+    viewmat, K = matrices(camera, width, height)
     place = params["means"] @ viewmat[0, :3, :3].T + viewmat[0, :3, 3]
     pixel = place @ K[0].T
     pixel = pixel[:, :2] / pixel[:, 2:]
@@ -73,7 +73,7 @@ def test_the_framing_camera_has_the_scene_in_view_whatever_floats_far_away(aspec
     assert float(inside.float().mean()) > 0.85
     spread = pixel[20:].std(0) / torch.tensor([width, height])
     assert float(spread.max()) > 0.1  # and it is no speck
-    assert float((torch.from_numpy(-eye.c2w[:3, 1]).float() * up).sum()) > 0  # upright
+    assert float((torch.from_numpy(-camera.c2w[:3, 1]).float() * up).sum()) > 0  # upright
 
 
 def test_transparent_points_do_not_count_and_one_point_can_be_framed():
@@ -84,19 +84,19 @@ def test_transparent_points_do_not_count_and_one_point_can_be_framed():
     assert float(centre.norm()) < 1
     assert radius < 3
     one = {name: value[:1] for name, value in visible(1).items()}
-    eye, _ = frame(one, UP)
-    assert eye.usable()
+    camera, _ = frame(one, UP)
+    assert camera.usable()
     assert frame({**one, "means": one["means"] * 1e6}, UP)[0].usable()
 
 
-def test_eye_and_matrix_are_the_same_camera():
-    eye, _ = frame(visible(100), UP)
-    again = eye_at(eye.c2w, eye.fov, eye.aspect)
-    assert np.allclose(again.c2w, eye.c2w, atol=1e-12)
-    assert np.allclose(again.position, eye.position)
+def test_camera_and_matrix_are_the_same_camera():
+    camera, _ = frame(visible(100), UP)
+    again = camera_at(camera.c2w, camera.fov, camera.aspect)
+    assert np.allclose(again.c2w, camera.c2w, atol=1e-12)
+    assert np.allclose(again.position, camera.position)
     for bad in (
-        Eye((math.nan, 0, 0), (1, 0, 0, 0)), Eye((0, 0, 0), (0, 0, 0, 0)), Eye((0, 0, 0), (1, 0, 0, 0), 0.0),
-        Eye((0, 0, 0), (1, 0, 0, 0), 1.0, 0.0), Eye((0, 0, 0), (1, 0, 0, 0), 4.0),
+        Camera((math.nan, 0, 0), (1, 0, 0, 0)), Camera((0, 0, 0), (0, 0, 0, 0)), Camera((0, 0, 0), (1, 0, 0, 0), 0.0),
+        Camera((0, 0, 0), (1, 0, 0, 0), 1.0, 0.0), Camera((0, 0, 0), (1, 0, 0, 0), 4.0),
     ):  # fmt: skip
         assert not bad.usable()
 
@@ -119,12 +119,12 @@ def test_up_of_a_file():
         assert np.allclose(up_of(loaded).numpy(), wanted, atol=1e-6)
 
 
-# Pace
+# FrameBudget
 
 
 def test_pace_finds_the_size_that_takes_the_time_it_may():
     """Of a machine that takes 20 ms and a microsecond for a pixel."""
-    pace, full = Pace(0.07), 960 * 540
+    pace, full = FrameBudget(0.07), 960 * 540
     assert pace.moving(full) <= full / 10  # it knows nothing yet
     for _ in range(30):
         pixels = pace.moving(full)
@@ -134,7 +134,7 @@ def test_pace_finds_the_size_that_takes_the_time_it_may():
 
 
 def test_pace_has_bounds():
-    slow, fast = Pace(), Pace()
+    slow, fast = FrameBudget(), FrameBudget()
     for _ in range(20):
         slow.measured(int(slow.moving(100_000)), 5.0)
         fast.measured(int(fast.moving(100_000)), 1e-9)
@@ -151,22 +151,24 @@ def test_pace_has_bounds():
 
 
 class Screen:
-    """Records what a Painter does."""
+    """Records what a RenderThread does."""
 
     def __init__(self, seconds=0.0):
         self.seconds, self.shown, self.errors, self.given_up = seconds, [], [], 0
-        self.painter = Painter(self.draw, lambda p, moving: self.shown.append((p, moving)), self.errors.append)
-        self.painter.start()
+        self.render_thread = RenderThread(
+            self.draw, lambda p, moving: self.shown.append((p, moving)), self.errors.append
+        )
+        self.render_thread.start()
 
-    def draw(self, wish, width, height, strips, stop):
-        if wish.time < 0:
+    def draw(self, request, width, height, strips, stop):
+        if request.time < 0:
             raise ValueError("below zero")
         for _ in range(10):
             if stop():
                 self.given_up += 1
                 return None
-            time.sleep(self.seconds / 10 if width >= wish.longer else 0)
-        return np.full((height, width, 3), int(wish.time), np.uint8)
+            time.sleep(self.seconds / 10 if width >= request.longer else 0)
+        return np.full((height, width, 3), int(request.time), np.uint8)
 
     def until(self, done, seconds=10.0):
         end = time.monotonic() + seconds
@@ -175,37 +177,37 @@ class Screen:
             time.sleep(0.01)
 
 
-def wish(time=0.0, longer=64):
-    return Wish(Eye((0, 0, 0), (1, 0, 0, 0), 1.0, 1.0), longer, time)
+def request(time=0.0, longer=64):
+    return RenderRequest(Camera((0, 0, 0), (1, 0, 0, 0), 1.0, 1.0), longer, time)
 
 
 @pytest.fixture
 def screen():
     made = Screen()
     yield made
-    made.painter.end()
-    made.painter.join(5)
-    assert not made.painter.is_alive()
+    made.render_thread.end()
+    made.render_thread.join(5)
+    assert not made.render_thread.is_alive()
 
 
 def test_small_at_once_and_in_full_when_still(screen):
     start = time.monotonic()
-    screen.painter.ask(wish(1))
+    screen.render_thread.ask(request(1))
     screen.until(lambda: len(screen.shown) == 2)
     assert time.monotonic() - start >= SETTLED
     (small, moving), (full, at_rest) = screen.shown
     assert (moving, at_rest) == (True, False)
     assert small.shape[0] < full.shape[0] == 64
-    screen.painter.ask(wish(1))  # the same again is nothing to do
+    screen.render_thread.ask(request(1))  # the same again is nothing to do
     time.sleep(2 * SETTLED)
     assert len(screen.shown) == 2
-    screen.painter.change(background=0.0)
+    screen.render_thread.change(background=0.0)
     screen.until(lambda: len(screen.shown) == 4)
 
 
 def test_stale_views_are_left_out_and_the_newest_comes(screen):
     for i in range(200):
-        screen.painter.ask(wish(i))
+        screen.render_thread.ask(request(i))
     screen.until(lambda: screen.shown and not screen.shown[-1][1])
     assert screen.shown[-1][0][0, 0, 0] == 199
     assert len(screen.shown) < 100
@@ -213,24 +215,24 @@ def test_stale_views_are_left_out_and_the_newest_comes(screen):
 
 def test_a_full_picture_is_given_up_when_the_camera_moves():
     screen = Screen(seconds=1.0)
-    screen.painter.ask(wish(1))
+    screen.render_thread.ask(request(1))
     screen.until(lambda: len(screen.shown) == 1)
     time.sleep(SETTLED + 0.2)  # the full one is on its way
     asked = time.monotonic()
-    screen.painter.ask(wish(2))
+    screen.render_thread.ask(request(2))
     screen.until(lambda: len(screen.shown) == 2)
     assert time.monotonic() - asked < 0.6
     assert screen.given_up == 1
-    screen.painter.end()
-    screen.painter.join(5)
-    assert not screen.painter.is_alive()
+    screen.render_thread.end()
+    screen.render_thread.join(5)
+    assert not screen.render_thread.is_alive()
 
 
 def test_an_error_is_told_and_the_thread_lives_on(screen):
-    screen.painter.ask(wish(-1))
+    screen.render_thread.ask(request(-1))
     screen.until(lambda: len(screen.errors) == 2)
-    screen.painter.ask(Wish(Eye((math.nan, 0, 0), (1, 0, 0, 0)), 64, 3))  # is not even tried
-    screen.painter.ask(wish(4))
+    screen.render_thread.ask(RenderRequest(Camera((math.nan, 0, 0), (1, 0, 0, 0)), 64, 3))  # is not even tried
+    screen.render_thread.ask(request(4))
     screen.until(lambda: len(screen.shown) == 2)
     assert [picture[0, 0, 0] for picture, _ in screen.shown] == [4, 4]
 
@@ -241,10 +243,10 @@ def test_an_error_is_told_and_the_thread_lives_on(screen):
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_a_picture_is_our_rasterizers_however_it_is_cut(antialiased):
     params = visible(500)
-    eye, _ = frame(params, UP, 1.5)
-    asked = Wish(eye, 150, antialiased=antialiased, background=0.5)
+    camera, _ = frame(params, UP, 1.5)
+    asked = RenderRequest(camera, 150, antialiased=antialiased, background=0.5)
     whole = shown(params).draw(asked, 150, 100)
-    viewmat, K = matrices(eye, 150, 100)
+    viewmat, K = matrices(camera, 150, 100)
     wanted = draw(params, viewmat, K, 150, 100, 0.5, "antialiased" if antialiased else "classic")[0]
     assert np.abs(whole / 255 - wanted.numpy()).max() < 0.6 / 255
     assert whole.std() > 10
@@ -259,7 +261,7 @@ def test_rows_that_are_not_finite_are_left_out():
     params["means"][3, 0], params["features_rest"][5, 2, 1], params["quats"][7] = math.nan, math.inf, 0.0
     scene = shown(params)
     assert scene.left_out == 3
-    assert scene.draw(Wish(frame(scene.params, UP)[0]), 64, 48).std() > 5
+    assert scene.draw(RenderRequest(frame(scene.params, UP)[0]), 64, 48).std() > 5
     with pytest.raises(LpmError, match="finite"):
         shown({name: value * math.nan for name, value in params.items()})
 
@@ -287,9 +289,9 @@ def test_points_with_a_time_move_and_are_filmed(tmp_path):
     scene = shown(params)
     assert scene.steps == 0
     assert torch.allclose(scene.at(0.75)["means"], params["means"] + torch.tensor([0.25, 0, 0]), atol=1e-6)
-    eye, _ = frame(scene.params, torch.tensor([0.0, -1.0, 0.0]))
+    camera, _ = frame(scene.params, torch.tensor([0.0, -1.0, 0.0]))
     out = tmp_path / f"film{ending()}"
-    assert film(scene, [eye], out, longer=96, seconds=0.5) == 15
+    assert film(scene, [camera], out, longer=96, seconds=0.5) == 15
     capture = cv2.VideoCapture(str(out))
     pictures = []
     while (read := capture.read())[0]:
@@ -297,7 +299,7 @@ def test_points_with_a_time_move_and_are_filmed(tmp_path):
     assert len(pictures) == 15
     assert abs(pictures[0] - pictures[-1]).max() > 50
     with pytest.raises(LpmError, match=r"ends with \.gif"):
-        film(scene, [eye], tmp_path / "film.gif")
+        film(scene, [camera], tmp_path / "film.gif")
 
 
 def test_a_sequence_of_files_is_shown_step_by_step(tmp_path):
@@ -316,23 +318,23 @@ def keyframes():
     params = visible(10)
     out = []
     for i, up in enumerate(([0.0, 0, 1], [0.0, 0.3, 1], [0.2, 0, 1], [0.0, -0.5, 1])):
-        eye, _ = frame(params, torch.tensor(up))
-        out.append(Eye((float(i), float(i**2), 1.0), eye.wxyz, 0.7 + 0.1 * i, 1.5))
+        camera, _ = frame(params, torch.tensor(up))
+        out.append(Camera((float(i), float(i**2), 1.0), camera.wxyz, 0.7 + 0.1 * i, 1.5))
     return out
 
 
 def test_a_path_goes_smoothly_through_its_keyframes():
     keys = keyframes()
-    for eye, key in zip(camera_path.sample(keys, np.arange(4)), keys, strict=True):
-        assert np.allclose(eye.c2w, key.c2w, atol=1e-9)
-        assert eye.fov == pytest.approx(key.fov)
+    for camera, key in zip(camera_path.sample(keys, np.arange(4)), keys, strict=True):
+        assert np.allclose(camera.c2w, key.c2w, atol=1e-9)
+        assert camera.fov == pytest.approx(key.fov)
     times = np.linspace(0, 3, 301)
     film = camera_path.sample(keys, times)
-    places = np.array([eye.position for eye in film])
+    places = np.array([camera.position for camera in film])
     steps = np.diff(places, axis=0)
     assert np.abs(np.diff(steps, axis=0)).max() < 1e-3  # no jump in speed at a keyframe
-    turns = np.array([eye.c2w[:3, :3] for eye in film])
-    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=1e-9)
+    turns = np.array([camera.c2w[:3, :3] for camera in film])
+    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.camera(3), atol=1e-9)
     angle = np.arccos(np.clip((np.einsum("nij,nij->n", turns[1:], turns[:-1]) - 1) / 2, -1, 1))
     assert np.abs(np.diff(angle)).max() < 1e-3
     assert camera_path.sample([], times) == []
@@ -354,9 +356,9 @@ def test_a_path_is_saved_as_nerfstudios_and_comes_back():
     assert saved["camera_path"][0]["fov"] == pytest.approx(math.degrees(0.7))
     back, seconds = camera_path.from_json(camera_path.to_json(keys, 1.5, (300, 200)))
     assert seconds == 1.5
-    for eye, key in zip(back, keys, strict=True):
-        assert np.allclose(eye.c2w, key.c2w, atol=1e-9)
-        assert eye.fov == pytest.approx(key.fov)
+    for camera, key in zip(back, keys, strict=True):
+        assert np.allclose(camera.c2w, key.c2w, atol=1e-9)
+        assert camera.fov == pytest.approx(key.fov)
 
 
 def test_nerfstudio_reads_our_path():
@@ -374,9 +376,9 @@ def test_nerfstudio_reads_our_path():
         b"", b"\xff\x00", b"[1, 2]", b"{}", b'{"keyframes": []}', b'{"keyframes": 3}', b'{"keyframes": [{}]}',
         b'{"keyframes": [{"matrix": [1, 2], "fov": 50}]}', b'{"keyframes": [{"matrix": "x", "fov": 50}]}',
         json.dumps({"keyframes": [{"matrix": [0] * 16, "fov": 50}]}).encode(),
-        json.dumps({"keyframes": [{"matrix": np.eye(4).flatten().tolist(), "fov": 300}]}).encode(),
-        json.dumps({"keyframes": [{"matrix": np.eye(4).flatten().tolist(), "fov": math.nan}]}).encode(),
-        json.dumps({"keyframes": [{"matrix": np.eye(4).flatten().tolist(), "fov": 50}],
+        json.dumps({"keyframes": [{"matrix": np.camera(4).flatten().tolist(), "fov": 300}]}).encode(),
+        json.dumps({"keyframes": [{"matrix": np.camera(4).flatten().tolist(), "fov": math.nan}]}).encode(),
+        json.dumps({"keyframes": [{"matrix": np.camera(4).flatten().tolist(), "fov": 50}],
                     "default_transition_sec": -1}).encode(),
         b"[" * 100_000,
     ],
@@ -444,10 +446,10 @@ def test_photos_of_a_run_stand_where_they_were_taken(tmp_path):
     pose = {Path(each["file_path"]).name: np.array(each["transform_matrix"]) for each in meta["frames"]}
     for photo in found:
         world = pose[Path(photo.name).name]
-        assert np.allclose(photo.eye.position, 0.5 * (turn[:, :3] @ world[:3, 3] + turn[:, 3]))
+        assert np.allclose(photo.camera.position, 0.5 * (turn[:, :3] @ world[:3, 3] + turn[:, 3]))
         ahead = turn[:, :3] @ -world[:3, 2]  # OpenGL looks along -z
-        assert np.allclose(photo.eye.c2w[:3, 2], ahead, atol=1e-6)
-        assert photo.eye.fov == pytest.approx(2 * math.atan(12 / 30))
+        assert np.allclose(photo.camera.c2w[:3, 2], ahead, atol=1e-6)
+        assert photo.camera.fov == pytest.approx(2 * math.atan(12 / 30))
         assert photo.thumbnail.shape == (24, 32, 3)
 
 
@@ -461,13 +463,13 @@ def test_nerfstudios_own_frame_is_ours(tmp_path):
     (run / "config.yml").write_text(config(data))
     world_to_train = from_dataparser(out.dataparser_transform.numpy(), out.dataparser_scale)
     found, _ = photos.read_photos(run, world_to_train)
-    assert np.allclose([photo.eye.position for photo in found], out.cameras.camera_to_worlds[:, :, 3], atol=1e-5)
+    assert np.allclose([photo.camera.position for photo in found], out.cameras.camera_to_worlds[:, :, 3], atol=1e-5)
 
 
 def test_photos_that_are_gone_are_said_to_be(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    still = from_dataparser(np.eye(4)[:3], 1.0)
+    still = from_dataparser(np.camera(4)[:3], 1.0)
     assert photos.read_photos(run, still)[0] == []
     (run / "config.yml").write_text(config(tmp_path / "gone"))
     assert "not found" in photos.read_photos(run, still)[1]

@@ -46,16 +46,16 @@ def opened(browser, view, size=(WIDE, HIGH)):
     page = browser.open(f"http://127.0.0.1:{view.port}", *size)
     page.until(CANVAS)
     page.until("document.body.innerText.includes('Gaussians')")
-    until(lambda: view.desks and all(at_rest(desk) for desk in view.desks.values()))
+    until(lambda: view.pages and all(at_rest(view_page) for view_page in view.pages.values()))
     page.wait(0.5)
     return page
 
 
-def at_rest(desk):
+def at_rest(view_page):
     """Whether the newest view is drawn in full, and the page has nothing more to say."""
-    drawn, idle = desk.painter.drawn, desk.painter.idle
+    drawn, idle = view_page.render_thread.drawn, view_page.render_thread.idle
     time.sleep(0.5)
-    return idle and desk.painter.idle and drawn == desk.painter.drawn
+    return idle and view_page.render_thread.idle and drawn == view_page.render_thread.drawn
 
 
 def until(done, seconds=30.0):
@@ -65,13 +65,13 @@ def until(done, seconds=30.0):
         time.sleep(0.05)
 
 
-def likeness(page, view, desk):
+def likeness(page, view, view_page):
     """PSNR of the page's canvas against our own picture of where it looks, dB, and the canvas [H, W, 3]."""
     left, top, width, height = page.evaluate(
         "[...document.querySelectorAll('canvas')].map(c => c.getBoundingClientRect())"
         ".map(r => [r.x, r.y, r.width, r.height].map(Math.round)).sort((a, b) => a[2] - b[2])[0]"
     )  # the smallest: viser lays another one over the whole page
-    ours = view.shown.draw(desk.wish(), width, height).astype(float)
+    ours = view.shown.draw(view_page.request(), width, height).astype(float)
     theirs = page.still()[top : top + height, left : left + width].astype(float)
     mse = np.square((ours - theirs) / 255).mean()
     return -10 * np.log10(mse + 1e-12), theirs
@@ -87,20 +87,20 @@ def centre_of(picture, channel):
 def test_the_page_shows_what_we_draw_and_follows_the_mouse(browser, page_of):
     view = page_of()
     page = opened(browser, view)
-    [desk] = view.desks.values()
-    desk.go(*view.frame_eye(WIDE / HIGH))
-    until(lambda: at_rest(desk))
-    psnr, first = likeness(page, view, desk)
+    [view_page] = view.pages.values()
+    view_page.go(*view.frame_camera(WIDE / HIGH))
+    until(lambda: at_rest(view_page))
+    psnr, first = likeness(page, view, view_page)
     print(f"{psnr:.1f} dB")
     assert psnr > 30
     (red, many), (green, too) = centre_of(first, 0), centre_of(first, 1)
     assert min(many, too) > 200
     assert red + 50 < green
-    drawn = desk.painter.drawn
+    drawn = view_page.render_thread.drawn
     page.drag((200, 300), (330, 260), seconds=1.0, steps=25)
-    moving = desk.painter.drawn - drawn
-    until(lambda: at_rest(desk))
-    psnr, second = likeness(page, view, desk)
+    moving = view_page.render_thread.drawn - drawn
+    until(lambda: at_rest(view_page))
+    psnr, second = likeness(page, view, view_page)
     print(f"{psnr:.1f} dB after the drag, {moving} pictures during it")
     assert psnr > 30
     assert np.abs(second - first).mean() > 3
@@ -112,23 +112,23 @@ def test_two_clients_look_where_they_want(browser, page_of):
     view = page_of()
     first = opened(browser, view)
     second = opened(browser, view)
-    assert len(view.desks) == 2
-    one, two = (view.desks[key] for key in sorted(view.desks))
-    before = one.wish()
+    assert len(view.pages) == 2
+    one, two = (view.pages[key] for key in sorted(view.pages))
+    before = one.request()
     second.front()
     second.drag((200, 300), (400, 300))
     until(lambda: at_rest(two))
-    assert two.wish().eye != before.eye
-    assert one.wish() == before
+    assert two.request().camera != before.camera
+    assert one.request() == before
     assert likeness(second, view, two)[0] > 30
     assert likeness(first, view, one)[0] > 30
     second.close()
-    until(lambda: len(view.desks) == 1)
-    until(lambda: not two.painter.is_alive())
+    until(lambda: len(view.pages) == 1)
+    until(lambda: not two.render_thread.is_alive())
     first.front()
     first.drag((200, 300), (300, 350))  # and the other goes on
     until(lambda: at_rest(one))
-    assert one.wish() != before
+    assert one.request() != before
     assert likeness(first, view, one)[0] > 30
     assert first.errors() == []
 
@@ -140,12 +140,12 @@ def test_clients_that_come_and_go_lock_nothing_up(browser, page_of):
         page.wait(0.3)
         page.close()  # some before they have said where they look from
     page = opened_anew(browser, view)
-    [desk] = view.desks.values()
-    assert likeness(page, view, desk)[0] > 30
+    [view_page] = view.pages.values()
+    assert likeness(page, view, view_page)[0] > 30
 
 
 def opened_anew(browser, view):
-    until(lambda: not view.desks)
+    until(lambda: not view.pages)
     return opened(browser, view)
 
 
@@ -153,14 +153,14 @@ def test_reconnecting_works_and_keeps_the_path(browser, page_of):
     view = page_of()
     for count in range(3):
         page = opened(browser, view)
-        [desk] = view.desks.values()
+        [view_page] = view.pages.values()
         assert f"{count} keyframe" in page.text()
         page.click("Add keyframe")
         page.until(f"document.body.innerText.includes('{count + 1} keyframe')")
-        assert likeness(page, view, desk)[0] > 30
+        assert likeness(page, view, view_page)[0] > 30
         assert page.errors() == []
         page.close()
-        until(lambda: not view.desks)
+        until(lambda: not view.pages)
     assert len(view.path) == 3
 
 
@@ -171,16 +171,16 @@ def test_a_page_that_outlives_the_server_finds_it_again(browser, page_of):
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", view.port), 2)
     with View(balls(), port=view.port, up=UP) as again:
-        until(lambda: len(again.desks) == 1)
-        [desk] = again.desks.values()
-        until(lambda: at_rest(desk))
-        assert likeness(page, again, desk)[0] > 30
+        until(lambda: len(again.pages) == 1)
+        [view_page] = again.pages.values()
+        until(lambda: at_rest(view_page))
+        assert likeness(page, again, view_page)[0] > 30
 
 
 def test_paths_screenshots_and_videos(browser, page_of, tmp_path):
     view = page_of(longer=320)
     page = opened(browser, view)
-    [desk] = view.desks.values()
+    [view_page] = view.pages.values()
     page.click("Video")  # of nothing
     page.until("document.body.innerText.includes('Nothing to film')")
     page.click("Screenshot")
@@ -188,15 +188,15 @@ def test_paths_screenshots_and_videos(browser, page_of, tmp_path):
     assert shot.stat().st_size > 1000
     page.click("Add keyframe")
     page.drag((200, 300), (330, 300))
-    until(lambda: at_rest(desk))
+    until(lambda: at_rest(view_page))
     page.click("Add keyframe")
     page.until("document.body.innerText.includes('2 keyframes')")
-    desk.seconds.value = 1.0
-    desk.go(*view.frame_eye(1.5))
+    view_page.seconds.value = 1.0
+    view_page.go(*view.frame_camera(1.5))
     page.click("Play path")
-    until(desk.playing.is_set)
-    until(lambda: not desk.playing.is_set() and at_rest(desk))
-    assert np.allclose(desk.eye().c2w, view.path[-1].c2w, atol=1e-3)
+    until(view_page.playing.is_set)
+    until(lambda: not view_page.playing.is_set() and at_rest(view_page))
+    assert np.allclose(view_page.camera().c2w, view.path[-1].c2w, atol=1e-3)
     page.click("Save path")
     saved = browser.downloaded(".json")
     assert len(json.loads(saved.read_text())["keyframes"]) == 2
@@ -205,33 +205,33 @@ def test_paths_screenshots_and_videos(browser, page_of, tmp_path):
     page.upload("Load path", saved)
     page.until("document.body.innerText.includes('2 keyframes')")
     page.click("Video")
-    until(lambda: not desk.filming.is_set() and list(tmp_path.glob("scene_*")), 60)
+    until(lambda: not view_page.filming.is_set() and list(tmp_path.glob("scene_*")), 60)
     [film] = [path for path in tmp_path.iterdir() if path.name.startswith("scene_")]
     assert browser.downloaded(film.suffix).read_bytes() == film.read_bytes()
     assert page.errors() == []
 
 
 def test_photos_can_be_gone_to(browser, page_of):
-    start, _ = View(balls(), up=UP).frame_eye(1.5)
+    start, _ = View(balls(), up=UP).frame_camera(1.5)
     photos = []
     for i in range(4):
         x, y, z = start.position
-        eye = type(start)((x + 0.8 * i, y, z + 0.2), start.wxyz, 0.8, 1.5)
-        photos.append(Photo(f"photo{i}.jpg", eye, np.full((40, 60, 3), 60 * i, np.uint8)))
+        camera = type(start)((x + 0.8 * i, y, z + 0.2), start.wxyz, 0.8, 1.5)
+        photos.append(Photo(f"photo{i}.jpg", camera, np.full((40, 60, 3), 60 * i, np.uint8)))
     view = page_of(photos=photos)
     page = opened(browser, view)
-    [desk] = view.desks.values()
-    assert np.allclose(desk.eye().position, photos[0].eye.position, atol=1e-3)
+    [view_page] = view.pages.values()
+    assert np.allclose(view_page.camera().position, photos[0].camera.position, atol=1e-3)
     page.click("Next photo")
     page.click("Next photo")
     page.until("document.body.innerText.includes('photo1.jpg (2 of 4)')")
-    until(lambda: at_rest(desk))
-    assert np.allclose(desk.eye().c2w, photos[1].eye.c2w, atol=1e-3)
-    assert desk.eye().fov == pytest.approx(0.8, abs=1e-4)
+    until(lambda: at_rest(view_page))
+    assert np.allclose(view_page.camera().c2w, photos[1].camera.c2w, atol=1e-3)
+    assert view_page.camera().fov == pytest.approx(0.8, abs=1e-4)
     page.click("Show photos")
     page.wait(1)
-    assert not any(handle.visible for handle in desk.frustums)
-    assert likeness(page, view, desk)[0] > 30
+    assert not any(handle.visible for handle in view_page.frustums)
+    assert likeness(page, view, view_page)[0] > 30
     assert page.errors() == []
 
 
@@ -242,12 +242,12 @@ def test_a_moving_scene_plays(browser, page_of):
     params["motion"][:, 2], params["time_width"][:] = 1.5, 1e4
     view = page_of(Loaded(params, Path("moving.splatv"), "splatv"))
     page = opened(browser, view)
-    [desk] = view.desks.values()
-    _, before = likeness(page, view, desk)
+    [view_page] = view.pages.values()
+    _, before = likeness(page, view, view_page)
     page.click("Play time")
-    until(lambda: desk.time.value == 1.0)
-    until(lambda: at_rest(desk))
-    psnr, after = likeness(page, view, desk)
+    until(lambda: view_page.time.value == 1.0)
+    until(lambda: at_rest(view_page))
+    psnr, after = likeness(page, view, view_page)
     assert psnr > 30
     assert np.abs(after - before).mean() > 3
     assert page.errors() == []
