@@ -72,15 +72,16 @@ def _taken(params: Params, source: Tensor, fresh: Tensor) -> Edit:
 
 
 def _mask(name: str, mask: Tensor, params: Params) -> Tensor:
+    """`mask`, which is [N] bool, or else an LpmError."""
     check_shape(name, mask, [len(params["means"])])
     if mask.dtype != torch.bool:
         fail(name, str(mask.dtype), "torch.bool")
-    return mask.nonzero().flatten()
+    return mask
 
 
 def clone(params: Params, mask: Tensor) -> Edit:
     """Appends a copy of each row in `mask` [N] (3DGS, section 5.2: under-reconstruction)."""
-    chosen = _mask("mask", mask, params)
+    chosen = _mask("mask", mask, params).nonzero().flatten()
     n = len(mask)
     source = torch.cat([torch.arange(n, device=mask.device), chosen])
     return _taken(params, source, torch.arange(len(source), device=mask.device) >= n)
@@ -106,7 +107,7 @@ def split(
     params: Params, mask: Tensor, generator: torch.Generator | None = None, revised_opacity: bool = False
 ) -> Edit:
     """Replaces each row in `mask` [N] by two, drawn from its own distribution and 1.6 times smaller (3DGS, 5.2)."""
-    chosen = _mask("mask", mask, params)
+    chosen = _mask("mask", mask, params).nonzero().flatten()
     scales = params["scales"][chosen].exp()
     normal = torch.randn(2, *scales.shape, generator=generator, device=scales.device, dtype=scales.dtype)
     offset = torch.einsum("nij,bnj->bni", rotations(params["quats"][chosen]), normal * scales)
@@ -120,7 +121,7 @@ def long_axis_split(params: Params, mask: Tensor, revised_opacity: bool = True, 
     along that axis, (.866 s)^2 + (s/2)^2 = s^2. Halves that overlap more change the picture less, and learn less of
     what is finer than the parent. Nothing is drawn at random.
     """
-    chosen = _mask("mask", mask, params)
+    chosen = _mask("mask", mask, params).nonzero().flatten()
     scales = params["scales"][chosen]
     longest = scales[:, :axes].argmax(-1, keepdim=True)
     axis = rotations(params["quats"][chosen]).gather(2, longest[:, None].expand(-1, 3, 1)).squeeze(-1)
@@ -153,21 +154,21 @@ def insert(params: Params, rows: Params) -> Edit:
 
 def prune(params: Params, mask: Tensor) -> Edit:
     """Removes the rows in `mask` [N]."""
-    _mask("mask", mask, params)
-    source = (~mask).nonzero().flatten()
+    source = (~_mask("mask", mask, params)).nonzero().flatten()
     return _taken(params, source, torch.zeros(len(source), dtype=torch.bool, device=mask.device))
 
 
 def reset_opacity(params: Params, mask: Tensor, cap: float) -> Edit:
     """Lowers the opacity of the rows in `mask` [N] to `cap` (0..1) where it is higher; never raises one."""
-    chosen = _mask("mask", mask, params)
+    _mask("mask", mask, params)
     if not 1 / 255 < cap < 1:
         # Below 1/255 nothing of a point is drawn, so no gradient would ever bring it back.
         fail("cap", str(cap), "an opacity above 1/255 and below 1")
     edit = identity(params)
-    edit.params["opacities"] = params["opacities"].clone()
-    limit = torch.logit(torch.tensor(cap, dtype=params["opacities"].dtype)).item()
-    edit.params["opacities"][chosen] = edit.params["opacities"][chosen].clamp_max(limit)
+    old = params["opacities"]
+    limit = torch.logit(torch.tensor(cap, dtype=old.dtype)).item()
+    there = mask.reshape(-1, *[1] * (old.dim() - 1))
+    edit.params["opacities"] = torch.where(there, old.clamp_max(limit), old)
     edit.cleared = mask.clone()
     return edit
 

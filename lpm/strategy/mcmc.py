@@ -1,4 +1,7 @@
-"""3DGS-MCMC: gsplat's strategy where its kernels run, and a torch twin of the three kernels elsewhere."""
+"""3DGS-MCMC: gsplat's strategy, with its three kernels in torch, on every device.
+
+On CUDA too: gsplat's relocation fills a table of binomials value by value, and the host waits for each of 1,326.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,6 @@ class McmcStrategy(MCMCStrategy):
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None):
         """See gsplat. `lr`: learning rate of the means; None takes it from their optimizer."""
         lr = optimizers["means"].param_groups[0]["lr"] if lr is None else lr
-        if params["means"].is_cuda:
-            super().step_post_backward(params, optimizers, state, step, info, lr=lr)
-            return
         if self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0:
             dead = torch.sigmoid(params["opacities"].detach().flatten()) <= self.min_opacity
             self._relocate(params, optimizers, dead)
@@ -57,7 +57,8 @@ class McmcStrategy(MCMCStrategy):
         """n of `candidates` by opacity, and the (logit, log scale) that each gets when its copies share its work."""
         opacities = torch.sigmoid(params["opacities"].flatten())
         chosen = candidates[_multinomial_sample(opacities[candidates], n, replacement=True)]
-        copies = torch.bincount(chosen, minlength=len(opacities))[chosen] + 1
+        copies = torch.ones_like(chosen)  # the point itself; bincount would wait for the device
+        copies = torch.zeros_like(opacities, dtype=torch.int64).index_add_(0, chosen, copies)[chosen] + 1
         opacity, scale = relocated(opacities[chosen], params["scales"][chosen].exp(), copies)
         opacity = opacity.clamp(self.min_opacity, 1 - torch.finfo(torch.float32).eps)
         return chosen, opacity.logit().reshape(n, *params["opacities"].shape[1:]), scale.log()
