@@ -91,6 +91,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         self, config: LpmDatamanagerConfig, device: Any = "cpu", test_mode: str = "val", **kwargs: Any
     ) -> None:
         self._cameras: dict[int, Cameras] = {}
+        self._matrices: tuple[Tensor, Tensor] | None = None
         super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
         if test_mode == "val":  # training: a broken image is found now, not after the run's folder is made
             _ = self.cached_train, self.cached_eval
@@ -192,17 +193,28 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             metadata[name] = torch.cat([metadata[name], new]) if name in metadata else new
 
     def next_train(self, step: int) -> tuple[Cameras, dict]:
-        """The next view; the camera's metadata holds its number and its size (height, width) in pixels."""
+        """The next view; its number, size (height, width), Ks and viewmats are in the camera's metadata."""
         # Not nerfstudio's own, which cuts the camera out of all cameras at every step: .4 ms.
         indices = [self._next_index() for _ in range(distributed.size())]  # all processes draw alike
         index = indices[distributed.rank()]
         data = self.cached_train[index].copy()
-        data["image"] = data["image"].to(self.device)
+        data["image"] = data["image"].to(self.device, non_blocking=True)
         if index not in self._cameras:
             self._cameras[index] = self.train_cameras[index : index + 1].to(self.device)
-        camera = copy.copy(self._cameras[index])  # the model rescales it in place
-        camera.metadata = {**(camera.metadata or {}), "cam_idx": index, "size": tuple(data["image"].shape[:2])}
+        camera = copy.copy(self._cameras[index])
+        Ks, viewmats = (matrices[index : index + 1] for matrices in self._camera_matrices())
+        told = {"cam_idx": index, "size": tuple(data["image"].shape[:2]), "Ks": Ks, "viewmats": viewmats}
+        camera.metadata = {**(camera.metadata or {}), **told}
         return camera, data
+
+    def _camera_matrices(self) -> tuple[Tensor, Tensor]:
+        """Ks [V, 3, 3] and viewmats [V, 4, 4] of the training photos, on the device: a step cuts out its own."""
+        if self._matrices is None:
+            cameras = self.train_cameras
+            # One by one: the bits of a product of matrices are not those of many at once.
+            viewmats = torch.cat([world_to_camera(c.float()[None]) for c in cameras.camera_to_worlds])
+            self._matrices = cameras.get_intrinsics_matrices().to(self.device), viewmats.to(self.device)
+        return self._matrices
 
     def _next_index(self) -> int:
         index = self.train_unseen_cameras.pop(0)

@@ -73,15 +73,16 @@ def _taken(params: Params, source: Tensor, fresh: Tensor) -> Edit:
 
 
 def _mask(name: str, mask: Tensor, params: Params) -> Tensor:
+    """`mask`, which is [N] bool, or else an LpmError."""
     check_shape(name, mask, [len(params["means"])])
     if mask.dtype != torch.bool:
         fail(name, str(mask.dtype), "torch.bool")
-    return mask.nonzero().flatten()
+    return mask
 
 
 def clone(params: Params, mask: Tensor) -> Edit:
     """Appends a copy of each row in `mask` [N] (3DGS, section 5.2: under-reconstruction)."""
-    chosen = _mask("mask", mask, params)
+    chosen = _mask("mask", mask, params).nonzero().flatten()
     n = len(mask)
     source = torch.cat([torch.arange(n, device=mask.device), chosen])
     return _taken(params, source, torch.arange(len(source), device=mask.device) >= n)
@@ -96,7 +97,7 @@ def split(
     params: Params, mask: Tensor, generator: torch.Generator | None = None, revised_opacity: bool = False
 ) -> Edit:
     """Replaces each row in `mask` [N] by two, drawn from its own distribution and 1.6 times smaller (3DGS, 5.2)."""
-    chosen = _mask("mask", mask, params)
+    chosen = _mask("mask", mask, params).nonzero().flatten()
     scales = params["scales"][chosen].exp()
     normal = torch.randn(2, *scales.shape, generator=generator, device=scales.device, dtype=scales.dtype)
     offset = torch.einsum("nij,bnj->bni", rotations(params["quats"][chosen]), normal * scales)
@@ -110,7 +111,7 @@ def long_axis_split(params: Params, mask: Tensor, revised_opacity: bool = True, 
     along that axis, (.866 s)^2 + (s/2)^2 = s^2. Halves that overlap more change the picture less, and learn less of
     what is finer than the parent. Nothing is drawn at random.
     """
-    chosen = _mask("mask", mask, params)
+    chosen = _mask("mask", mask, params).nonzero().flatten()
     scales = params["scales"][chosen]
     longest = scales[:, :axes].argmax(-1, keepdim=True)
     axis = rotations(params["quats"][chosen]).gather(2, longest[:, None].expand(-1, 3, 1)).squeeze(-1)
@@ -143,21 +144,21 @@ def insert(params: Params, rows: Params) -> Edit:
 
 def prune(params: Params, mask: Tensor) -> Edit:
     """Removes the rows in `mask` [N]."""
-    _mask("mask", mask, params)
-    source = (~mask).nonzero().flatten()
+    source = (~_mask("mask", mask, params)).nonzero().flatten()
     return _taken(params, source, torch.zeros(len(source), dtype=torch.bool, device=mask.device))
 
 
 def reset_opacity(params: Params, mask: Tensor, cap: float) -> Edit:
     """Lowers the opacity of the rows in `mask` [N] to `cap` (0..1) where it is higher; never raises one."""
-    chosen = _mask("mask", mask, params)
+    _mask("mask", mask, params)
     if not 1 / 255 < cap < 1:
         # Below 1/255 nothing of a point is drawn, so no gradient would ever bring it back.
         fail("cap", str(cap), "an opacity above 1/255 and below 1")
     edit = identity(params)
-    edit.params["opacities"] = params["opacities"].clone()
-    limit = torch.logit(torch.tensor(cap, dtype=params["opacities"].dtype)).item()
-    edit.params["opacities"][chosen] = edit.params["opacities"][chosen].clamp_max(limit)
+    old = params["opacities"]
+    limit = torch.logit(torch.tensor(cap, dtype=old.dtype)).item()
+    there = mask.reshape(-1, *[1] * (old.dim() - 1))
+    edit.params["opacities"] = torch.where(there, old.clamp_max(limit), old)
     edit.cleared = mask.clone()
     return edit
 
@@ -186,7 +187,7 @@ def relocate(params: Params, dead: Tensor, chosen: Tensor, min_opacity: float = 
     """Moves each row of `dead` [K] onto the row of `chosen` [K] (indices); together they render what the one did.
 
     Opacities and scales follow 3DGS-MCMC (Kheradmand 2024, eq. 9). Moments of `chosen` start at zero; those of `dead`
-    stay as they are, as in the authors' description: each row remains itself and is only moved.
+    stay as they are, as in gsplat: each row remains itself and is only moved.
     """
     source = torch.arange(len(params["means"]), device=dead.device)
     fresh = torch.zeros_like(source, dtype=torch.bool)
@@ -210,7 +211,8 @@ def duplicate(params: Params, chosen: Tensor, min_opacity: float = 0.005) -> Edi
 
 def _shared_by_copies(params: Params, chosen: Tensor, min_opacity: float) -> Params:
     """`params` in which each row of `chosen` [K] has the opacity and scale of one of its copies, itself included."""
-    copies = torch.bincount(chosen, minlength=len(params["means"]))[chosen] + 1
+    count = torch.zeros(len(params["means"]), dtype=torch.int64, device=chosen.device)
+    copies = count.index_add_(0, chosen, torch.ones_like(chosen))[chosen] + 1  # bincount would wait for the device
     opacities = torch.sigmoid(params["opacities"].flatten())[chosen]
     opacity, scale = relocated(opacities, params["scales"][chosen].exp(), copies)
     opacity = opacity.clamp(min_opacity, 1 - torch.finfo(torch.float32).eps)

@@ -202,17 +202,20 @@ class LpmModel(SplatfactoModel):
         """Renders one camera: rgb [H, W, 3], depth [H, W, 1] (world; None in training), accumulation [H, W, 1]."""
         if not isinstance(camera, Cameras) or camera.shape[0] != 1:
             raise ValueError(f"camera: got {type(camera).__name__}; wanted Cameras of shape [1]")
-        to_world = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
         factor = self._get_downscale_factor()
-        # From the manager, if it says so: a size on the device would be waited for.
-        height, width = (camera.metadata or {}).get("size") or (int(camera.height.item()), int(camera.width.item()))
+        # From the manager, if it says so: sizes and intrinsics on the device would be waited for.
+        told = camera.metadata or {}
+        height, width = told.get("size") or (int(camera.height.item()), int(camera.width.item()))
         height, width = height // factor, width // factor
-        camera.rescale_output_resolution(1 / factor)
-        Ks = camera.get_intrinsics_matrices().to(self.device)
-        camera.rescale_output_resolution(factor)
+        Ks = told["Ks"] if "Ks" in told else camera.get_intrinsics_matrices().to(self.device)
+        if factor > 1:
+            Ks = torch.cat([Ks[:, :2] / factor, Ks[:, 2:]], 1)
         self.last_size = (height, width)
-
-        viewmats = world_to_camera(to_world.to(self.device, torch.float32))  # camera paths from JSON may hold integers
+        if "viewmats" in told and (not self.training or self.camera_optimizer.config.mode == "off"):
+            viewmats = told["viewmats"]
+        else:  # camera paths from JSON may hold integers
+            to_world = self._refined_pose(camera) if self.training else camera.camera_to_worlds
+            viewmats = world_to_camera(to_world.to(self.device, torch.float32))
         if self.sky is None:
             behind = background = self._get_background_color()
         else:
@@ -269,6 +272,16 @@ class LpmModel(SplatfactoModel):
             background = background.expand(height, width, 3)
         return {"rgb": rgb, "depth": depth, "accumulation": alpha, "background": background}
 
+    def _refined_pose(self, camera: Cameras) -> Tensor:
+        """camera_to_worlds [1, 3, 4] of a training camera, as camera_optimizer.apply_to_camera() gives them; but that
+        sends the camera's number to the device, and waits for it."""
+        view, pose = (camera.metadata or {}).get("cam_idx"), camera.camera_to_worlds
+        if self.camera_optimizer.config.mode == "off" or view is None:
+            return pose
+        correction = self.camera_optimizer(slice(view, view + 1)).to(pose.device)  # type: ignore[arg-type]
+        rotation = torch.bmm(correction[..., :3, :3], pose[..., :3, :3])
+        return torch.cat([rotation, pose[..., :3, 3:] + correction[..., :3, 3:]], -1)
+
     @staticmethod
     def _empty(background: Tensor) -> dict[str, Tensor]:
         """What is seen of no Gaussian before `background` [H, W, 3]."""
@@ -288,12 +301,12 @@ class LpmModel(SplatfactoModel):
         return batch["truth"]
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Any]:
-        """The number of points, and at steps that nerfstudio logs the PSNR of the training view (dB)."""
+        """The number of points; at steps that nerfstudio logs, PSNR of the training view (dB) and refined poses."""
         metrics: dict[str, Any] = {"gaussian_count": self.num_points}
         if not self.training or self.step % STEPS_PER_LOG == 0:
             error = (outputs["rgb"].detach() - self._truth(outputs, batch)).square().mean()
             metrics["psnr"] = -10 * torch.log10(error.clamp_min(1e-10))
-        self.camera_optimizer.get_metrics_dict(metrics)
+            self.camera_optimizer.get_metrics_dict(metrics)  # brings values to the host
         return metrics
 
     def get_loss_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: Any = None) -> dict:
@@ -303,7 +316,7 @@ class LpmModel(SplatfactoModel):
         render = outputs["rgb"]
         mask = None
         if "mask" in batch:
-            mask = self._downscale_if_required(batch["mask"]).to(self.device)
+            mask = self._downscale_if_required(batch["mask"]).to(self.device, non_blocking=True)
             truth, render = truth * mask, render * mask
         tiles = None
         if self.training:  # what error maps are made from

@@ -34,7 +34,7 @@ def sky_colors(coefficients: Tensor, viewmat: Tensor, K: Tensor, width: int, hei
     if len(coefficients) == 1:
         return sh_colors(0, viewmat.new_ones(1, 3), coefficients[None])[0].expand(height, width, 3)
     columns, rows = (max(2, min(side, max(FEWEST, math.ceil(side / STEP) + 1))) for side in (width, height))
-    x, y = (torch.linspace(0.5, side - 0.5, n) for side, n in ((width, columns), (height, rows)))
+    x, y = (torch.linspace(0.5, side - 0.5, n, device=viewmat.device) for side, n in ((width, columns), (height, rows)))
     y, x = torch.meshgrid(y, x, indexing="ij")
     local = rays(torch.stack([x, y], -1).reshape(-1, 2).to(viewmat), K)
     directions = (viewmat[:3, :3] * local[:, :, None]).sum(1)  # to the world: the transpose of a rotation

@@ -146,10 +146,12 @@ def rays(pixels: Tensor, Ks: Tensor) -> Tensor:
 
 def world_to_camera(camera_to_world: Tensor) -> Tensor:
     """nerfstudio's camera_to_world [C, 3, 4] (OpenGL axes) -> viewmats [C, 4, 4] (OpenCV axes)."""
-    rotation = camera_to_world[:, :3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
+    # No constants from the host: a device would be waited for.
+    rotation = torch.cat([camera_to_world[:, :3, :1], -camera_to_world[:, :3, 1:3]], 2)
     inverse = rotation.transpose(1, 2)
     translation = -inverse @ camera_to_world[:, :3, 3:4]
-    last = camera_to_world.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    zero = torch.zeros_like(camera_to_world[:, :1, :3])
+    last = torch.cat([zero, torch.ones_like(zero[..., :1])], 2)
     return torch.cat([torch.cat([inverse, translation], 2), last], 1)
 
 

@@ -1,4 +1,8 @@
-"""Adaptive density control: gsplat's DefaultStrategy on both devices, with a cap on the number of points."""
+"""3DGS's adaptive density control, with a cap on the number of points; the same whatever the version of gsplat.
+
+Semantics and bits are those of gsplat 1.4's DefaultStrategy, which later versions changed: 1.5 never resets opacities,
+1.6 calls the parts of a step otherwise. Written from the paper, in this project's edits.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,75 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from gsplat.strategy import DefaultStrategy
+from gsplat.strategy.base import Strategy
 from torch import Tensor
+
+from lpm.edits import Edit, prune, rotations, shared_opacity
+from lpm.optim_state import apply
 
 
 @dataclass
-class AdcStrategy(DefaultStrategy):
+class AdcStrategy(Strategy):
     """3DGS's adaptive density control (Kerbl 2023, section 5.2; AbsGS with `absgrad`), capped.
 
     Where more points ask to be cloned or split than `max_points` allows, those with the highest gradient get their
     turn; each clone and each split adds exactly one point.
     """
 
+    prune_opa: float = 0.005
+    """Points of a lower opacity (0..1) are removed; resets lower all to twice this."""
+    grow_grad2d: float = 0.0002
+    """Points with a larger mean gradient of means2d (in units of half the image) are cloned or split."""
+    grow_scale3d: float = 0.01
+    """Points up to this size, relative to the scene's, are cloned, larger ones split."""
+    prune_scale3d: float = 0.1
+    """Larger points are removed, after the first reset."""
+    refine_start_iter: int = 500
+    refine_stop_iter: int = 15_000
+    refine_every: int = 100
+    reset_every: int = 3000
+    """Steps between resets of all opacities."""
+    pause_refine_after_reset: int = 0
+    """Steps without edits after a reset."""
+    absgrad: bool = False
+    """Gradients are summed up by their absolute values (AbsGS)."""
+    revised_opacity: bool = False
+    """The two halves of a split point together are as opaque as it was (Rota Bulo 2024)."""
+    key_for_gradient: str = "means2d"
     max_points: int | None = None
 
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None):
-        """See gsplat; `lr` is taken so that all strategies can be called alike, and is not used."""
-        if step == 0:  # gsplat 1.4 resets all opacities at step 0, 0 being a multiple of everything
-            self._update_state(params, state, info, packed=packed)
+    def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
+        """Running state: per point the sum of gradients and how often it was seen."""
+        return {"grad2d": None, "count": None, "scene_scale": scene_scale}
+
+    def check_sanity(self, params, optimizers) -> None:
+        """Beside gsplat's own check: the parameters that edits are made on are there."""
+        super().check_sanity(params, optimizers)
+        for key in ("means", "scales", "quats", "opacities"):
+            assert key in params, f"params: no {key}"
+
+    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+        """Asks for the gradient that is read after the backward pass."""
+        info[self.key_for_gradient].retain_grad()
+
+    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+        """Gathers the step's gradients; edits and resets where it is time to. `packed` and `lr` are not used."""
+        if step >= self.refine_stop_iter:
             return
-        super().step_post_backward(params, optimizers, state, step, info, packed=packed)
+        self._update_state(params, state, info)
+        if step == 0:  # a multiple of everything
+            return
+        due = step > self.refine_start_iter and step % self.refine_every == 0
+        if due and step % self.reset_every >= self.pause_refine_after_reset:
+            self._grow_gs(params, optimizers, state, step)
+            self._prune_gs(params, optimizers, state, step)
+            state["grad2d"].zero_()
+            state["count"].zero_()
+        if step % self.reset_every == 0:
+            self._reset_opacities(params, optimizers)
 
     @torch.no_grad()
-    def _update_state(self, params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
+    def _update_state(self, params, state: dict[str, Any], info: dict[str, Any]) -> None:
         """Gathers each point's gradient of means2d (in units of half the image) and how often it was seen.
 
         gsplat's own gathers the visible rows by index; where all rows are at hand their sum is the same (a point that
@@ -38,22 +88,66 @@ class AdcStrategy(DefaultStrategy):
         n = len(params["means"])
         means2d: Tensor = info[self.key_for_gradient]
         gradient = cast(Tensor, means2d.absgrad if self.absgrad else means2d.grad)  # type: ignore[attr-defined]
-        scale = gradient.new_tensor([info["width"], info["height"]]) * (info["n_cameras"] / 2.0)
+        half = info["n_cameras"] / 2.0
         if state["grad2d"] is None:
             state["grad2d"], state["count"] = gradient.new_zeros(n), gradient.new_zeros(n)
-        x, y = (gradient * scale).unbind(-1)
-        state["grad2d"] += torch.hypot(x, y).sum(0)  # a fifth of the time of norm()
+        x, y = gradient.unbind(-1)
+        # hypot takes a fifth of the time of norm()
+        state["grad2d"] += torch.hypot(x * (info["width"] * half), y * (info["height"] * half)).sum(0)
         state["count"] += (info["radii"][..., 0] > 0).sum(0)
 
     @torch.no_grad()
     def _grow_gs(self, params, optimizers, state, step) -> tuple[int, int]:
+        """Clones small points and splits large ones of a high gradient; how many of each."""
+        gradient = state["grad2d"] / state["count"].clamp_min(1)
+        wanted = gradient > self.grow_grad2d
         if self.max_points is not None:
             room = max(self.max_points - len(params["means"]), 0)
-            gradient = state["grad2d"] / state["count"].clamp_min(1)
-            wanted = gradient > self.grow_grad2d
             if int(wanted.sum()) > room:
-                keep = torch.topk(gradient, room).indices
                 mask = torch.zeros_like(wanted)
-                mask[keep] = True
-                state["grad2d"] = torch.where(mask, state["grad2d"], 0.0)
-        return super()._grow_gs(params, optimizers, state, step)
+                mask[torch.topk(gradient, room).indices] = True
+                wanted &= mask
+        small = torch.exp(params["scales"]).max(dim=-1).values <= self.grow_scale3d * state["scene_scale"]
+        cloned, split = (wanted & small).nonzero().flatten(), (wanted & ~small).nonzero().flatten()
+        if len(cloned) or len(split):
+            rest = (~(wanted & ~small)).nonzero().flatten()
+            apply(self._grown(params, rest, cloned, split), params, optimizers, state)
+        return len(cloned), len(split)
+
+    def _grown(self, params, rest: Tensor, cloned: Tensor, split: Tensor) -> Edit:
+        """The points `rest`, copies of those `cloned`, and two smaller ones for each of `split`, drawn from it."""
+        source = torch.cat([rest, cloned, split, split])
+        fresh = torch.arange(len(source), device=source.device) >= len(rest)
+        halves = slice(len(rest) + len(cloned), None)
+        p = {name: params[name].detach()[source] for name in ("means", "scales", "quats", "opacities")}
+        if len(split):
+            scales = params["scales"].detach()[split].exp()
+            rotation = rotations(params["quats"].detach()[split])
+            normal = torch.randn(2, len(split), 3, device=scales.device)
+            p["means"][halves] += torch.einsum("nij,nj,bnj->bni", rotation, scales, normal).reshape(-1, 3)
+            p["scales"][halves] = torch.log(scales / 1.6).repeat(2, 1)
+            if self.revised_opacity:
+                p["opacities"][halves] = shared_opacity(p["opacities"][halves])
+        return Edit(p, source, fresh, torch.zeros_like(fresh))
+
+    @torch.no_grad()
+    def _prune_gs(self, params, optimizers, state, step) -> int:
+        """Removes faint points and, after the first reset, large ones; how many."""
+        gone = torch.sigmoid(params["opacities"].flatten()) < self.prune_opa
+        if step > self.reset_every:
+            gone |= torch.exp(params["scales"]).max(dim=-1).values > self.prune_scale3d * state["scene_scale"]
+        before = len(gone)
+        edit = prune({"means": params["means"].detach()}, gone)
+        if len(edit) < before:
+            apply(edit, params, optimizers, state)
+        return before - len(edit)
+
+    @torch.no_grad()
+    def _reset_opacities(self, params, optimizers) -> None:
+        """Lowers all opacities to twice what is pruned; their moments begin anew."""
+        limit = torch.logit(torch.tensor(2.0 * self.prune_opa)).item()
+        opacities = params["opacities"]
+        opacities.clamp_(max=limit)
+        for key, moment in optimizers["opacities"].state.get(opacities, {}).items():
+            if key != "step":
+                moment.zero_()

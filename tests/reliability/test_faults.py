@@ -347,7 +347,7 @@ def test_a_full_disk_before_the_start(make_trainer, tmp_path, monkeypatch):
 HOLDER = """
 import sys
 from pathlib import Path
-from lpm.faults import claim
+from lpm.claim import claim
 claim(Path(sys.argv[1]))
 print(1, flush=True)
 input()
@@ -440,7 +440,7 @@ def test_the_command_to_go_on():
 def test_a_second_signal_ends_at_once():
     code = """
 import os, signal, time
-from lpm.faults import Signals
+from lpm.signals import Signals
 with Signals() as signals:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.05)

@@ -44,7 +44,11 @@ def gsplat(request, monkeypatch):
         )  # fmt: skip
         return _Raster.apply(means2d), torch.ones(CAMERAS, HEIGHT, WIDTH, 1), meta
 
-    module.rasterization = rasterization
+    def spherical_harmonics(degree, directions, harmonics):
+        module.seen = degree, directions, harmonics
+        return harmonics[..., 0, :]
+
+    module.rasterization, module.spherical_harmonics = rasterization, spherical_harmonics
     module.version = request.param
     monkeypatch.setitem(sys.modules, "gsplat", module)
     return module
@@ -76,12 +80,32 @@ def test_gradients_land_on_means2d_of_meta(gsplat):
     assert gsplat.arguments["absgrad"] is True
 
 
-def test_pair_of_harmonics_is_concatenated(gsplat):
-    sh0, shN = torch.rand(N, 1, 3), torch.rand(N, 8, 3)
-    rasterize_gsplat(**points(), colors=(sh0, shN), sh_degree=2)
-    assert torch.equal(gsplat.arguments["colors"], torch.cat([sh0, shN], 1))
-    assert gsplat.arguments["sh_degree"] == 2
+def test_harmonics_are_seen_from_each_camera(gsplat):
+    sh0, shN = torch.rand(N, 1, 3) - 0.7, torch.rand(N, 8, 3)
+    some = points() | {"viewmats": torch.randn(CAMERAS, 4, 4)}  # R need not be a rotation, nor the last row 0 0 0 1
+    rasterize_gsplat(**some, colors=(sh0, shN), sh_degree=2)
+    degree, directions, harmonics = gsplat.seen
+    whole = torch.cat([some["viewmats"][:, :3], torch.tensor([[0.0, 0, 0, 1]]).expand(CAMERAS, 1, 4)], 1)
+    wanted = some["means"][None] - torch.linalg.inv(whole)[:, None, :3, 3]
+    torch.testing.assert_close(directions, wanted, rtol=1e-4, atol=1e-4)
+    assert degree == 2
+    assert torch.equal(harmonics, torch.cat([sh0, shN], 1).expand(CAMERAS, N, 9, 3))
+    assert gsplat.arguments["sh_degree"] is None
+    assert torch.equal(gsplat.arguments["colors"], (sh0[:, 0] + 0.5).clamp_min(0).expand(CAMERAS, N, 3))
     assert gsplat.arguments["packed"] is False
+
+
+def test_gradient_of_viewmats_through_harmonics(gsplat):
+    """That of a centre -R^-1 t, as the kernels of the CPU have it: none for the last row."""
+    some = points() | {"viewmats": torch.eye(4).repeat(CAMERAS, 1, 1) + 0.2 * torch.randn(CAMERAS, 4, 4)}
+    viewmats = some["viewmats"].requires_grad_()
+    weight = torch.randn(CAMERAS, N, 3)
+    rasterize_gsplat(**some, colors=torch.rand(N, 1, 3), sh_degree=0)
+    (got,) = torch.autograd.grad((gsplat.seen[1] * weight).sum(), viewmats)
+    centres = -(torch.linalg.inv(viewmats[:, :3, :3]) @ viewmats[:, :3, 3:])[..., 0]
+    (wanted,) = torch.autograd.grad(((some["means"][None] - centres[:, None]) * weight).sum(), viewmats)
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+    assert wanted[:, 3].abs().max() == 0
 
 
 def test_depth_has_no_background(gsplat):

@@ -112,6 +112,42 @@ def test_step_0_resets_nothing():
     assert torch.equal(params["opacities"], before)
 
 
+@pytest.mark.parametrize("revised_opacity", [False, True])
+def test_adc_is_gsplats_1_4_to_the_bit(revised_opacity):
+    """Clones, splits, removals, resets, moments and statistics of twelve events."""
+    from gsplat.strategy import DefaultStrategy
+
+    if not gsplat.__version__.startswith("1.4"):
+        pytest.skip(f"gsplat {gsplat.__version__} is another baseline than 1.4")
+    options = dict(
+        refine_start_iter=10, refine_stop_iter=500, refine_every=10, reset_every=50, revised_opacity=revised_opacity
+    )
+    results = []
+    for kind in (AdcStrategy, DefaultStrategy):
+        torch.manual_seed(1)
+        params, optimizers = params_of(200)
+        params["scales"].data += torch.randn(200, 3)
+        params["scales"].data -= 2.0
+        params["opacities"].data += 2 * torch.randn(200, 1)
+        strategy = kind(**options)
+        state = strategy.initialize_state(scene_scale=1.0)
+        sizes = []
+        for step in range(1, 121):
+            n = len(params["means"])
+            info = info_with_gradients(n, 3e-4 * torch.rand(n))
+            if kind is DefaultStrategy:
+                info["radii"] = info["radii"][..., 0]
+            strategy.step_post_backward(params, optimizers, state, step, info)
+            sizes.append(len(params["means"]))
+        moments = {f"{k} {m}": o.state[params[k]][m] for k, o in optimizers.items() for m in ("exp_avg", "exp_avg_sq")}
+        results.append((sizes, {**params, **moments, "grad2d": state["grad2d"], "count": state["count"]}))
+    (sizes, ours), (theirs_sizes, theirs) = results
+    assert sizes == theirs_sizes
+    assert len(set(sizes)) > 5
+    for name in theirs:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
 def test_mcmc_moves_the_dead_and_grows_to_the_cap():
     params, optimizers = params_of(100)
     params["opacities"].data[:30] = -9.0

@@ -1,0 +1,63 @@
+"""The CUDA path without a GPU: a pretended device (tests/pretended_*.py) that counts what the host waits for.
+
+gsplat's own Python runs, and ours; kernels are stood in for. Every training is a process of its own, since torch is
+patched for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent.parent
+EVERY = 10  # steps from event to event, and from one log line to the next
+
+
+def train(**asked: Any) -> dict[str, Any]:
+    """What tests/pretended_training.py tells of a run."""
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-P", "-W", "ignore", str(TESTS / "pretended_training.py"), json.dumps(asked)]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-6000:]
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def waits_of(steps: list[dict[str, Any]]) -> str:
+    """Each line that waits in `steps`, and how often."""
+    return "\n".join(f"step {s['step']}: {n}x {line}" for s in steps for line, n in s["waits"].items())
+
+
+RUNS = {
+    "lpm": dict(strategy="lpm", sky="sphere", resume=True, pictures=True),
+    "4d": dict(strategy="lpm", moving=True, resume=True),
+    "mcmc": dict(strategy="mcmc", sky="constant"),
+    "adc": dict(strategy="adc", cameras="SO3xR3"),
+    "paper": dict(strategy="paper"),
+}
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def run(request) -> dict[str, Any]:
+    """24 steps with events at 10 and 20."""
+    return {"name": request.param, **train(steps=24, **RUNS[request.param])}
+
+
+def test_training_runs_on_the_device(run):
+    """No tensor of the host among those of the device, in steps, events, resume, pictures and evaluation."""
+    assert run["held_out"]["psnr"] > 12
+    assert run["kernels"]["loss"] == 24
+    assert run.get("pictures", []) == ([[60, 80, 3], [60, 80, 3], [48, 64, 3]] if run["name"] == "lpm" else [])
+
+
+def test_a_plain_step_does_not_wait(run):
+    """Nor one with refined poses or a sky. The first steps after a start or a resume may: what lies on the device is
+    brought there."""
+    plain = [s for s in run["steps"] if s["step"] % EVERY and s["step"] != 12]
+    assert len(plain) == 20
+    assert not any(s["waits"] for s in plain), waits_of(plain)
