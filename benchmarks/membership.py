@@ -39,7 +39,7 @@ def make_points(n: int) -> Tensor:
 def make_view(index: int, views: int, zones: int) -> ViewZones:
     """A camera on a circle of radius 6 around the points that looks at them, with `zones` zones of a few tiles each."""
     turn = 2 * math.pi * index / views
-    viewmat = torch.camera(4)
+    viewmat = torch.eye(4)
     viewmat[0, 0] = viewmat[2, 2] = math.cos(turn)
     viewmat[0, 2], viewmat[2, 0], viewmat[2, 3] = math.sin(turn), -math.sin(turn), 6.0
     K = torch.tensor([[0.9 * WIDTH, 0, WIDTH / 2], [0, 0.9 * WIDTH, HEIGHT / 2], [0, 0, 1]])

@@ -61,7 +61,7 @@ def make_scene(n: int, width: int, height: int, seed: int = 1) -> dict[str, Tens
 
     scales = torch.exp(0.5 * torch.randn(n, 3, generator=g)) * 0.7 * spacing[:, None]
     scales[:, 2] *= 0.2
-    viewmat = torch.camera(4)
+    viewmat = torch.eye(4)
     viewmat[0, 0] = viewmat[2, 2] = math.cos(0.05)
     viewmat[0, 2], viewmat[2, 0], viewmat[2, 3] = math.sin(0.05), -math.sin(0.05), 1.5
     K = torch.tensor([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])

@@ -68,11 +68,11 @@ def cell(near: Tensor, far: Tensor, pixels: float) -> Tensor:
 def measure(angle: float, tilt: float, seed: int) -> dict[str, float]:
     """Volumes over the truth, and the share of the region's surface that ours holds."""
     K = torch.tensor([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1]])
-    second, a = torch.camera(4), math.radians(angle)
+    second, a = torch.eye(4), math.radians(angle)
     second[0, 0] = second[2, 2] = math.cos(a)
     second[0, 2], second[2, 0] = math.sin(a), -math.sin(a)
     second[:3, 3] = torch.tensor([0.0, 0.0, DEPTH]) - second[:3, :3] @ torch.tensor([0.0, 0.0, DEPTH])
-    viewmats, Ks = torch.stack([torch.camera(4), second]), K.expand(2, 3, 3).contiguous()
+    viewmats, Ks = torch.stack([torch.eye(4), second]), K.expand(2, 3, 3).contiguous()
     shots = [photo(v, K, tilt, seed) for v in viewmats]
     views = Views([(s[0] * 255).round().byte() for s in shots], Ks, viewmats)
     depth = shots[0][1]

@@ -46,7 +46,7 @@ def edges_mesh(corners: np.ndarray, thickness: float | np.ndarray) -> tuple[np.n
     length = np.linalg.norm(along, axis=1, keepdims=True)
     along = np.where(length > 0, along / np.where(length > 0, length, 1), (0.0, 0.0, 1.0))
     # Across: any direction that is not nearly along; the axis that the edge has least of.
-    across = np.cross(along, np.camera(3)[np.abs(along).argmin(1)])
+    across = np.cross(along, np.eye(3)[np.abs(along).argmin(1)])
     across *= 0.5 * width / np.linalg.norm(across, axis=1, keepdims=True)
     upward = np.cross(along, across)
     around = np.stack([across + upward, -across + upward, -across - upward, across - upward], 1)  # [E, 4, 3]

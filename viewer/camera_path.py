@@ -113,7 +113,7 @@ def from_json(content: bytes, name: str | Path = "camera path") -> tuple[list[Ca
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             fail(f"{name}, keyframe {i}", "no matrix of 16 numbers and fov", wanted)
         turned = matrix[:3, :3] @ matrix[:3, :3].T
-        if not np.isfinite(matrix).all() or np.abs(turned - np.camera(3)).max() > 1e-2 or np.linalg.det(matrix) < 0:
+        if not np.isfinite(matrix).all() or np.abs(turned - np.eye(3)).max() > 1e-2 or np.linalg.det(matrix) < 0:
             fail(f"{name}, keyframe {i}", "a matrix that is not a rotation and a place", wanted)
         camera = camera_at(matrix @ FLIP, fov, aspect)
         if not camera.usable():

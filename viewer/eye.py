@@ -34,7 +34,7 @@ class Camera:
     @property
     def c2w(self) -> np.ndarray:
         """[4, 4] camera to world, OpenCV axes (x right, y down, z ahead)."""
-        out = np.camera(4)
+        out = np.eye(4)
         out[:3, :3] = Rotation.from_quat(np.roll(self.wxyz, -1)).as_matrix()
         out[:3, 3] = self.position
         return out
@@ -103,7 +103,7 @@ def frame(params: Mapping[str, Tensor], up: Tensor, aspect: float = 4 / 3, fov: 
     centre, radius = middle(params)
     up = torch.nn.functional.normalize(up.float(), dim=0)
     # From the front: from -y where z is up, as modellers have it; from -z where -y is up, as COLMAP's first camera.
-    side = torch.linalg.cross(torch.camera(3)[int(up.abs().argmin())], up)
+    side = torch.linalg.cross(torch.eye(3)[int(up.abs().argmin())], up)
     side = torch.nn.functional.normalize(side, dim=0)
     narrower = 2 * math.atan(math.tan(fov / 2) * min(1.0, aspect))
     away = torch.nn.functional.normalize(side + 0.35 * up, dim=0) * radius / math.sin(narrower / 2)

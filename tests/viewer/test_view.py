@@ -334,7 +334,7 @@ def test_a_path_goes_smoothly_through_its_keyframes():
     steps = np.diff(places, axis=0)
     assert np.abs(np.diff(steps, axis=0)).max() < 1e-3  # no jump in speed at a keyframe
     turns = np.array([camera.c2w[:3, :3] for camera in film])
-    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.camera(3), atol=1e-9)
+    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=1e-9)
     angle = np.arccos(np.clip((np.einsum("nij,nij->n", turns[1:], turns[:-1]) - 1) / 2, -1, 1))
     assert np.abs(np.diff(angle)).max() < 1e-3
     assert camera_path.sample([], times) == []
@@ -376,9 +376,9 @@ def test_nerfstudio_reads_our_path():
         b"", b"\xff\x00", b"[1, 2]", b"{}", b'{"keyframes": []}', b'{"keyframes": 3}', b'{"keyframes": [{}]}',
         b'{"keyframes": [{"matrix": [1, 2], "fov": 50}]}', b'{"keyframes": [{"matrix": "x", "fov": 50}]}',
         json.dumps({"keyframes": [{"matrix": [0] * 16, "fov": 50}]}).encode(),
-        json.dumps({"keyframes": [{"matrix": np.camera(4).flatten().tolist(), "fov": 300}]}).encode(),
-        json.dumps({"keyframes": [{"matrix": np.camera(4).flatten().tolist(), "fov": math.nan}]}).encode(),
-        json.dumps({"keyframes": [{"matrix": np.camera(4).flatten().tolist(), "fov": 50}],
+        json.dumps({"keyframes": [{"matrix": np.eye(4).flatten().tolist(), "fov": 300}]}).encode(),
+        json.dumps({"keyframes": [{"matrix": np.eye(4).flatten().tolist(), "fov": math.nan}]}).encode(),
+        json.dumps({"keyframes": [{"matrix": np.eye(4).flatten().tolist(), "fov": 50}],
                     "default_transition_sec": -1}).encode(),
         b"[" * 100_000,
     ],
@@ -469,7 +469,7 @@ def test_nerfstudios_own_frame_is_ours(tmp_path):
 def test_photos_that_are_gone_are_said_to_be(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    still = from_dataparser(np.camera(4)[:3], 1.0)
+    still = from_dataparser(np.eye(4)[:3], 1.0)
     assert photos.read_photos(run, still)[0] == []
     (run / "config.yml").write_text(config(tmp_path / "gone"))
     assert "not found" in photos.read_photos(run, still)[1]
