@@ -17,6 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lpm.files import cache_folder
+
 FOLDER = Path(__file__).resolve().parent
 # No -ffast-math: it would set flush-to-zero for the whole process when the library is loaded.
 CUDA_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC"]
@@ -29,11 +31,6 @@ class BuildError(RuntimeError):
     def __init__(self, text: str, remedy: str):
         super().__init__(text)
         self.remedy = remedy
-
-
-def cache_folder() -> Path:
-    """Where built libraries are kept: $LPM_CACHE, else ~/.cache/lpm-splat."""
-    return Path(os.environ.get("LPM_CACHE") or Path.home() / ".cache" / "lpm-splat").expanduser()
 
 
 def find_compiler() -> list[str]:

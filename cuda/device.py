@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.cuda.build import BuildError, build_cuda, cache_folder
+from lpm.cuda.build import BuildError, build_cuda
 from lpm.cuda.native import argument_types, native, wanted_kernels, warn_once
+from lpm.files import cache_folder
 
 _SIGNATURES = {
     "loss": "p lli pp d ii pp dd p pp p",

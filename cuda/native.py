@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.cuda.build import BuildError, build, cache_folder
+from lpm.cuda.build import BuildError, build
+from lpm.files import cache_folder
 
 _INT, _LONG, _REAL, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 _CODES = {"i": _INT, "l": _LONG, "d": _REAL, "p": _POINTER}

@@ -17,8 +17,9 @@ from lpm.datamanager import LpmDatamanagerConfig
 from lpm.datamanager4d import LpmDatamanager4dConfig
 from lpm.model import LpmModelConfig
 from lpm.model4d import LpmModel4dConfig
+from lpm.optimizers import AdamConfig
 from lpm.pipeline import LpmPipelineConfig
-from lpm.trainer import AdamConfig, LpmTrainerConfig
+from lpm.trainer import LpmTrainerConfig
 
 
 def _optimizer(lr: float, lr_final: float | None = None) -> dict:

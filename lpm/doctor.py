@@ -131,7 +131,7 @@ def _libusb() -> Finding:
 
 
 def _cache() -> Finding:
-    from lpm.cuda.build import cache_folder
+    from lpm.files import cache_folder
 
     folder = cache_folder()
     try:

@@ -15,19 +15,9 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
 from lpm.checks import check_finite, check_shape, fail
+from lpm.spherical_harmonics import rgb_to_sh0
 
-SH_C0 = 0.28209479177387814
 NAMES = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
-
-
-def rgb_to_sh0(rgb: Tensor) -> Tensor:
-    """Colours in 0..1 -> zeroth SH coefficients, any shape."""
-    return (rgb - 0.5) / SH_C0
-
-
-def sh0_to_rgb(sh0: Tensor) -> Tensor:
-    """Zeroth SH coefficients -> colours, 0..1 where they can be shown, any shape."""
-    return sh0 * SH_C0 + 0.5
 
 
 def start_colors(rgb: Tensor, harmonics: bool) -> Tensor:

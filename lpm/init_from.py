@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
-from lpm import gaussians
+from lpm import gaussians, spherical_harmonics
 from lpm.checks import fail
-from lpm.export.frames import Similarity, move, rotate_harmonics
+from lpm.export.frames import Similarity, move
 from lpm.export.load import load
+from lpm.spherical_harmonics import rotate_harmonics
 
 Frame = Literal["auto", "world", "train"]
 
@@ -47,7 +48,7 @@ def start_from(
     rest = params["features_rest"][:, :wanted]
     params["features_rest"] = torch.cat([rest, rest.new_zeros(len(rest), wanted - rest.shape[1], 3)], 1)
     if sh_degree == 0:
-        rgb = params["features_dc"] * gaussians.SH_C0 + 0.5
+        rgb = params["features_dc"] * spherical_harmonics.SH_C0 + 0.5
         params["features_dc"] = gaussians.start_colors(rgb, harmonics=False)
     # An opacity of exactly 0 or 1 in a file of bytes is an infinite logit; the optimizer could not move it.
     params["opacities"] = params["opacities"].reshape(-1, 1).clamp(-9.0, 9.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lpm.checks import check_finite
+from lpm.spherical_harmonics import sh_colors
 
 TILE = 16  # pixels
 RUN = 512  # splats blended at once: a run takes RUN * TILE^2 numbers
@@ -138,28 +139,6 @@ def visible_radii(
     visible &= (splats["det"] > 0) & torch.isfinite(splats["det"]) & torch.isfinite(splats["conics"]).all(-1)
     visible &= (mean + radii > 0).all(-1) & (mean - radii < size).all(-1)
     return torch.where(visible[:, None], radii, 0).int()
-
-
-def sh_colors(degree: int, direction: Tensor, sh: Tensor) -> Tensor:
-    """Colours [N, 3], at least 0, of harmonics [N, K, 3] seen along `direction` [N, 3] of any length (Sloan 2013)."""
-    x, y, z = F.normalize(direction, dim=-1).unbind(-1)
-    basis = [torch.full_like(x, 0.28209479177387814)]
-    if degree >= 1:
-        basis += [-0.48860251190291992 * y, 0.48860251190291992 * z, -0.48860251190291992 * x]
-    zz, cos2, sin2 = z * z, x * x - y * y, 2 * x * y
-    if degree >= 2:
-        basis += [
-            0.54627421529603959 * sin2, -1.0925484305920792 * y * z, 0.94617469575756008 * zz - 0.31539156525252005,
-            -1.0925484305920792 * x * z, 0.54627421529603959 * cos2,
-        ]  # fmt: skip
-    if degree >= 3:
-        ring = 0.4570457994644658 - 2.2852289973223288 * zz
-        basis += [
-            -0.59004358992664352 * (x * sin2 + y * cos2), 1.4453057213202769 * z * sin2, ring * y,
-            z * (1.8658816629505769 * zz - 1.1195289977703462), ring * x, 1.4453057213202769 * z * cos2,
-            -0.59004358992664352 * (x * cos2 - y * sin2),
-        ]  # fmt: skip
-    return ((torch.stack(basis, -1)[..., None] * sh[:, : len(basis)]).sum(1) + 0.5).clamp_min(0)
 
 
 def tile_lists(means2d: Tensor, depths: Tensor, radii: Tensor, width: int, height: int) -> list[Tensor]:

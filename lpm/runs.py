@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lpm import checkpoint, motion
 from lpm.checks import LpmError, fail
-from lpm.gaussians import NAMES, rgb_to_sh0
+from lpm.gaussians import NAMES
+from lpm.spherical_harmonics import rgb_to_sh0
 
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt$")
 RASTERIZE_MODE = re.compile(r"^\s*rasterize_mode:\s*['\"]?(classic|antialiased)\b", re.MULTILINE)

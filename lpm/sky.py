@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpm.gaussians import rgb_to_sh0
-from lpm.rasterize_torch import sh_colors
+from lpm.spherical_harmonics import rgb_to_sh0, sh_colors
 from lpm.views import rays
 
 KINDS = {"constant": 1, "sphere": 16}

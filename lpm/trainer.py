@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
@@ -22,32 +21,24 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import Viewer
 
 from lpm import bad_steps, checkpoint, distributed
-from lpm.adam import Adam
 from lpm.announcement import announcement
 from lpm.checks import LpmError, fail
 from lpm.claim import claim, release, remove_empty
-from lpm.cuda.build import cache_folder
 from lpm.datamanager import LpmDatamanager
-from lpm.host import LpmOptimizers, mend
+from lpm.files import cache_folder
 from lpm.model import LpmModel, LpmModelConfig
+from lpm.nerfstudio_patches import leave_no_threads_behind, mend
+from lpm.optimizers import LpmOptimizers
 from lpm.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.pipeline import LpmPipeline
 from lpm.resume import own_state, put_back
 from lpm.runs import find_checkpoint, read_checkpoint
 from lpm.signals import Signals, resume_command
 from lpm.viewer import compat
-from lpm.viewer.threads import leave_no_threads_behind
 from lpm.watch import TRAIN_SHARE, Monitor
 
 STEPS = {"cpu": 3_000, "cuda": 30_000}
 MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
-
-
-@dataclass
-class AdamConfig(AdamOptimizerConfig):
-    """Adam, straight to torch's fused kernel."""
-
-    _target: type = field(default_factory=lambda: Adam)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from torch import Tensor
 
-from lpm import gaussians, records
+from lpm import records, spherical_harmonics
 from lpm.model import LpmModel
 from lpm.viewer import recording
 from lpm.viewer.clip import Clip
@@ -103,7 +103,7 @@ class Monitor:
     def _record(self, snapshot: recording.Snapshot) -> None:
         if self._events % self._cloud_every == 0:
             color = self.model.gauss_params["features_dc"].detach()
-            rgb = gaussians.sh0_to_rgb(color) if self.model.config.sh_degree > 0 else torch.sigmoid(color)
+            rgb = spherical_harmonics.sh0_to_rgb(color) if self.model.config.sh_degree > 0 else torch.sigmoid(color)
             snapshot.means, snapshot.colors = self.model.means.detach(), (rgb.clamp(0, 1) * 255).byte()
         self._events += 1
         try:

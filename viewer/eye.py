@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from lpm.export.picture import look_at
+from lpm.views import look_at
 
 FIELD = math.radians(50)
 """Vertical field of view that a page starts with; viser's own 75 degrees stretch what is near the edges."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lpm.checks import fail
-from lpm.export.progress import Progress, quiet
+from lpm.files import Progress, quiet
 from lpm.viewer import camera_path
 from lpm.viewer.eye import Camera, size_of
 from lpm.viewer.painter import RenderRequest

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lpm.checks import LpmError
 from lpm.export.frames import Similarity
-from lpm.export.progress import Progress, quiet
+from lpm.files import Progress, quiet
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
 from lpm.viewer.eye import Camera, camera_at

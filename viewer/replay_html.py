@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from lpm.export.atomic import atomic_file
-from lpm.export.progress import bar
+from lpm.files import atomic_file, bar
 from lpm.viewer.boxes import EDGES, EDIT_COLORS, ZONE_COLORS
 from lpm.viewer.recording import CLOUD_LIMIT, LIMIT, evenly_spaced
 from lpm.viewer.replay_data import EDITS, Replay, css, plots, safe_json

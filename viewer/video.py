@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lpm.checks import fail
-from lpm.export.atomic import atomic_path
+from lpm.files import atomic_path
 
 
 def ending() -> str:

@@ -27,7 +27,7 @@ SAMPLE_SIZE, SAMPLE_VIEWS = (320, 240), 40
 
 def sample_scene(name: str) -> Path:
     """The folder of a sample scene, still or moving, in the user's cache; made at the first call."""
-    from lpm.cuda.build import cache_folder
+    from lpm.files import cache_folder
     from lpm.scenes.clips import CAMS, CLIPS, FRAMES, make_clip
     from lpm.scenes.sample import make
 

@@ -10,7 +10,7 @@ from typing import Any
 from lpm.bench import moving, plots, store
 from lpm.bench.statistics import paired
 from lpm.checks import fail
-from lpm.export.atomic import atomic_file
+from lpm.files import atomic_file
 
 Runs = list[dict[str, Any]]
 

@@ -18,7 +18,7 @@ from typing import Any
 from lpm.bench import moving
 from lpm.bench.jobs import MOVING, Job
 from lpm.checks import fail
-from lpm.export.atomic import atomic_file
+from lpm.files import atomic_file
 
 CURVE_POINTS = 6
 """How often held-out quality is measured on the way; the clock stands still meanwhile."""

@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lpm import lock
+from lpm import files
 from lpm.bench.jobs import key_of
 from lpm.checks import fail
-from lpm.export.atomic import atomic_file
+from lpm.files import atomic_file
 
 PACKAGES = ("torch", "gsplat", "nerfstudio", "numpy", "opencv-python-headless")
 
@@ -71,7 +71,7 @@ def processor() -> str:
 def alone(folder: Path) -> Iterator[None]:
     """Holds the folder; raises LpmError if another grid has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with lock.alone(
+    with files.alone(
         folder / ".lock", folder, "another lpm-bench is writing here", "wait for it, or pass another --out"
     ):
         yield

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lpm.gaussians import SH_C0
+from lpm.spherical_harmonics import SH_C0
 
 
 def to_bytes(values: Tensor) -> np.ndarray:

@@ -18,17 +18,16 @@ from tyro.conf import Positional, arg
 
 from lpm.checks import fail, one_line_errors
 from lpm.export import splat_transform
-from lpm.export.atomic import atomic_path
 from lpm.export.frames import move
 from lpm.export.load import Loaded, load
 from lpm.export.moving import at_time, for_splatv, moves, moving_rows
 from lpm.export.ply import pad_sh, write_ply
 from lpm.export.ply_sequence import write_ply_sequence
-from lpm.export.progress import bar
 from lpm.export.select import select
 from lpm.export.sidecar import Sidecar, write_sidecar
 from lpm.export.splat import write_splat
 from lpm.export.splatv import write_splatv
+from lpm.files import atomic_path, bar
 from lpm.sky import dome
 
 Params = dict[str, Tensor]

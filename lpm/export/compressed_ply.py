@@ -18,7 +18,7 @@ from lpm.export.bounds import check_some
 from lpm.export.bytes import logit, sh0_params, smallest_three
 from lpm.export.ply import REST
 from lpm.export.ply_header import Element, Header, read_header
-from lpm.gaussians import SH_C0
+from lpm.spherical_harmonics import SH_C0
 
 CHUNK_SIZE = 256
 WORDS = ("packed_position", "packed_rotation", "packed_scale", "packed_color")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.rasterize_torch import sh_colors
+from lpm.spherical_harmonics import rotate_harmonics
 
 
 @dataclass(frozen=True)
@@ -65,49 +64,6 @@ def move(params: Mapping[str, Tensor], by: Similarity) -> dict[str, Tensor]:
         "quats": quats.float(),
         "features_rest": rotate_harmonics(params["features_rest"].detach(), by.rotation),
     }
-
-
-def rotate_harmonics(features_rest: Tensor, rotation: np.ndarray) -> Tensor:
-    """SH coefficients [N, K-1, 3] of bands 1 and up such that the colour seen along R d is what it was along d."""
-    out, start = features_rest.clone(), 0
-    for band in (1, 2, 3):
-        part = slice(start, start + 2 * band + 1)
-        if part.stop > features_rest.shape[1]:
-            break
-        matrix = torch.from_numpy(band_rotation(band, rotation)).to(features_rest.dtype)
-        out[:, part] = torch.einsum("ij,njc->nic", matrix, features_rest[:, part])
-        start = part.stop
-    return out
-
-
-def band_rotation(band: int, rotation: np.ndarray) -> np.ndarray:
-    """The matrix M [2l+1, 2l+1] with Y(R d) @ M = Y(d) for all directions d, Y the harmonics of band l.
-
-    A rotation maps each band onto itself, so M exists; it is solved for from directions spread over the sphere, with
-    the very basis that renders.
-    """
-    directions = _directions()
-    return np.linalg.lstsq(_basis(band, directions @ rotation.T), _basis(band, directions), rcond=None)[0]
-
-
-@functools.cache
-def _directions() -> np.ndarray:
-    """[64, 3] unit vectors, spread evenly (a Fibonacci spiral)."""
-    i = np.arange(64) + 0.5
-    z, turn = 1 - 2 * i / 64, np.pi * (1 + 5**0.5) * i
-    radius = np.sqrt(1 - z * z)
-    return np.stack([radius * np.cos(turn), radius * np.sin(turn), z], 1)
-
-
-def _basis(band: int, directions: np.ndarray) -> np.ndarray:
-    """[P, 2l+1] values of the harmonics of one band."""
-    columns = []
-    for k in range(band * band, (band + 1) ** 2):
-        sh = torch.zeros(1, (band + 1) ** 2, 3, dtype=torch.float64)
-        sh[:, k, 0] = 0.1  # small, so that the clamp at 0 of a colour never acts
-        colors = sh_colors(band, torch.from_numpy(directions), sh.expand(len(directions), -1, -1))
-        columns.append((colors[:, 0].numpy() - 0.5) / 0.1)
-    return np.stack(columns, 1)
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:

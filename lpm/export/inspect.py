@@ -19,7 +19,7 @@ from lpm.export.load import Loaded, load
 from lpm.export.moving import moves, moving_rows
 from lpm.export.picture import render_picture
 from lpm.export.ply import finite_rows
-from lpm.export.progress import bar
+from lpm.files import bar
 from lpm.gaussians import NAMES
 
 BARS = 24  # characters of the longest bar of a histogram

@@ -19,11 +19,11 @@ from lpm.export.frames import Similarity, from_dataparser
 from lpm.export.ply import read_ply
 from lpm.export.ply_header import read_header
 from lpm.export.ply_sequence import NUMBERED, sequence_files
-from lpm.export.progress import Progress, quiet
 from lpm.export.sidecar import read_sidecar
 from lpm.export.splat import looks_like_splat, read_splat
 from lpm.export.spz import MAGIC as SPZ_MAGIC
 from lpm.export.spz import read_spz
+from lpm.files import Progress, quiet
 from lpm.runs import load_gaussians, load_sky, read_checkpoint, run_folder, run_frame, run_rasterize_mode
 
 WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or .sog file"

@@ -12,25 +12,13 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.export.atomic import atomic_file
 from lpm.export.load import Loaded
 from lpm.export.ply import finite_rows
+from lpm.files import atomic_file
 from lpm.rasterize import RasterizeMode, rasterize
+from lpm.views import look_at
 
 FIELD = math.radians(45)
-
-
-def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """World-to-camera matrix [4, 4] (OpenCV axes) of a camera at `position` [3] that looks at `target` [3]."""
-    forward = torch.nn.functional.normalize(target - position, dim=0)
-    right = torch.linalg.cross(forward, up)
-    if float(right.norm()) < 1e-6:  # looking along up: any right will do
-        right = torch.linalg.cross(forward, torch.eye(3)[int(forward.abs().argmin())])
-    right = torch.nn.functional.normalize(right, dim=0)
-    out = torch.eye(4)
-    out[:3, :3] = torch.stack([right, torch.linalg.cross(forward, right), forward])
-    out[:3, 3] = -out[:3, :3] @ position
-    return out
 
 
 def draw(

@@ -15,10 +15,9 @@ from plyfile import PlyData
 from torch import Tensor
 
 from lpm.checks import LpmError, fail
-from lpm.export.atomic import atomic_file
 from lpm.export.bounds import check_some
 from lpm.export.ply_header import Header, read_header
-from lpm.export.progress import Progress, quiet
+from lpm.files import Progress, atomic_file, quiet
 from lpm.gaussians import NAMES
 
 CHUNK = 1 << 14  # rows at a time: 4 MB, which stays in the cache while columns are picked from it

@@ -10,9 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.export.atomic import staging_folder
 from lpm.export.ply import read_ply, write_ply
-from lpm.export.progress import Progress, quiet
+from lpm.files import Progress, quiet, staging_folder
 
 NUMBERED = re.compile(r"(.+)_(\d{4,})\.ply$")
 

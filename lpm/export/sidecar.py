@@ -11,8 +11,8 @@ import numpy as np
 
 import lpm
 from lpm.checks import LpmError
-from lpm.export.atomic import atomic_file
 from lpm.export.frames import from_dataparser
+from lpm.files import atomic_file
 
 VERSION = 1
 LARGEST = 1 << 20  # bytes

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lpm.checks import fail
-from lpm.cuda.build import cache_folder
+from lpm.files import cache_folder
 
 PACKAGE = "@playcanvas/splat-transform"
 # Newer ones need Node 22; this one runs under Node 18, and what the tests know about it was seen with it.

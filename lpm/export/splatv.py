@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.export.atomic import atomic_file
 from lpm.export.bounds import check_file, check_rows, check_some
 from lpm.export.bytes import logit, rgba, sh0_params
 from lpm.export.ply import CHUNK, finite_rows
-from lpm.export.progress import Progress, quiet
-from lpm.gaussians import SH_C0
+from lpm.files import Progress, atomic_file, quiet
+from lpm.spherical_harmonics import SH_C0
 
 MAGIC = 0x674B
 PER_LINE = 1024  # Gaussians, of four texels each

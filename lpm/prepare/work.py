@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lpm.checks import LpmError, fail
-from lpm.lock import alone
+from lpm.files import alone
 
 T = TypeVar("T")
 NAME = ".prepare"

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from lpm.export.picture import draw, look_at
+from lpm.export.picture import draw
+from lpm.views import look_at
 
 
 def some(n=50, degree=3):

@@ -16,8 +16,8 @@ from lpm.cli import export_main, inspect_main
 from lpm.export import splat_transform
 from lpm.export.load import load
 from lpm.export.ply import read_ply, write_ply
-from lpm.gaussians import sh0_to_rgb
 from lpm.sky import DOME
+from lpm.spherical_harmonics import sh0_to_rgb
 
 
 def call(main, *arguments):

@@ -20,7 +20,7 @@ from lpm.export.ply_sequence import read_ply_sequence, sequence_files, write_ply
 from lpm.export.select import select
 from lpm.export.splat import importance, read_splat, write_splat
 from lpm.export.splatv import ALWAYS, read_splatv, write_splatv
-from lpm.gaussians import SH_C0
+from lpm.spherical_harmonics import SH_C0
 
 
 def test_splat_keeps_all_but_harmonics(tmp_path):
@@ -276,7 +276,7 @@ def test_select():
 
 @pytest.mark.parametrize("write", [write_ply, write_splat, write_splatv])
 def test_a_full_disk_leaves_nothing(tmp_path, write):
-    from lpm.export import atomic
+    from lpm import files
 
     (tmp_path / "old").write_bytes(b"what was there before")
 
@@ -298,7 +298,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, write):
             raise Full
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atomic.Path, "open", lambda path, mode="r": FullFile(path))
+        patch.setattr(files.Path, "open", lambda path, mode="r": FullFile(path))
         with pytest.raises(LpmError, match=r"cannot be written \(No space left on device\)"):
             write(tmp_path / "old", visible(10, degree=0))
     assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -23,10 +23,11 @@ from lpm.export import splat_transform
 from lpm.export.commands import Options, prepare
 from lpm.export.load import load
 from lpm.export.moving import at_time, for_splatv
-from lpm.export.picture import draw, look_at
+from lpm.export.picture import draw
 from lpm.export.ply import write_ply
 from lpm.export.splat import write_splat
 from lpm.export.splatv import write_splatv
+from lpm.views import look_at
 
 pytestmark = pytest.mark.export
 PACKAGES = {

@@ -13,8 +13,8 @@ import torch
 
 from lpm import checkpoint
 from lpm.checks import LpmError
-from lpm.gaussians import SH_C0
 from lpm.runs import find_checkpoint, latest_checkpoint, load_gaussians
+from lpm.spherical_harmonics import SH_C0
 
 WRITER = """
 import sys, torch

@@ -14,8 +14,8 @@ from plugin.test_resume import BUSY, everything
 
 from lpm import bad_steps, checkpoint, model, out_of_memory, signals
 from lpm.checks import LpmError
-from lpm.host import writer  # nerfstudio's cannot be imported first
 from lpm.model import LpmModel
+from lpm.optimizers import writer  # nerfstudio's cannot be imported first
 from lpm.runs import read_checkpoint
 
 STRATEGIES = ("lpm", "adc", "mcmc")

@@ -12,7 +12,7 @@ from torch.nn import Parameter, ParameterDict
 from lpm import motion
 from lpm.births import neighbours_velocity
 from lpm.checks import LpmError
-from lpm.gaussians import rgb_to_sh0
+from lpm.spherical_harmonics import rgb_to_sh0
 from lpm.strategy.lpm4d import Lpm4dStrategy
 from lpm.views import Views
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
-from lpm.gaussians import rgb_to_sh0
 from lpm.rasterize import rasterize
+from lpm.spherical_harmonics import rgb_to_sh0
 from lpm.strategy.lpm import LpmStrategy
 from lpm.views import Views
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
-from lpm.gaussians import rgb_to_sh0
 from lpm.rasterize import rasterize
+from lpm.spherical_harmonics import rgb_to_sh0
 from lpm.strategy import paper
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.paper import PaperStrategy, Zone, error_regions

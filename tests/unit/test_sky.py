@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-from lpm.export.picture import draw, look_at
-from lpm.gaussians import SH_C0
-from lpm.rasterize_torch import sh_colors
+from lpm.export.picture import draw
 from lpm.sky import dome, sky_colors
-from lpm.views import rays
+from lpm.spherical_harmonics import SH_C0, sh_colors
+from lpm.views import look_at, rays
 
 K = torch.tensor([[40.0, 0, 32], [0, 40, 24], [0, 0, 1]])
 

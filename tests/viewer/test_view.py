@@ -25,13 +25,14 @@ from lpm.export.picture import draw
 from lpm.export.ply import write_ply
 from lpm.export.splatv import write_splatv
 from lpm.viewer import camera_path, compat, photos, video
+from lpm.viewer.cli import main
 from lpm.viewer.eye import Camera, camera_at, frame, matrices, middle, size_of
 from lpm.viewer.film import film
 from lpm.viewer.pace import LEAST, FrameBudget
 from lpm.viewer.painter import SETTLED, RenderRequest, RenderThread
 from lpm.viewer.scene import Shown
 from lpm.viewer.video import ending
-from lpm.viewer.view import View, main, up_of
+from lpm.viewer.view import View, up_of
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 

@@ -1,15 +1,17 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, folders of one process at a time, the cache, and progress of long work."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lpm.checks import LpmError
+from lpm.checks import LpmError, fail
 
 
 @contextlib.contextmanager
@@ -57,3 +59,42 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)  # the rename itself
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(file: Path, folder: Path, got: str, remedy: str) -> Iterator[None]:
+    """Holds the lock `file` of `folder`; the system lets go of it however this process ends.
+
+    Raises:
+        LpmError: another process has it; `got` says who, `remedy` what to do.
+    """
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fail(folder, got, "one at a time", remedy)
+        yield
+
+
+Progress = Callable[[range, str], Iterable[int]]
+"""progress(steps, "writing") gives the steps one by one and may show how far it is."""
+
+
+def quiet(steps: range, doing: str) -> Iterable[int]:
+    """Shows nothing."""
+    return steps
+
+
+def bar(steps: range, doing: str) -> Iterable[int]:
+    """A bar on a terminal, removed at the end; nothing where the output goes into a file."""
+    if len(steps) < 8 or not sys.stderr.isatty():
+        return steps
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(steps, doing, console=Console(stderr=True), transient=True)
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: $LPM_CACHE, else ~/.cache/lpm-splat."""
+    return Path(os.environ.get("LPM_CACHE") or Path.home() / ".cache" / "lpm-splat").expanduser()

@@ -1,18 +1,15 @@
-"""Parts of nerfstudio's trainer that hold out where its own would not: optimizers, clocks, writers."""
+"""nerfstudio's optimizers, with steps that a value that is not finite cannot spoil, and our Adam among them."""
 
 from __future__ import annotations
 
-import time
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from nerfstudio.engine.optimizers import Optimizers
-from nerfstudio.utils import writer
-from nerfstudio.utils.rich_utils import CONSOLE
-from nerfstudio.viewer import viewer
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
 from lpm import bad_steps, distributed
+from lpm.adam import Adam
 from lpm.model import LpmModel
 
 
@@ -45,25 +42,8 @@ class LpmOptimizers(Optimizers):
         super().optimizer_scaler_step_some(grad_scaler, param_groups)
 
 
-def mend() -> None:
-    """Mends nerfstudio in this process: clocks that cannot jump, and writers that a full disk silences.
+@dataclass
+class AdamConfig(AdamOptimizerConfig):
+    """Adam, straight to torch's fused kernel."""
 
-    By the wall clock its viewer would hold up a run that somebody looks at for as long as the clock is set back.
-    """
-    viewer.time = SimpleNamespace(time=time.monotonic, sleep=time.sleep)  # type: ignore[assignment]
-    writer.time = time.monotonic  # type: ignore[assignment]
-    if not hasattr(writer.write_out_storage, "__wrapped__"):
-        writer.write_out_storage = _enduring(writer.write_out_storage)
-
-
-def _enduring(write: Any) -> Any:
-    def call() -> None:
-        try:
-            write()
-        except OSError as error:
-            CONSOLE.print(f"Tensorboard's files are not written from here on: {error.strerror or error}.")
-            writer.EVENT_STORAGE.clear()
-            writer.EVENT_WRITERS[:] = [w for w in writer.EVENT_WRITERS if isinstance(w, writer.LocalWriter)]
-
-    call.__wrapped__ = write  # type: ignore[attr-defined]
-    return call
+    _target: type = field(default_factory=lambda: Adam)
