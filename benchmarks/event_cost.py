@@ -22,10 +22,11 @@ import torch
 from nerfstudio.scripts.train import _set_random_seed
 
 import lpm.strategy.lpm as module
-from lpm import records, sift
-from lpm.config import lpm_splat
-from lpm.surroundings import PhotoGraph
-from lpm.views import Views
+from lpm import records
+from lpm.multiview import feature_matches
+from lpm.multiview.photo_graph import PhotoGraph
+from lpm.multiview.views import Views
+from lpm.plugin.config import lpm_splat
 
 
 def trainer_on(
@@ -90,7 +91,7 @@ def main() -> None:
         views = both.model.strategy.photo_graph.views
         points = both.data.train_dataparser_outputs.metadata.get("points3D_xyz")
         fresh = Views(views.images, views.Ks, views.viewmats, views.masks)
-        sift._memory.clear()
+        feature_matches._memory.clear()
         start = time.perf_counter()
         PhotoGraph(fresh, points, None)
         preprocessing = time.perf_counter() - start

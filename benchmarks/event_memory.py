@@ -17,7 +17,7 @@ import torch
 from plain import PlainScene, Run
 from torch.nn import Parameter
 
-from lpm.scenes.sample import make
+from lpm.scenes.samples.make import make
 from lpm.strategy.lpm import LpmStrategy
 
 

@@ -80,11 +80,11 @@ def seconds_of(work: Any, device: str, repeats: int = 20) -> float:
 def kernels(device: str, n: int) -> list[dict[str, Any]]:
     """Bytes per second of kernels, as shares of what copying reaches."""
     from lpm.cuda.device import device_kernels, on_host
-    from lpm.error_maps import ErrorMaps
-    from lpm.losses import l1_dssim_device, l1_dssim_torch
-    from lpm.optim_state import follow_rows
-    from lpm.votes import zone_votes_native, zone_votes_torch
-    from lpm.zones import ViewZones
+    from lpm.gaussians.optim_state import follow_rows
+    from lpm.render.losses import l1_dssim_device, l1_dssim_torch
+    from lpm.zones.error_maps import ErrorMaps
+    from lpm.zones.votes import zone_votes_native, zone_votes_torch
+    from lpm.zones.zone import ViewZones
 
     library = device_kernels(torch.device(device)) if device == "cuda" else on_host()
     if library is None:
@@ -133,9 +133,9 @@ def config_of(method: str, data: Path, steps: int, device: str, folder: Path) ->
     """nerfstudio's configuration of one of METHODS."""
     from nerfstudio.configs.method_configs import method_configs
 
-    from lpm.config import lpm_splat
-    from lpm.datamanager import fitting_scale
-    from lpm.scenes.parser import LpmDataParserConfig
+    from lpm.plugin.config import lpm_splat
+    from lpm.plugin.datamanager import fitting_scale
+    from lpm.plugin.dataparser import LpmDataParserConfig
 
     ours = method != "splatfacto"
     config = copy.deepcopy(lpm_splat.config if ours else method_configs["splatfacto"])

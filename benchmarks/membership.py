@@ -23,8 +23,8 @@ from raster_cpu import machine
 from torch import Tensor
 
 from lpm.cuda.native import native
-from lpm.votes import zone_votes, zone_votes_torch
-from lpm.zones import KINDS, ViewZones, regions
+from lpm.zones.votes import zone_votes, zone_votes_torch
+from lpm.zones.zone import KINDS, ViewZones, regions
 
 WIDTH, HEIGHT, TILE = 480, 270, 16
 MARGIN = 0.03

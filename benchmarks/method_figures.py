@@ -17,10 +17,10 @@ from plain import PlainScene, Run
 from planted import Watched
 from torch import Tensor
 
-from lpm.edits import Edit
-from lpm.scenes.sample import make
-from lpm.views import project
-from lpm.zones import KINDS, ViewZones
+from lpm.gaussians.edits import Edit
+from lpm.multiview.views import project
+from lpm.scenes.samples.make import make
+from lpm.zones.zone import KINDS, ViewZones
 
 # RGB: red false front, blue under-resolved, green missing, gray without evidence.
 COLORS = dict(zip(KINDS, [(225, 60, 50), (60, 120, 235), (40, 170, 70), (150, 150, 150)], strict=True))

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lpm import gaussians
-from lpm.losses import l1_dssim
-from lpm.rasterize import rasterize
+from lpm.gaussians import parameters
+from lpm.multiview.views import Views, project
+from lpm.render.losses import l1_dssim
+from lpm.render.rasterize import rasterize
 from lpm.scenes.images import load_image
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import camera_extent
 from lpm.scenes.split import hold_out
-from lpm.views import Views, project
 
 RATES = dict(means=1.6e-4, scales=5e-3, quats=1e-3, features_dc=2.5e-3, features_rest=1.25e-4, opacities=5e-2)
 SH_DEGREE = 2
@@ -61,7 +61,7 @@ class Run:
     def __init__(self, scene: PlainScene, strategy: Any, points: Tensor, rgb: Tensor, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.scene, self.strategy = scene, strategy
-        self.params = gaussians.from_points(points, rgb, SH_DEGREE)
+        self.params = parameters.from_points(points, rgb, SH_DEGREE)
         rates = RATES | {"means": RATES["means"] * scene.extent}
         self.optimizers = {k: torch.optim.Adam([p], lr=rates[k], eps=1e-15, fused=True) for k, p in self.params.items()}
         if hasattr(strategy, "attach"):

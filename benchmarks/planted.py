@@ -20,12 +20,12 @@ import torch
 from plain import PlainScene, Run
 from torch import Tensor
 
-from lpm import edits, gaussians
-from lpm.scenes.sample import make
+from lpm.gaussians import edits, parameters
+from lpm.multiview.views import project, unproject
+from lpm.scenes.samples.make import make
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.lpm import LpmStrategy
-from lpm.views import project, unproject
-from lpm.zones import FALSE_FRONT, MISSING, ViewZones, membership
+from lpm.zones.zone import FALSE_FRONT, MISSING, ViewZones, membership
 
 CAP = 40_000
 
@@ -91,7 +91,7 @@ def fitted(scene: PlainScene, steps: int, seed: int) -> dict[str, Any]:
     n = len(ghosts)
     with torch.no_grad():
         size = 0.01 * scene.extent
-        extra = gaussians.from_points(ghosts, torch.randint(256, (n, 3)), 2, opacity=0.9)
+        extra = parameters.from_points(ghosts, torch.randint(256, (n, 3)), 2, opacity=0.9)
         extra["scales"].fill_(size).log_()
     good = int(keep.sum())
     for name in run.params:

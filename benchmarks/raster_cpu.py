@@ -31,7 +31,7 @@ from torch import Tensor
 
 from lpm.cuda.build import FLAGS, find_compiler
 from lpm.cuda.native import NativeLibrary, native
-from lpm.rasterize import rasterize
+from lpm.render.rasterize import rasterize
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ROWS = [(20_000, 480, 270), (50_000, 480, 270), (50_000, 960, 540), (200_000, 960, 540)]

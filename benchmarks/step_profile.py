@@ -23,11 +23,11 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
 from nerfstudio.scripts.train import _set_random_seed
 
 import lpm
-from lpm import losses, model
-from lpm.config import lpm_splat
-from lpm.cuda import raster
 from lpm.cuda.native import native
-from lpm.gaussians import NAMES
+from lpm.gaussians.parameters import NAMES
+from lpm.plugin import model
+from lpm.plugin.config import lpm_splat
+from lpm.render import losses, native_backend
 
 
 def trainer_with(data: Path, points: int, scale: float, folder: str):
@@ -85,7 +85,7 @@ def main() -> None:
             return call
 
         model.rasterize = timed("rasterization", model.rasterize)
-        for function in (raster._Project, raster._Raster):
+        for function in (native_backend._Project, native_backend._Raster):
             function.backward = staticmethod(timed("rasterization", function.backward))
         losses._L1Dssim.forward = staticmethod(timed("loss", losses._L1Dssim.forward))
         trainer.optimizers.optimizer_scaler_step_some = timed(

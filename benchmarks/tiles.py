@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lpm.export.frames import move
-from lpm.export.load import load
-from lpm.rasterize import rasterize
+from lpm.formats.read import load
+from lpm.gaussians.similarity import move
+from lpm.render.rasterize import rasterize
 from lpm.scenes.images import load_image
 from lpm.scenes.read import read_scene
 from lpm.scenes.split import hold_out

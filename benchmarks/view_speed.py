@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from lpm.export.load import Loaded
-from lpm.viewer.eye import Camera, camera_at, frame
-from lpm.viewer.painter import SETTLED, RenderRequest, RenderThread
-from lpm.viewer.scene import Shown
+from lpm.formats.read import Loaded
+from lpm.viewer.page.camera import Camera, camera_at, frame
+from lpm.viewer.page.render_thread import SETTLED, RenderRequest, RenderThread
+from lpm.viewer.page.scene import Shown
 
 
 def random_scene(n: int, degree: int = 3) -> dict[str, torch.Tensor]:

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lpm.cones import bounding_sphere, frustum_intersection
-from lpm.plane_sweep import plane_sweep
-from lpm.views import Views, project, rays, unproject
+from lpm.multiview.frustum_intersection import bounding_sphere, frustum_intersection
+from lpm.multiview.plane_sweep import plane_sweep
+from lpm.multiview.views import Views, project, rays, unproject
 
 SIZE, FOCAL, DEPTH, TILE = 240, 260.0, 4.0, 16
 ANGLES = (5, 15, 30, 45)

@@ -46,8 +46,8 @@ def make(
         seed: draws the textures, the cameras' places and the points' noise.
         overwrite: replace the folder if it is a sample scene.
     """
-    from lpm.scenes.clips import CLIPS, make_clip  # torch takes seconds to import
-    from lpm.scenes.sample import make as make_sample
+    from lpm.scenes.samples.make import make as make_sample
+    from lpm.scenes.samples.moving import CLIPS, make_clip  # torch takes seconds to import
 
     if name in CLIPS:
         views = cams * frames
@@ -65,8 +65,8 @@ def make(
 
 def list_() -> None:
     """List the sample scenes."""
-    from lpm.scenes.clips import CLIPS
-    from lpm.scenes.worlds import SAMPLES
+    from lpm.scenes.samples.moving import CLIPS
+    from lpm.scenes.samples.worlds import SAMPLES
 
     says = {sample.name: sample.says for sample in SAMPLES.values()} | {c.name: c.says for c in CLIPS.values()}
     for name, text in says.items():

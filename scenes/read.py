@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from lpm.checks import LpmError, fail
-from lpm.scenes.colmap import read_colmap
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import detect
-from lpm.scenes.multiview_video import read_multiview_video
-from lpm.scenes.nerfies import read_nerfies
+from lpm.scenes.layouts.colmap import read_colmap
+from lpm.scenes.layouts.multiview_video import read_multiview_video
+from lpm.scenes.layouts.nerfies import read_nerfies
+from lpm.scenes.layouts.technicolor import read_technicolor
+from lpm.scenes.layouts.transforms import read_blender, read_transforms
 from lpm.scenes.scene import Scene
-from lpm.scenes.technicolor import read_technicolor
-from lpm.scenes.transforms import read_blender, read_transforms
 
 READERS = {
     "transforms": read_transforms,

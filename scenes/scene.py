@@ -51,7 +51,7 @@ class Scene:
     points: Points | None = None
     masks: list[Path] | None = None
     depths: list[Path] | None = None
-    """V files of z-depth (lpm.depth_prior), where the scene has them."""
+    """V files of z-depth (lpm.multiview.depth_prior), where the scene has them."""
     times: Floats | None = None
     """[V] 0 at the first frame, 1 at the last, of a scene that moves."""
     cams: list[str] | None = None

@@ -192,7 +192,7 @@ class C:
 
     def _raster(self, means2d, conics, colors, opac, backgrounds, masks, w, h, tile, offsets, flat):
         from lpm.cuda.native import native
-        from lpm.cuda.raster import _Raster
+        from lpm.render.native_backend import _Raster
 
         radii, depths = order[means2d.inner.data_ptr()]
         assert colors.shape[:2] == means2d.shape[:2]

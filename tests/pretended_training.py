@@ -25,11 +25,11 @@ import pretended_torch
 import torch
 
 import lpm.cuda.device
-import lpm.losses
-import lpm.optim_state
-import lpm.votes
-from lpm.config import lpm_splat, lpm_splat_4d
-from lpm.scenes import clips, sample
+import lpm.gaussians.optim_state
+import lpm.render.losses
+import lpm.zones.votes
+from lpm.plugin.config import lpm_splat, lpm_splat_4d
+from lpm.scenes.samples import make, moving
 
 REFINE_EVERY = 10
 
@@ -140,10 +140,10 @@ def pictures(trainer: Any, run: Path) -> list[list[int]]:
     """Shapes of what the viewers draw: a training run's outputs, with and without a crop box, and lpm-view's."""
     from nerfstudio.data.scene_box import OrientedBox
 
-    from lpm.export.load import load
-    from lpm.viewer.eye import Camera
-    from lpm.viewer.painter import RenderRequest
-    from lpm.viewer.scene import Shown
+    from lpm.formats.read import load
+    from lpm.viewer.page.camera import Camera
+    from lpm.viewer.page.render_thread import RenderRequest
+    from lpm.viewer.page.scene import Shown
 
     model = trainer.model
     model.eval()
@@ -161,9 +161,9 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         out, data = Path(name) / "out", Path(name) / "scene"
         if asked.get("moving"):
-            clips.make_clip("mover", data, cams=4, frames=10, size=(160, 120))
+            moving.make_clip("mover", data, cams=4, frames=10, size=(160, 120))
         else:
-            sample.make("room", data, views=10)
+            make.make("room", data, views=10)
         kernels = pretend()
         trainer = make_trainer(out, data, asked)
         middle = asked["steps"] // 2 if asked.get("resume") else asked["steps"]

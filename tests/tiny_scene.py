@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lpm.scenes.ply import write_points
-from lpm.scenes.worlds import look_at
+from lpm.scenes.samples.worlds import look_at
 
 WIDTH, HEIGHT, FOCAL = 32, 24, 30.0
 

@@ -31,7 +31,7 @@ arm, scene, steps, out = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(
 try:
     config = importlib.import_module("lpm.plugin.config")
 except ModuleNotFoundError:  # before modules lay in rooms
-    config = importlib.import_module("lpm.config")
+    config = importlib.import_module("lpm.plugin.config")
 from nerfstudio.scripts.train import _set_random_seed
 chosen = copy.deepcopy((config.lpm_splat_4d if arm == "4d" else config.lpm_splat).config)
 chosen.output_dir, chosen.experiment_name, chosen.timestamp, chosen.vis = out, "run", "0", "tensorboard"

@@ -1,4 +1,4 @@
-// How alike patches of one photo look in another one, at many depths: see Warp in lpm/patch_warp.py, the torch twin.
+// How alike patches of one photo look in another one, at many depths: see Warp in lpm/multiview/patch_warp.py, the torch twin.
 //
 // A pair of a patch and a neighbour belongs to one thread, so that the bits depend on no number of threads.
 #include <vector>

@@ -1,4 +1,4 @@
-// Residuals of a render against its photo, pooled into tiles: see lpm/error_maps.py, which has the formulas.
+// Residuals of a render against its photo, pooled into tiles: see lpm/zones/error_maps.py, which has the formulas.
 //
 // A first pass over the rows finds the exposure gain, a second one gathers the moments of each tile. Rows are summed on
 // their own and then in order, and a tile belongs to one thread: the same bits for any number of threads.

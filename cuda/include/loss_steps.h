@@ -1,5 +1,5 @@
 // The loss (1 - lambda) L1 + lambda (1 - SSIM), its gradient, and the residuals pooled into tiles, as steps over single
-// values: lpm/losses.py and lpm/error_maps.py have the formulas. csrc/device.cu puts them in order.
+// values: lpm/render/losses.py and lpm/zones/error_maps.py have the formulas. csrc/device.cu puts them in order.
 //
 // Images are [height, width, channels]; the window is applied without padding, as a column pass and a row pass.
 // Neighbours of a value lie `channels` apart in a row, so colours need no planes.

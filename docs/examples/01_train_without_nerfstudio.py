@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lpm import gaussians
-from lpm.export.ply import write_ply
-from lpm.losses import l1_dssim
-from lpm.rasterize import rasterize
+from lpm.formats.ply import write_ply
+from lpm.gaussians import parameters
+from lpm.multiview.views import Views
+from lpm.render.losses import l1_dssim
+from lpm.render.rasterize import rasterize
 from lpm.scenes.images import load_image
 from lpm.scenes.read import read_scene
 from lpm.scenes.split import hold_out
 from lpm.strategy.lpm import LpmStrategy
-from lpm.views import Views
 
 RATES = dict(means=1.6e-4, scales=5e-3, quats=1e-3, features_dc=2.5e-3, features_rest=1.25e-4, opacities=5e-2)
 parser = argparse.ArgumentParser(description=__doc__)
@@ -40,7 +40,7 @@ photos = [torch.from_numpy(load_image(path))[..., :3] for path in scene.images]
 points = torch.from_numpy(scene.points.xyz).float()
 extent = float((viewmats.inverse()[:, :3, 3] - viewmats.inverse()[:, :3, 3].mean(0)).norm(dim=-1).max())
 
-params = gaussians.from_points(points, torch.from_numpy(scene.points.rgb), sh_degree=2)
+params = parameters.from_points(points, torch.from_numpy(scene.points.rgb), sh_degree=2)
 rates = RATES | {"means": RATES["means"] * extent}
 optimizers = {name: torch.optim.Adam([p], lr=rates[name], eps=1e-15, fused=True) for name, p in params.items()}
 strategy = LpmStrategy(

@@ -5,8 +5,8 @@ ns-train lpm-splat --data out/room --pipeline.model.strategy 02_own_strategy:Mos
 
 import torch
 
-from lpm import edits
-from lpm.optim_state import apply
+from lpm.gaussians import edits
+from lpm.gaussians.optim_state import apply
 
 
 class MostMoved:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lpm.export.frames import Similarity, move
-from lpm.export.load import load
-from lpm.export.ply import write_ply
+from lpm.formats.ply import write_ply
+from lpm.formats.read import load
+from lpm.gaussians.similarity import Similarity, move
 
 params = load(Path(sys.argv[1])).params
 centre = params["means"].median(0).values

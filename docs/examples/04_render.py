@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lpm.export.load import load
-from lpm.rasterize import rasterize
+from lpm.formats.read import load
+from lpm.render.rasterize import rasterize
 
 WIDTH, HEIGHT, FOCAL = 480, 270, 400.0
 params = load(Path(sys.argv[1])).params

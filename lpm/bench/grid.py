@@ -28,8 +28,8 @@ SAMPLE_SIZE, SAMPLE_VIEWS = (320, 240), 40
 def sample_scene(name: str) -> Path:
     """The folder of a sample scene, still or moving, in the user's cache; made at the first call."""
     from lpm.files import cache_folder
-    from lpm.scenes.clips import CAMS, CLIPS, FRAMES, make_clip
-    from lpm.scenes.sample import make
+    from lpm.scenes.samples.make import make
+    from lpm.scenes.samples.moving import CAMS, CLIPS, FRAMES, make_clip
 
     shots = f"{CAMS}x{FRAMES}" if name in CLIPS else str(SAMPLE_VIEWS)
     folder = cache_folder() / "scenes" / f"{name}-{SAMPLE_SIZE[0]}x{SAMPLE_SIZE[1]}-{shots}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lpm.checks import fail
-from lpm.strategy.build import STRATEGIES
+from lpm.strategy.registry import STRATEGIES
 
 MOVING = "lpm-4d"
 """Base of rows that are trained by `lpm-splat-4d`."""
@@ -88,8 +88,8 @@ def key_of(run: dict[str, Any]) -> tuple[Any, ...]:
 
 def parse_scene(text: str) -> SceneChoice:
     """`NAME=FOLDER`, `NAME=FOLDER@SCALE`, or the name of a sample scene. Raises LpmError."""
-    from lpm.scenes.clips import CLIPS
-    from lpm.scenes.worlds import SAMPLES
+    from lpm.scenes.samples.moving import CLIPS
+    from lpm.scenes.samples.worlds import SAMPLES
 
     name, equals, folder = text.partition("=")
     if not equals:

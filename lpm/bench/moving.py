@@ -32,7 +32,7 @@ def moving_mask(image: Tensor, still: Tensor) -> Tensor:
 
 
 def mask_file(image: Path) -> Path:
-    """Where lpm.scenes.clips writes the mask of `image`: dynamic/ in place of images/."""
+    """Where lpm.scenes.samples.moving writes the mask of `image`: dynamic/ in place of images/."""
     return Path(*("dynamic" if part == "images" else part for part in image.parts)).with_suffix(".png")
 
 

@@ -35,7 +35,7 @@ def clock_of(job: Job) -> tuple[str, Callable[[], float]]:
 
 def configure(job: Job, folder: Path) -> Any:
     """The method's own configuration with what the job asks for."""
-    from lpm.config import lpm_splat, lpm_splat_4d
+    from lpm.plugin.config import lpm_splat, lpm_splat_4d
     from lpm.scenes.read import read_scene
 
     config = copy.deepcopy((lpm_splat_4d if job.base == MOVING else lpm_splat).config)
@@ -64,7 +64,7 @@ def configure(job: Job, folder: Path) -> Any:
 
 def held_out(trainer: Any, masks: dict[str, Any]) -> list[dict[str, Any]]:
     """The metrics of every held-out view, by name; `masks`: where it moves, [H, W] bool by name."""
-    from lpm import checkpoint
+    from lpm.runs import checkpoint
 
     state = checkpoint.random_state()
     data, model = trainer.data, trainer.model

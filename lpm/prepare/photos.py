@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 
 from lpm.checks import LpmError, fail
 from lpm.prepare.work import fresh
-from lpm.scenes.colmap import find_mask
 from lpm.scenes.images import load_image, reason
 from lpm.scenes.layout import PHOTOS, VIDEOS, photo_folder
+from lpm.scenes.layouts.colmap import find_mask
 
 RAW = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 LEAST_SIDE = 64

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lpm.scenes.colmap import SUPPORTED
+from lpm.scenes.layouts.colmap import SUPPORTED
 
 ENOUGH = 10
 """Images of a camera from which its principal point and all of its distortion are found; fewer do not fix them."""

@@ -13,8 +13,8 @@ import torch
 from gsplat.strategy.base import Strategy
 from torch import Tensor
 
-from lpm.edits import Edit, prune, rotations, shared_opacity
-from lpm.optim_state import apply
+from lpm.gaussians.edits import Edit, prune, rotations, shared_opacity
+from lpm.gaussians.optim_state import apply
 
 
 @dataclass
@@ -83,7 +83,7 @@ class AdcStrategy(Strategy):
 
         gsplat's own gathers the visible rows by index; where all rows are at hand their sum is the same (a point that
         was not drawn has no gradient) and takes a tenth of the time. It also reads `radii` in the shape that
-        lpm.rasterize gives whatever the version of gsplat. Sizes on the screen are not gathered: they are not used.
+        rasterize() gives whatever the version of gsplat. Sizes on the screen are not gathered: they are not used.
         """
         n = len(params["means"])
         means2d: Tensor = info[self.key_for_gradient]

@@ -17,21 +17,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lpm import distributed, edits
+from lpm import distributed
 from lpm.checks import fail
-from lpm.error_maps import MAP_TILE, ErrorMaps, coarse, spread
-from lpm.evidence import Evidence, look
-from lpm.find_zones import Hull, find_zones
-from lpm.notices import Notices
-from lpm.optim_state import apply
-from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
+from lpm.gaussians import edits
+from lpm.gaussians.optim_state import apply
+from lpm.multiview.photo_graph import PhotoGraph
+from lpm.multiview.views import Views, centres_of
 from lpm.records import EditRecord
-from lpm.requests import Region, Requests, inside_any
+from lpm.strategy.messages import Notices
+from lpm.strategy.requests import Region, Requests, inside_any
+from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
 from lpm.strategy.settings import LpmSettings
-from lpm.surroundings import PhotoGraph
-from lpm.views import Views, centres_of
-from lpm.votes import Votes, zone_votes
-from lpm.zones import FALSE_FRONT, ViewZones
+from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse, spread
+from lpm.zones.find import Hull, find_zones
+from lpm.zones.point_errors import Evidence, look
+from lpm.zones.votes import Votes, zone_votes
+from lpm.zones.zone import FALSE_FRONT, ViewZones
 
 # What edits read and change. All other parameters follow the map of rows, and are copied once.
 EDITED = ("means", "scales", "quats", "opacities", "features_dc")

@@ -18,18 +18,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lpm import distributed, edits, motion, motion_steps
-from lpm.births import velocity
+from lpm import distributed
 from lpm.checks import fail
-from lpm.error_hull import error_hull
-from lpm.error_maps import TILE, coarse
-from lpm.evidence import Evidence
-from lpm.proposals import PER_TILE, lowest, sparse_tiles
-from lpm.stillness import Cameras, hold_still
+from lpm.gaussians import edits, motion
+from lpm.multiview.views import Views, project
+from lpm.strategy import motion_correction
+from lpm.strategy.birth_velocity import velocity
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
-from lpm.views import Views, project
-from lpm.votes import Votes, zone_votes
-from lpm.zones import FALSE_FRONT, ViewZones
+from lpm.strategy.selection import PER_TILE, lowest, sparse_tiles
+from lpm.strategy.static_cameras import Cameras, hold_still
+from lpm.zones.error_hull import error_hull
+from lpm.zones.error_maps import TILE, coarse
+from lpm.zones.point_errors import Evidence
+from lpm.zones.votes import Votes, zone_votes
+from lpm.zones.zone import FALSE_FRONT, ViewZones
 
 SLICES = 16
 """Moments of which an event keeps the points as they are then."""
@@ -38,7 +40,7 @@ ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 
 @dataclass
 class Lpm4dStrategy(LpmStrategy):
-    """See the module. Parameters are those of lpm.gaussians and lpm.motion; `views.times` must be there."""
+    """See the module. Parameters are those of lpm.gaussians and lpm.gaussians.motion; `views.times` must be there."""
 
     views_per_event: int = 12
     """Twice as many as of a static scene: a moment is seen in few of them."""
@@ -91,12 +93,12 @@ class Lpm4dStrategy(LpmStrategy):
     def step_pre_backward(self, params, optimizers, state, step, info) -> None:
         """Remembers, too, when points are there and how they move."""
         super().step_pre_backward(params, optimizers, state, step, info)
-        self.before = motion_steps.before(params)
+        self.before = motion_correction.before(params)
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
         """After the optimizer's step. Remembers, too, how much of every point was there at the step's time."""
-        motion_steps.correct(params, self.before)
+        motion_correction.correct(params, self.before)
         n, device = len(params["means"]), params["means"].device
         params["durations"].data.clamp_(min=math.log(self.shortest * self._frame()))
         if info.get("view") is not None:

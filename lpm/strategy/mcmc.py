@@ -13,9 +13,9 @@ import torch
 from gsplat.strategy.base import Strategy
 from torch import Tensor
 
-from lpm import edits
-from lpm.gaussians import rotations
-from lpm.optim_state import apply
+from lpm.gaussians import edits
+from lpm.gaussians.optim_state import apply
+from lpm.gaussians.parameters import rotations
 
 MOST_CATEGORIES = 2**24
 """torch.multinomial takes no more."""

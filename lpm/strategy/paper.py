@@ -21,16 +21,16 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from lpm import edits
-from lpm.cones import bounding_sphere, frustum_intersection
-from lpm.error_maps import pool
-from lpm.gaussians import start_colors
-from lpm.notices import Notices
-from lpm.optim_state import apply
+from lpm.gaussians import edits
+from lpm.gaussians.optim_state import apply
+from lpm.gaussians.parameters import start_colors
+from lpm.multiview.feature_matches import PairMatcher
+from lpm.multiview.frustum_intersection import bounding_sphere, frustum_intersection
+from lpm.multiview.views import Views, angle, centres_of, project, unproject
 from lpm.records import EditRecord, ZoneKind, ZoneRecord
-from lpm.sift import PairMatcher
 from lpm.strategy.adc import AdcStrategy
-from lpm.views import Views, angle, centres_of, project, unproject
+from lpm.strategy.messages import Notices
+from lpm.zones.error_maps import pool
 
 PATCH = 16  # pixels
 QUANTILE, SHARE = 0.4, 0.85  # of pixels that are not counted as wrong; of a patch that must be

@@ -101,8 +101,8 @@ def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
         folder: what `lpm-tile split` made and `lpm-tile train` trained.
         out: the PLY to write. `lpm-export` makes any other format of it.
     """
-    from lpm.export.ply import write_ply
-    from lpm.export.sidecar import Sidecar, write_sidecar
+    from lpm.formats.ply import write_ply
+    from lpm.formats.sidecar import Sidecar, write_sidecar
     from lpm.tile.merge import merge as join
     from lpm.tile.split import read_plan
 

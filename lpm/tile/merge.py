@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.export.frames import move
-from lpm.export.load import load
-from lpm.export.ply import REST, pad_sh
+from lpm.formats.ply import REST, pad_sh
+from lpm.formats.read import load
+from lpm.gaussians.similarity import move
 from lpm.tile.cells import Cells
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lpm.spherical_harmonics import rgb_to_sh0
+from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 
 
 def _scene(n: int, scale: float, opacity: float, rest: int = 15) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from lpm.export.picture import draw
-from lpm.views import look_at
+from lpm.formats.picture import draw
+from lpm.multiview.views import look_at
 
 
 def some(n=50, degree=3):

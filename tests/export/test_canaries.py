@@ -7,9 +7,9 @@ import torch
 from export import canaries
 from export.some import picture
 
-from lpm.export.ply import read_ply, write_ply
-from lpm.export.splat import read_splat, write_splat
-from lpm.export.splatv import read_splatv, write_splatv
+from lpm.formats.ply import read_ply, write_ply
+from lpm.formats.splat import read_splat, write_splat
+from lpm.formats.splatv import read_splatv, write_splatv
 
 
 @pytest.fixture(params=["ply", "splat", "splatv"])

@@ -11,13 +11,13 @@ import pytest
 import torch
 from export.some import visible
 
-from lpm import checkpoint
-from lpm.cli import export_main, inspect_main
-from lpm.export import splat_transform
-from lpm.export.load import load
-from lpm.export.ply import read_ply, write_ply
-from lpm.sky import DOME
-from lpm.spherical_harmonics import sh0_to_rgb
+from lpm.formats import splat_transform
+from lpm.formats.cli import export_main, inspect_main
+from lpm.formats.ply import read_ply, write_ply
+from lpm.formats.read import load
+from lpm.gaussians.spherical_harmonics import sh0_to_rgb
+from lpm.render.sky import DOME
+from lpm.runs import checkpoint
 
 
 def call(main, *arguments):
@@ -174,7 +174,7 @@ def test_killed_while_writing(tmp_path, moment):
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from lpm.export import ply
+from lpm.formats import ply
 from export.some import some
 if {moment!r} == "writing":
     old, calls = ply.to_rows, []

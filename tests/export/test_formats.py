@@ -12,15 +12,15 @@ from export.some import covariances, picture, some, visible
 from plyfile import PlyData, PlyElement
 
 from lpm.checks import LpmError
-from lpm.export import zstd
-from lpm.export.compressed_ply import read_compressed_ply
-from lpm.export.load import kind_of, load
-from lpm.export.ply import read_ply, write_ply
-from lpm.export.ply_sequence import read_ply_sequence, sequence_files, write_ply_sequence
-from lpm.export.select import select
-from lpm.export.splat import importance, read_splat, write_splat
-from lpm.export.splatv import ALWAYS, read_splatv, write_splatv
-from lpm.spherical_harmonics import SH_C0
+from lpm.formats import zstd
+from lpm.formats.compressed_ply import read_compressed_ply
+from lpm.formats.ply import read_ply, write_ply
+from lpm.formats.ply_sequence import read_ply_sequence, sequence_files, write_ply_sequence
+from lpm.formats.read import kind_of, load
+from lpm.formats.select import select
+from lpm.formats.splat import importance, read_splat, write_splat
+from lpm.formats.splatv import ALWAYS, read_splatv, write_splatv
+from lpm.gaussians.spherical_harmonics import SH_C0
 
 
 def test_splat_keeps_all_but_harmonics(tmp_path):

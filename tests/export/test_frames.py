@@ -6,10 +6,10 @@ import torch
 from export.some import rotations, visible
 
 from lpm.checks import LpmError
-from lpm.export.frames import Similarity, from_dataparser, move, quaternion
-from lpm.export.picture import draw
-from lpm.spherical_harmonics import band_rotation, rotate_harmonics, sh_colors
-from lpm.views import look_at
+from lpm.formats.picture import draw
+from lpm.gaussians.similarity import Similarity, from_dataparser, move, quaternion
+from lpm.gaussians.spherical_harmonics import band_rotation, rotate_harmonics, sh_colors
+from lpm.multiview.views import look_at
 
 
 def turn(seed, mirror=False):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from plyfile import PlyData
 
 from lpm.checks import LpmError
-from lpm.export.load import load
-from lpm.export.ply import write_ply
-from lpm.export.splat import write_splat
-from lpm.export.splatv import write_splatv
+from lpm.formats.ply import write_ply
+from lpm.formats.read import load
+from lpm.formats.splat import write_splat
+from lpm.formats.splatv import write_splatv
 
 KINDS = ("ply", "ascii.ply", "compressed.ply", "splat", "splatv", "2.spz", "3.spz")
 
@@ -129,7 +129,7 @@ def test_two_billion_rows_in_a_small_file(tmp_path, valid, kind):
 import resource, sys, time
 from pathlib import Path
 from lpm.checks import LpmError
-from lpm.export.load import load
+from lpm.formats.read import load
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
 start = time.perf_counter()

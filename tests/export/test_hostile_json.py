@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lpm.checks import LpmError
-from lpm.export.frames import Similarity
-from lpm.export.load import load
-from lpm.export.ply import write_ply
-from lpm.export.sidecar import Sidecar, read_sidecar, write_sidecar
-from lpm.viewer import camera_path
-from lpm.viewer.eye import Eye
+from lpm.formats.ply import write_ply
+from lpm.formats.read import load
+from lpm.formats.sidecar import Sidecar, read_sidecar, write_sidecar
+from lpm.gaussians.similarity import Similarity
+from lpm.viewer.page import camera_path
+from lpm.viewer.page.camera import Eye
 
 MATRIX = [[1.0, 0, 0, 0.5], [0, 0, -1.0, 0.25], [0, 1.0, 0, -1.0]]
 JSON = st.recursive(

@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 
-from lpm import motion
-from lpm.export.load import load
-from lpm.export.moving import at_time, for_splatv, moves, moving_rows
-from lpm.export.ply_sequence import read_ply_sequence
-from lpm.rasterize import rasterize
+from lpm.formats.moving import at_time, for_splatv, moves, moving_rows
+from lpm.formats.ply_sequence import read_ply_sequence
+from lpm.formats.read import load
+from lpm.gaussians import motion
+from lpm.render.rasterize import rasterize
 
 SIZE = (80, 60)
 
@@ -71,7 +71,7 @@ def checkpoint(folder, params):
 
 
 def export(*arguments):
-    program = "from lpm.cli import export_main; export_main()"
+    program = "from lpm.formats.cli import export_main; export_main()"
     return subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True)
 
 
@@ -134,7 +134,7 @@ def test_still_and_moving_parts_make_the_whole(tmp_path):
     whole = {name: torch.cat([still[name], clip[1][name]]) for name in still}
     assert (draw(whole) - draw(at_time(params, 0.5))).abs().max() < 1 / 255
     text = subprocess.run(
-        [sys.executable, "-c", "from lpm.cli import inspect_main; inspect_main()", str(run)],
+        [sys.executable, "-c", "from lpm.formats.cli import inspect_main; inspect_main()", str(run)],
         capture_output=True,
         text=True,
     ).stdout

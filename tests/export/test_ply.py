@@ -12,7 +12,7 @@ from export.some import some
 from plyfile import PlyData, PlyElement
 
 from lpm.checks import LpmError
-from lpm.export.ply import pad_sh, property_names, read_ply, write_ply
+from lpm.formats.ply import pad_sh, property_names, read_ply, write_ply
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
@@ -117,7 +117,7 @@ def test_a_million_points_in_three_seconds(tmp_path):
 import resource, sys, time
 from pathlib import Path
 import torch
-from lpm.export.ply import read_ply, write_ply
+from lpm.formats.ply import read_ply, write_ply
 from export.some import some
 path = Path(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

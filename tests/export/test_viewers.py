@@ -1,6 +1,6 @@
 """What we write, opened by programs that nobody here wrote (`pytest -m export`).
 
-Node packages are installed once into lpm.export.splat_transform.node_folder(), and only when this group is asked for
+Node packages are installed once into lpm.formats.splat_transform.node_folder(), and only when this group is asked for
 by name: other test runs use what is there and never the network.
 """
 
@@ -18,16 +18,16 @@ import torch
 from export import canaries
 from export.some import visible
 
-from lpm import motion
-from lpm.export import splat_transform
-from lpm.export.commands import Options, prepare
-from lpm.export.load import load
-from lpm.export.moving import at_time, for_splatv
-from lpm.export.picture import draw
-from lpm.export.ply import write_ply
-from lpm.export.splat import write_splat
-from lpm.export.splatv import write_splatv
-from lpm.views import look_at
+from lpm.formats import splat_transform
+from lpm.formats.cli import Options, prepare
+from lpm.formats.moving import at_time, for_splatv
+from lpm.formats.picture import draw
+from lpm.formats.ply import write_ply
+from lpm.formats.read import load
+from lpm.formats.splat import write_splat
+from lpm.formats.splatv import write_splatv
+from lpm.gaussians import motion
+from lpm.multiview.views import look_at
 
 pytestmark = pytest.mark.export
 PACKAGES = {

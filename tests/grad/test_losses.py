@@ -5,7 +5,7 @@ import torch
 from pytorch_msssim import ssim
 
 from lpm.cuda.native import native
-from lpm.losses import _L1Dssim, l1_dssim, l1_dssim_torch
+from lpm.render.losses import _L1Dssim, l1_dssim, l1_dssim_torch
 
 needs_native = pytest.mark.skipif(native() is None, reason="no native kernels on this machine")
 

@@ -7,7 +7,7 @@ import torch
 from raster_oracle import MODES, dense_rasterize, make_scene
 
 from lpm.cuda.native import native
-from lpm.rasterize import rasterize
+from lpm.render.rasterize import rasterize
 
 WIDTH, HEIGHT = 45, 35
 LEARNED = ("means", "quats", "scales", "opacities", "colors", "viewmats")

@@ -6,8 +6,8 @@ from raster_oracle import make_scene
 
 from lpm.checks import LpmError
 from lpm.cuda.native import native
-from lpm.cuda.raster import rasterize_native
-from lpm.rasterize import rasterize
+from lpm.render.native_backend import rasterize_native
+from lpm.render.rasterize import rasterize
 
 SIZE = dict(width=33, height=18)
 
@@ -164,7 +164,7 @@ def test_more_pairs_than_an_int32_counts_is_an_error():
 
 
 def test_switch_chooses_the_twin(monkeypatch):
-    import lpm.rasterize_torch as twin
+    import lpm.render.torch_backend as twin
 
     monkeypatch.setattr(twin, "rasterize_torch", lambda *a, **k: "twin")
     monkeypatch.setenv("LPM_NATIVE", "off")

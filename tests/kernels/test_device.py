@@ -10,11 +10,11 @@ import torch
 from lpm.cuda.build import BuildError, build_cuda, cuda_flags, find_nvcc
 from lpm.cuda.device import _SIGNATURES, DeviceLibrary, device_kernels, on_host
 from lpm.cuda.native import native
-from lpm.error_maps import ErrorMaps, tile_errors_torch
-from lpm.losses import l1_dssim_device, l1_dssim_torch
-from lpm.optim_state import follow_rows
-from lpm.votes import zone_votes_native, zone_votes_torch
-from lpm.zones import FALSE_FRONT, ViewZones
+from lpm.gaussians.optim_state import follow_rows
+from lpm.render.losses import l1_dssim_device, l1_dssim_torch
+from lpm.zones.error_maps import ErrorMaps, tile_errors_torch
+from lpm.zones.votes import zone_votes_native, zone_votes_torch
+from lpm.zones.zone import FALSE_FRONT, ViewZones
 
 INF = float("inf")
 

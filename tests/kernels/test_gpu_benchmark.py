@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from lpm.cuda.native import native
-from lpm.scenes import sample
+from lpm.scenes.samples import make
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
 
 @pytest.mark.skipif(native() is None, reason="no C++ compiler on this machine")
 def test_runs_and_tells(tmp_path):
-    sample.make("room", tmp_path / "room", views=10)
+    make.make("room", tmp_path / "room", views=10)
     out = tmp_path / "results" / "gpu.json"
     command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--scenes", "room", "absent", "--methods", "lpm",
                "adc", "--steps", "20", "--points", "2000", "--device", "cpu", "--out", str(out)]  # fmt: skip

@@ -18,7 +18,7 @@ def make_trainer(tiny, tmp_path):
     """make_trainer(name, steps, **model options): a trainer that is set up and seeded as ns-train would."""
     from nerfstudio.scripts.train import _set_random_seed
 
-    from lpm.config import lpm_splat, lpm_splat_4d
+    from lpm.plugin.config import lpm_splat, lpm_splat_4d
 
     def make(
         name: str, steps: int, load: Path | None = None, data: Path = tiny, scale=None, vis="tensorboard",

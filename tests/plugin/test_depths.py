@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from lpm.checks import LpmError
-from lpm.scenes import sample
 from lpm.scenes.read import read_scene
+from lpm.scenes.samples import make
 from lpm.strategy import STRATEGIES
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A room whose frames name their depths, in thousandths of the scene's unit, and no points."""
-    folder = sample.make("room", tmp_path_factory.mktemp("room") / "measured", views=12, size=(120, 90))
+    folder = make.make("room", tmp_path_factory.mktemp("room") / "measured", views=12, size=(120, 90))
     meta = json.loads((folder / "transforms.json").read_text())
     del meta["ply_file_path"]
     for frame in meta["frames"]:
@@ -91,7 +91,7 @@ def test_every_frame_or_none(measured, tmp_path):
 
 
 def test_a_wrong_unit_is_said(make_trainer, measured, tmp_path, capsys):
-    from lpm.datamanager import LpmDatamanagerConfig
+    from lpm.plugin.datamanager import LpmDatamanagerConfig
 
     config = LpmDatamanagerConfig(data=measured)
     config.dataparser.depth_unit_scale_factor = 1.0
@@ -123,7 +123,7 @@ def test_nerfstudios_own_parser_without_depths_or_points(make_trainer, measured,
     """It says depth_filenames=None."""
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-    from lpm.datamanager import LpmDatamanagerConfig
+    from lpm.plugin.datamanager import LpmDatamanagerConfig
 
     scene = shutil.copytree(measured, tmp_path / "scene")
     meta = json.loads((scene / "transforms.json").read_text())

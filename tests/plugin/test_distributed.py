@@ -28,7 +28,7 @@ OPTIONS = {
 def make(data: Path, out: Path, rank: int, world: int):
     from nerfstudio.scripts.train import _set_random_seed
 
-    from lpm.config import lpm_splat, lpm_splat_4d
+    from lpm.plugin.config import lpm_splat, lpm_splat_4d
 
     torch.set_num_threads(1)
     moves = (data / "dynamic").is_dir()
@@ -123,7 +123,7 @@ def test_same_as_one_process_with_the_same_batch(tiny, tmp_path, world):
 
 def test_points_that_move_stay_the_same_on_all(tmp_path):
     """Each process trains on another time; what holds points still is the same for all of them, to the end."""
-    from lpm.scenes.clips import make_clip
+    from lpm.scenes.samples.moving import make_clip
 
     clip = make_clip("appearing", tmp_path / "appearing", cams=3, frames=6, size=(64, 48))
     spawn(2, clip, tmp_path / "out", 29622)
@@ -133,7 +133,7 @@ def test_points_that_move_stay_the_same_on_all(tmp_path):
 
 
 def test_a_dead_process_ends_the_run_with_a_saved_state(tiny, tmp_path):
-    from lpm import checkpoint
+    from lpm.runs import checkpoint
 
     with pytest.raises(ProcessExitedException):
         spawn(2, tiny, tmp_path / "out", 29620, dies=1)
@@ -145,7 +145,7 @@ def test_a_dead_process_ends_the_run_with_a_saved_state(tiny, tmp_path):
 
 def test_no_memory_for_an_edit_on_one_of_them_ends_the_run_with_a_saved_state(tiny, tmp_path):
     """One process alone goes on with fewer points (tests/reliability); here the others would wait for it for good."""
-    from lpm import checkpoint
+    from lpm.runs import checkpoint
 
     with pytest.raises((ProcessRaisedException, ProcessExitedException)):
         spawn(2, tiny, tmp_path / "out", 29621, dies=1, in_edit=True)

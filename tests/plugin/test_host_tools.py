@@ -142,7 +142,7 @@ def test_exports(trained):
     )  # fmt: skip
     if ctypes.util.find_library("usb-1.0"):
         assert result.returncode == 0, result.stdout[-2000:]
-        from lpm.export.ply import read_ply
+        from lpm.formats.ply import read_ply
 
         assert len(read_ply(folder / "theirs" / "splat.ply")["means"]) > 10
     else:

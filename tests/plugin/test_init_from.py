@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lpm.checks import LpmError
-from lpm.export.frames import Similarity, from_dataparser, move
-from lpm.export.ply import write_ply
-from lpm.export.splat import write_splat
-from lpm.init_from import start_from
-from lpm.sky import sky_colors
+from lpm.formats.ply import write_ply
+from lpm.formats.splat import write_splat
+from lpm.gaussians.similarity import Similarity, from_dataparser, move
+from lpm.render.sky import sky_colors
+from lpm.train.gaussians_from_file import start_from
 
 BUSY = dict(warmup_length=2, refine_every=5, max_points=300, sh_degree_interval=3)
 

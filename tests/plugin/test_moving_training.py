@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_resume import BUSY, HALF, STEPS, assert_same, everything
 
-from lpm import motion
 from lpm.checks import LpmError
-from lpm.scenes.clips import make_clip
+from lpm.gaussians import motion
+from lpm.scenes.samples.moving import make_clip
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lpm import checkpoint
 from lpm.checks import LpmError
+from lpm.runs import checkpoint
 from lpm.strategy import STRATEGIES
 
 STEPS, HALF = 60, 30

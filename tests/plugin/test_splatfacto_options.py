@@ -6,9 +6,9 @@ import pytest
 import torch
 from nerfstudio.data.scene_box import OrientedBox
 
-from lpm.sky import sky_colors
+from lpm.multiview.views import world_to_camera
+from lpm.render.sky import sky_colors
 from lpm.strategy import STRATEGIES
-from lpm.views import world_to_camera
 
 BUSY = dict(warmup_length=5, refine_every=5, stop_split_at=25, densify_grad_thresh=1e-7, max_points=400)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_scene import make_transforms
 
-from lpm.datamanager import LpmDatamanagerConfig
-from lpm.scenes import sample
+from lpm.plugin.datamanager import LpmDatamanagerConfig
+from lpm.scenes.samples import make
 
 
 def without_points(folder):
@@ -19,7 +19,7 @@ def without_points(folder):
 
 @pytest.fixture(scope="module")
 def bare_room(tmp_path_factory):
-    return without_points(sample.make("room", tmp_path_factory.mktemp("room") / "bare", views=12, size=(120, 90)))
+    return without_points(make.make("room", tmp_path_factory.mktemp("room") / "bare", views=12, size=(120, 90)))
 
 
 def test_points_are_found_and_handed_to_the_strategy(make_trainer, bare_room, capsys):
@@ -52,10 +52,10 @@ def test_random_points_when_asked_for(bare_room):
 
 
 def test_few_points_get_company(bare_room, tmp_path, monkeypatch, capsys):
-    room = sample.make("room", tmp_path / "room", views=12, size=(120, 90))
+    room = make.make("room", tmp_path / "room", views=12, size=(120, 90))
     given, colors = started_from(room, points_from_photos=False)
     found, _ = started_from(bare_room)
-    monkeypatch.setattr("lpm.datamanager.FEW", len(given) + 1)
+    monkeypatch.setattr("lpm.plugin.datamanager.FEW", len(given) + 1)
     capsys.readouterr()
     xyz, rgb = started_from(room)
     assert f"Only {len(given):,} points in the scene: {len(found):,} more were found" in capsys.readouterr().out
@@ -63,5 +63,5 @@ def test_few_points_get_company(bare_room, tmp_path, monkeypatch, capsys):
     assert torch.equal(rgb[: len(given)], colors)
     torch.testing.assert_close(xyz[len(given) :], found)
     assert (rgb.dtype, rgb.shape) == (torch.uint8, xyz.shape)
-    monkeypatch.setattr("lpm.datamanager.FEW", len(given))
+    monkeypatch.setattr("lpm.plugin.datamanager.FEW", len(given))
     assert torch.equal(started_from(room)[0], given)

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import torch
 
-from lpm.export.load import load
+from lpm.formats.read import load
 from lpm.scenes.read import read_scene
-from lpm.scenes.sample import make
+from lpm.scenes.samples.make import make
 from lpm.tile.split import read_plan
 
 SHORT = "--max-num-iterations 30 --steps-per-save 10 --pipeline.model.max-points 400"

@@ -21,8 +21,8 @@ from lpm.prepare.settings import Settings
 from lpm.prepare.work import opened
 from lpm.scenes.layout import detect
 from lpm.scenes.read import read_scene
-from lpm.scenes.sample import render
-from lpm.scenes.worlds import SAMPLES, look_at
+from lpm.scenes.samples.make import render
+from lpm.scenes.samples.worlds import SAMPLES, look_at
 
 VIEWS, SIZE, FOCAL = 12, (288, 216), 260.0
 

@@ -20,8 +20,8 @@ import torch
 from nerfstudio.scripts.train import main as ns_train
 from tiny_scene import make_transforms
 
-from lpm.config import lpm_splat
-from lpm.trainer import LpmTrainer
+from lpm.plugin.config import lpm_splat
+from lpm.plugin.trainer import LpmTrainer
 
 
 def train(folder: Path, name: str, steps: int, every: int, report: int) -> None:

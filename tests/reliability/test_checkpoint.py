@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from lpm import checkpoint
 from lpm.checks import LpmError
-from lpm.runs import find_checkpoint, latest_checkpoint, load_gaussians
-from lpm.spherical_harmonics import SH_C0
+from lpm.gaussians.spherical_harmonics import SH_C0
+from lpm.runs import checkpoint
+from lpm.runs.folder import find_checkpoint, latest_checkpoint, load_gaussians
 
 WRITER = """
 import sys, torch

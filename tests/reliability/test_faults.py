@@ -12,11 +12,13 @@ import pytest
 import torch
 from plugin.test_resume import BUSY, everything
 
-from lpm import bad_steps, checkpoint, model, out_of_memory, signals
 from lpm.checks import LpmError
-from lpm.model import LpmModel
-from lpm.optimizers import writer  # nerfstudio's cannot be imported first
-from lpm.runs import read_checkpoint
+from lpm.plugin import model
+from lpm.plugin.model import LpmModel
+from lpm.plugin.optimizers import writer  # nerfstudio's cannot be imported first
+from lpm.runs import checkpoint
+from lpm.runs.folder import read_checkpoint
+from lpm.train import bad_steps, out_of_memory, signals
 
 STRATEGIES = ("lpm", "adc", "mcmc")
 
@@ -210,7 +212,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 import copy, torch
 torch.set_num_threads(1)
-from lpm.config import lpm_splat
+from lpm.plugin.config import lpm_splat
 config = copy.deepcopy(lpm_splat.config)
 config.experiment_name, config.timestamp, config.output_dir = "tiny", "a", Path(sys.argv[1]) / "out"
 config.data = config.pipeline.datamanager.data = Path(sys.argv[1]) / "scene"
@@ -347,7 +349,7 @@ def test_a_full_disk_before_the_start(make_trainer, tmp_path, monkeypatch):
 HOLDER = """
 import sys
 from pathlib import Path
-from lpm.claim import claim
+from lpm.runs.claim import claim
 claim(Path(sys.argv[1]))
 print(1, flush=True)
 input()
@@ -440,7 +442,7 @@ def test_the_command_to_go_on():
 def test_a_second_signal_ends_at_once():
     code = """
 import os, signal, time
-from lpm.signals import Signals
+from lpm.train.signals import Signals
 with Signals() as signals:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.05)

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from runs import make_run
 from unit.test_scenes_moving import write_llff, write_nerfies, write_technicolor
 
-from lpm import checkpoint
 from lpm.checks import LpmError
-from lpm.runs import load_gaussians, run_frame
+from lpm.runs import checkpoint
+from lpm.runs.folder import load_gaussians, run_frame
 from lpm.scenes.read import read_scene
 from lpm.scenes.split import hold_out
-from lpm.viewer.replay_data import load
+from lpm.viewer.replay.data import load
 
 VIEWS = 4
 MOST = int(os.environ.get("LPM_EXAMPLES", "60"))
@@ -228,7 +228,7 @@ from pathlib import Path
 from lpm.checks import LpmError
 from lpm.runs import load_gaussians
 from lpm.scenes.read import read_scene
-from lpm.viewer.replay_data import load
+from lpm.viewer.replay.data import load
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)
 for kind, path in zip(sys.argv[1::2], sys.argv[2::2]):

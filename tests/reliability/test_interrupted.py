@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from lpm import checkpoint, records
+from lpm import records
+from lpm.runs import checkpoint
 
 EVERY = 10
 

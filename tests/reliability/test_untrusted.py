@@ -22,7 +22,7 @@ class Evil:
         return os.mkdir, (self.mark,)
 
 
-EVIL_YAML = """!!python/object:lpm.trainer.LpmTrainerConfig
+EVIL_YAML = """!!python/object:lpm.plugin.trainer.LpmTrainerConfig
 pipeline: !!python/object/apply:os.mkdir ["{mark}"]
 data: !!python/object/apply:os.mkdir ["{mark}"]
 """
@@ -39,10 +39,10 @@ def run(tmp_path) -> Path:
 
 
 COMMANDS = {
-    "lpm-export": "from lpm.cli import export_main as main",
-    "lpm-inspect": "from lpm.cli import inspect_main as main",
-    "lpm-view": "from lpm.viewer.view import main",
-    "lpm-replay": "from lpm.viewer.replay import main",
+    "lpm-export": "from lpm.formats.cli import export_main as main",
+    "lpm-inspect": "from lpm.formats.cli import inspect_main as main",
+    "lpm-view": "from lpm.viewer.page.server import main",
+    "lpm-replay": "from lpm.viewer.replay.cli import main",
 }
 
 
@@ -69,8 +69,8 @@ for given, (name, how) in itertools.product({ways!r}, {COMMANDS!r}.items()):
 
 def test_a_good_checkpoint_beside_an_evil_config(run, tmp_path):
     """The configuration is looked through as text, and nothing in it is made."""
-    from lpm.export.load import load
-    from lpm.viewer.photos import data_folder
+    from lpm.formats.read import load
+    from lpm.viewer.page.photos import data_folder
 
     shapes = dict(means=3, scales=3, quats=4, features_dc=3, opacities=1)
     params = {f"_model.gauss_params.{k}": torch.randn(5, n) for k, n in shapes.items()}

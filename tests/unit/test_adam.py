@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from lpm.adam import Adam
+from lpm.train.adam import Adam
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

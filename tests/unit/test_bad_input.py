@@ -17,7 +17,7 @@ from nerfstudio.scripts.train import main as ns_train
 from PIL import Image
 
 from lpm.checks import LpmError
-from lpm.config import lpm_splat
+from lpm.plugin.config import lpm_splat
 from lpm.scenes.ply import write_points
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from lpm.cones import bounding_sphere, frustum_intersection
+from lpm.multiview.frustum_intersection import bounding_sphere, frustum_intersection
 
 K = torch.tensor([[100.0, 0, 50], [0, 100.0, 50], [0, 0, 1]])
 
@@ -83,7 +83,7 @@ def test_random_points_are_inside_both_or_outside():
     """A point is in the hull of the corners exactly if both views see it in their box."""
     from scipy.spatial import Delaunay
 
-    from lpm.views import project
+    from lpm.multiview.views import project
 
     tilted = looking([-6.0, 1, -9], [math.sin(0.6), 0.0, math.cos(0.6)], [math.cos(0.6), 0.0, -math.sin(0.6)])
     boxes = ((40.0, 42.0, 57.0, 55.0), (35.0, 30.0, 60.0, 70.0))

@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lpm import sift
 from lpm.checks import LpmError
-from lpm.correspond import covisible
 from lpm.cuda.native import native
-from lpm.patch_warp import UNSEEN, Warp, reference
-from lpm.plane_sweep import Sweep, plane_sweep
-from lpm.scenes import sample
+from lpm.multiview import feature_matches
+from lpm.multiview.covisibility import covisible
+from lpm.multiview.feature_matches import Matches, epipolar_distance, sift_points
+from lpm.multiview.patch_warp import UNSEEN, Warp, reference
+from lpm.multiview.plane_sweep import Sweep, plane_sweep
+from lpm.multiview.views import Views, project, triangulate, unproject
 from lpm.scenes.read import read_scene
-from lpm.sift import Matches, epipolar_distance, sift_points
-from lpm.views import Views, project, triangulate, unproject
+from lpm.scenes.samples import make
 
 WIDTH, HEIGHT, FOCAL = 160, 120, 150.0
 
@@ -138,7 +138,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def room(tmp_path_factory) -> SimpleNamespace:
     """A small sample room, with its depths and labels."""
-    folder = sample.make("room", tmp_path_factory.mktemp("room") / "room", views=16, size=(200, 150))
+    folder = make.make("room", tmp_path_factory.mktemp("room") / "room", views=16, size=(200, 150))
     return from_folder(folder)
 
 
@@ -578,12 +578,12 @@ def test_cache(tmp_path, monkeypatch):
     (file,) = (tmp_path / "new").iterdir()
 
     calls = []
-    monkeypatch.setattr(sift, "_detect", lambda *a: calls.append(a) or pytest.fail("detected again"))
+    monkeypatch.setattr(feature_matches, "_detect", lambda *a: calls.append(a) or pytest.fail("detected again"))
     assert equal(made, sift_points(views, neighbours))  # memory
-    sift._memory.clear()
+    feature_matches._memory.clear()
     assert equal(made, sift_points(views, neighbours, cache=tmp_path / "new"))  # folder
     monkeypatch.undo()
-    sift._memory.clear()
+    feature_matches._memory.clear()
     file.write_bytes(file.read_bytes()[:100])
     assert equal(made, sift_points(views, neighbours, cache=tmp_path / "new"))  # broken: made again
     assert [f.name for f in (tmp_path / "new").iterdir()] == [file.name]
@@ -609,7 +609,7 @@ def test_same_bits_for_any_number_of_threads():
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            sift._memory.clear()
+            feature_matches._memory.clear()
             found = covisible(scene.views, points)
             swept = sweep_first(scene.views, grid(4), found.neighbours)
             matches = sift_points(scene.views, found.neighbours, threads=threads)
@@ -622,9 +622,8 @@ def test_same_bits_for_any_number_of_threads():
 
 
 def test_import_needs_no_host():
-    code = (
-        "import sys, lpm.correspond, lpm.sift, lpm.plane_sweep; assert not {'gsplat', 'nerfstudio'} & set(sys.modules)"
-    )
+    modules = "lpm.multiview.covisibility, lpm.multiview.feature_matches, lpm.multiview.plane_sweep"
+    code = f"import sys, {modules}; assert not {{'gsplat', 'nerfstudio'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
@@ -639,9 +638,9 @@ def test_cuda_agrees_with_cpu():
     assert (s.confident == t.confident.cpu()).float().mean() > 0.98
     both = s.confident & t.confident.cpu()
     assert (s.depth / t.depth.cpu() - 1)[both].abs().max() < 1e-3
-    sift._memory.clear()
+    feature_matches._memory.clear()
     m = sift_points(scene.views, a.neighbours)
-    sift._memory.clear()
+    feature_matches._memory.clear()
     n = sift_points(there, b.neighbours)
     assert len(m) == len(n)
     assert torch.allclose(m.xyz, n.xyz.cpu(), atol=1e-4)
@@ -651,7 +650,7 @@ def test_cuda_agrees_with_cpu():
 def test_fox(real_data):
     """The budget of preprocessing: 50 photos of 270 x 480 in at most 5 seconds; CPU seconds do not mind other work."""
     fox = from_folder(real_data / "fox", shrink=2)
-    sift._memory.clear()
+    feature_matches._memory.clear()
     before, wall_before = time.process_time(), time.perf_counter()
     found = covisible(fox.views, fox.points)
     matches = sift_points(fox.views, found.neighbours)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lpm.checks import LpmError
-from lpm.depth_prior import STRIDE, depth_loss, laid_over, points_from_depth, read_depth
-from lpm.views import Views, project
+from lpm.multiview.depth_prior import STRIDE, depth_loss, laid_over, points_from_depth, read_depth
+from lpm.multiview.views import Views, project
 
 K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])
 OWN = np.array([50.0, 50, 32, 24])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
-from lpm import edits
 from lpm.checks import LpmError
-from lpm.optim_state import apply
+from lpm.gaussians import edits
+from lpm.gaussians.optim_state import apply
 
 N = 12
 

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from lpm.error_hull import error_hull
-from lpm.views import Views, project, unproject
+from lpm.multiview.views import Views, project, unproject
+from lpm.zones.error_hull import error_hull
 
 SIZE, TILE = (160, 120), 8
 

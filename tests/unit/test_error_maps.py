@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lpm.cuda.native import native
-from lpm.error_maps import ErrorMaps, pool, tile_errors, tile_errors_torch
+from lpm.zones.error_maps import ErrorMaps, pool, tile_errors, tile_errors_torch
 
 needs_native = pytest.mark.skipif(native() is None, reason="no native kernels on this machine")
 

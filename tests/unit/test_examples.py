@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lpm.export.ply import read_ply
-from lpm.scenes.sample import make
+from lpm.formats.ply import read_ply
+from lpm.scenes.samples.make import make
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def test_a_strategy_of_your_own(scene, tmp_path):
     command = [str(Path(sys.executable).parent / "ns-train"), *map(str, method[1:])]
     done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    from lpm.export.load import load
+    from lpm.formats.read import load
 
     points = len(load(tmp_path / "room" / "lpm-splat" / "run").params["means"])
     assert points == pytest.approx(2500 * 1.1**2, rel=0.01)  # half of what it may have, and two edits
@@ -67,13 +67,13 @@ def test_a_strategy_of_your_own(scene, tmp_path):
     ("name", "said"),
     [
         ("nowhere:Kind", "No module named 'nowhere'"),
-        ("lpm.edits:Kind", "has no attribute 'Kind'"),
+        ("lpm.gaussians.edits:Kind", "has no attribute 'Kind'"),
         ("builtins:repr", "has no initialize_state"),
     ],
 )
 def test_a_strategy_that_is_none_is_told_in_one_line(name, said):
     from lpm.checks import LpmError
-    from lpm.strategy.build import Schedule, own_strategy
+    from lpm.strategy.registry import Schedule, own_strategy
 
     with pytest.raises(LpmError, match=said):
         own_strategy(name, Schedule(1, 0, 1, 1, 1, 1, None))
@@ -84,12 +84,12 @@ def test_editing_and_drawing_a_file(tmp_path):
     import torch
     from PIL import Image
 
-    from lpm import gaussians
-    from lpm.export.ply import write_ply
+    from lpm.formats.ply import write_ply
+    from lpm.gaussians import parameters
 
     xyz = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
     whole, ball, picture = (tmp_path / name for name in ("whole.ply", "ball.ply", "picture.png"))
-    write_ply(whole, dict(gaussians.from_points(xyz, torch.full((400, 3), 128, dtype=torch.uint8), sh_degree=2)))
+    write_ply(whole, dict(parameters.from_points(xyz, torch.full((400, 3), 128, dtype=torch.uint8), sh_degree=2)))
     assert "400 Gaussians read, 200 written" in run("03_edit_a_file.py", whole, ball)
     a, b = read_ply(whole), read_ply(ball)
     kept = (xyz - xyz.median(0).values).norm(dim=-1)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lpm.first_points import guess_neighbours, looked_at, points_from_photos
-from lpm.scenes import sample
+from lpm.multiview.points_from_photos import guess_neighbours, looked_at, points_from_photos
+from lpm.multiview.views import Views, project
 from lpm.scenes.read import read_scene
-from lpm.views import Views, project
+from lpm.scenes.samples import make
 
 
 def facing(centre: list[float], target: list[float]) -> torch.Tensor:
@@ -35,7 +35,7 @@ def grey(viewmats: list[torch.Tensor], times: torch.Tensor | None = None) -> Vie
 @pytest.fixture(scope="module")
 def room(tmp_path_factory) -> tuple[Views, list[torch.Tensor]]:
     """A small sample room and its depths."""
-    folder: Path = sample.make("room", tmp_path_factory.mktemp("room") / "room", views=16, size=(200, 150))
+    folder: Path = make.make("room", tmp_path_factory.mktemp("room") / "room", views=16, size=(200, 150))
     scene = read_scene(folder)
     Ks = np.zeros((16, 3, 3))
     Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2], Ks[:, 2, 2] = *scene.intrinsics.T, 1

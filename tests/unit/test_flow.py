@@ -8,8 +8,8 @@ import cv2
 import pytest
 import torch
 
-from lpm.flow import velocities
-from lpm.views import Views, unproject
+from lpm.multiview.optical_flow import velocities
+from lpm.multiview.views import Views, unproject
 
 SIZE, FOCAL, DEPTH = (160, 120), 150.0, 4.0
 

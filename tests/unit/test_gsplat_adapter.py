@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lpm.checks import LpmError
-from lpm.rasterize_gsplat import rasterize_gsplat
+from lpm.render.gsplat_backend import rasterize_gsplat
 
 N, CAMERAS, WIDTH, HEIGHT = 5, 2, 20, 10
 

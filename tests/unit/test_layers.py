@@ -10,85 +10,31 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A module may import from its own level and from lower ones. Leaves are 0; assembly comes last.
-LEVEL = {
-    "lpm": 0,
-    "lpm.checks": 0,
-    "lpm.checkpoint": 1,
-    "lpm.distributed": 1,
-    "lpm.scenes": 1,
-    "lpm.cuda": 1,
-    "lpm.gaussians": 1,
-    "lpm.rasterize": 2,
-    "lpm.rasterize_torch": 2,
-    "lpm.rasterize_native": 2,
-    "lpm.rasterize_gsplat": 2,
-    "lpm.losses": 3,
-    "lpm.metrics": 3,
-    "lpm.views": 3,
-    "lpm.sky": 3,
-    "lpm.correspond": 3,
-    "lpm.patch_warp": 3,
-    "lpm.sift": 3,
-    "lpm.cones": 3,
-    "lpm.plane_sweep": 3,
-    "lpm.records": 0,
-    "lpm.error_maps": 3,
-    "lpm.evidence": 3,
-    "lpm.error_hull": 3,
-    "lpm.flow": 3,
-    "lpm.motion_steps": 3,
-    "lpm.stillness": 3,
-    "lpm.births": 3,
-    "lpm.depth_prior": 3,
-    "lpm.requests": 4,
-    "lpm.zones": 4,
-    "lpm.votes": 4,
-    "lpm.find_zones": 4,
-    "lpm.surroundings": 4,
-    "lpm.first_points": 4,
-    "lpm.notices": 0,
-    "lpm.files": 1,
-    "lpm.out_of_memory": 1,
-    "lpm.bad_steps": 1,
-    "lpm.claim": 1,
-    "lpm.signals": 1,
-    "lpm.adam": 1,
-    "lpm.proposals": 5,
-    "lpm.edits": 5,
-    "lpm.optim_state": 5,
-    "lpm.strategy": 6,
-    "lpm.runs": 7,
-    "lpm.export": 8,
-    "lpm.viewer": 8,
-    "lpm.prepare": 8,
-    "lpm.init_from": 9,
-    "lpm.cli": 9,
-    "lpm.tile": 9,
-    "lpm.doctor": 9,
-    "lpm.torchvision_hook": 0,
-    "lpm.motion": 2,
-    "lpm.options": 9,
-    "lpm.start": 10,
-    "lpm.model": 10,
-    "lpm.model4d": 10,
-    "lpm.datamanager4d": 10,
-    "lpm.datamanager": 10,
-    "lpm.pipeline": 11,
-    "lpm.watch": 11,
-    "lpm.announcement": 11,
-    "lpm.optimizers": 11,
-    "lpm.resume": 11,
-    "lpm.trainer": 11,
-    "lpm.config": 12,
-    "lpm.bench": 13,
-}
-# The plugin: only these may import nerfstudio.
-PLUGIN = (
-    "scenes.parser", "scenes.plugin", "options", "model", "datamanager", "model4d", "datamanager4d", "pipeline",
-    "watch", "host", "trainer", "config", "bench.run", "start",
+# Rooms in the order of the data. A module may import from its own room and from those that come before it, so no two
+# rooms import each other. A name here is a package, or a module that lies beside the packages.
+ROOMS = (
+    "lpm", "lpm.checks", "lpm.torchvision_hook",  # leaves
+    "lpm.records", "lpm.files", "lpm.distributed",
+    "lpm.scenes",
+    "lpm.cuda",
+    "lpm.gaussians",
+    "lpm.multiview",
+    "lpm.render",
+    "lpm.runs",
+    "lpm.formats",
+    "lpm.zones",
+    "lpm.strategy",
+    "lpm.viewer",
+    "lpm.train",
+    "lpm.plugin",
+    "lpm.prepare",
+    "lpm.tile",
+    "lpm.bench",
+    "lpm.doctor",
 )  # fmt: skip
-HOST = {f"lpm.{name}" for name in PLUGIN}
+LARGEST_SHARE = 0.15
+"""Of all lines, at most so many in one room."""
+LONGEST_FILE = 350
 
 
 def modules():
@@ -106,33 +52,44 @@ def imports(path: Path):
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             if node.module == "lpm":
-                yield from (f"lpm.{alias.name}" for alias in node.names)
+                yield from (f"lpm.{alias.name}" for alias in node.names if f"lpm.{alias.name}" in ROOMS)
 
 
-def level(module: str) -> int:
-    """The level of `module`: its own entry, or that of the package it is in."""
-    while module not in LEVEL:
-        assert "." in module, f"{module} has no level: add it to LEVEL in {__file__}"
-        parent = module.rsplit(".", 1)[0]
-        assert parent != "lpm", f"{module} has no level: add it to LEVEL in {__file__}"
-        module = parent
-    return LEVEL[module]
+def room(module: str) -> str:
+    """The room that `module` is in; a new one must be named in ROOMS."""
+    name = ".".join(module.split(".")[:2])
+    assert name in ROOMS, f"{module} is in no room: name {name} in ROOMS in {__file__}"
+    return name
 
 
 @pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda v: v if isinstance(v, str) else "")
 def test_imports_run_one_way(name, path):
+    own = ROOMS.index(room(name))
     for imported in imports(path):
         if imported.startswith("lpm.") and imported != name:
-            assert level(imported) <= level(name), f"{name} imports {imported}, which comes after it"
+            assert ROOMS.index(room(imported)) <= own, f"{name} imports {imported}, whose room comes after its own"
         if imported.split(".")[0] == "nerfstudio":
-            assert name in HOST, f"{name} imports nerfstudio; only the plugin modules may"
+            assert room(name) == "lpm.plugin", f"{name} imports nerfstudio; only lpm.plugin may"
+
+
+def test_rooms_are_small():
+    lines: dict[str, int] = {}
+    for name, path in modules():
+        count = len(path.read_text().splitlines())
+        assert count <= LONGEST_FILE, f"{path}: {count} lines"
+        lines[room(name)] = lines.get(room(name), 0) + count
+    for path in (ROOT / "cuda").rglob("*"):
+        if path.suffix in (".h", ".cpp", ".cu"):
+            lines["lpm.cuda"] += len(path.read_text().splitlines())
+    largest = max(lines, key=lambda name: lines[name])
+    assert lines[largest] <= LARGEST_SHARE * sum(lines.values()), f"{largest}: {lines[largest]}"
 
 
 def test_import_is_light(tmp_path):
     """`import lpm` and its kernels' package: no nerfstudio, no CUDA, no compiler, no file written, no port."""
     code = """
 import sys
-import lpm, lpm.cuda, lpm.scenes, lpm.viewer, lpm.export, lpm.prepare.run, lpm.rasterize, lpm.gaussians
+import lpm, lpm.cuda, lpm.scenes, lpm.viewer, lpm.formats, lpm.prepare.run, lpm.render.rasterize, lpm.gaussians
 import torch
 heavy = ('nerfstudio', 'gsplat', 'viser', 'pycolmap')
 assert not any(m.split('.')[0] in heavy for m in sys.modules), 'imports nerfstudio'

@@ -9,12 +9,12 @@ import torch
 from test_lpm_strategy import WALL, add, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
-from lpm import motion
-from lpm.births import neighbours_velocity
 from lpm.checks import LpmError
-from lpm.spherical_harmonics import rgb_to_sh0
+from lpm.gaussians import motion
+from lpm.gaussians.spherical_harmonics import rgb_to_sh0
+from lpm.multiview.views import Views
+from lpm.strategy.birth_velocity import neighbours_velocity
 from lpm.strategy.lpm4d import Lpm4dStrategy
-from lpm.views import Views
 
 TIMES = torch.linspace(0, 1, 5)
 FRAME = 0.25

@@ -6,8 +6,8 @@ from test_lpm_strategy import cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
 from lpm.checks import LpmError
+from lpm.multiview.views import Views
 from lpm.strategy.lpm import LpmStrategy
-from lpm.views import Views
 
 
 def train(views, points, truth, steps=300, say=None, **options):

@@ -7,13 +7,13 @@ import torch
 from test_lpm_strategy import SIZE, add, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
-from lpm import sift
 from lpm.checks import LpmError
-from lpm.error_maps import coarse, spread
-from lpm.evidence import look
+from lpm.multiview import feature_matches
+from lpm.multiview.views import Views
 from lpm.strategy.lpm import LpmStrategy
-from lpm.views import Views
-from lpm.zones import FALSE_FRONT
+from lpm.zones.error_maps import coarse, spread
+from lpm.zones.point_errors import look
+from lpm.zones.zone import FALSE_FRONT
 
 
 def prepared(params, noise=0.0, kind=LpmStrategy, **options):
@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     K, viewmats = cameras()
     truth = [draw(wall(), v, k)[0].clamp(0, 1) for v, k in zip(viewmats, K, strict=True)]
     (tmp_path / "file").write_text("")
-    sift._memory.clear()
+    feature_matches._memory.clear()
     strategy = LpmStrategy()
     views = Views([(t * 255).round().byte() for t in truth], K, viewmats)
     strategy.attach(views, wall()["means"][::7], tmp_path / "file" / "cache")

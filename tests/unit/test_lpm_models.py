@@ -5,10 +5,10 @@ import torch
 from test_lpm_strategy import SIZE, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
 
-from lpm import sift
-from lpm.rasterize import rasterize
+from lpm.multiview import feature_matches
+from lpm.multiview.views import Views
+from lpm.render.rasterize import rasterize
 from lpm.strategy.lpm import LpmStrategy
-from lpm.views import Views
 
 STEPS = 60
 
@@ -142,7 +142,7 @@ def test_a_resume_gives_the_same_edits(tmp_path, stop):
     whole = train(classic)
     first = train(classic, stop=stop)
     torch.save(first[-1], tmp_path / "saved.pt")
-    sift._memory.clear()
+    feature_matches._memory.clear()
     second = train(classic, saved=torch.load(tmp_path / "saved.pt", weights_only=True))
     assert sum(r.inserted for r in whole[2]) > 0
     assert any(zone.kind != "no-evidence" for r in whole[2] for zone in r.zones)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
-from lpm.rasterize import rasterize
-from lpm.spherical_harmonics import rgb_to_sh0
+from lpm.gaussians.spherical_harmonics import rgb_to_sh0
+from lpm.multiview.views import Views
+from lpm.render.rasterize import rasterize
 from lpm.strategy.lpm import LpmStrategy
-from lpm.views import Views
 
 SIZE = (160, 128)  # width, height
 WALL = 4.0  # z of the wall, world

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lpm import motion
+from lpm.gaussians import motion
 
 
 def point(**changes):

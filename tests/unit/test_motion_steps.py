@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lpm import motion, motion_steps
+from lpm.gaussians import motion
+from lpm.strategy import motion_correction
 
 
 def points(life, degree=1):
@@ -21,9 +22,9 @@ def points(life, degree=1):
 def test_a_point_whose_time_moved_stays_on_its_path(degree):
     params = points(0.5, degree)
     still = {name: value.clone() for name, value in params.items()}
-    old = motion_steps.before(params)
+    old = motion_correction.before(params)
     params["times"] += 0.1
-    motion_steps.correct(params, old)
+    motion_correction.correct(params, old)
     assert torch.allclose(params["times"], torch.tensor(0.6))
     for t in (0.0, 0.7):
         torch.testing.assert_close(motion.means_at(params, t), motion.means_at(still, t))
@@ -33,9 +34,9 @@ def test_a_point_whose_time_moved_stays_on_its_path(degree):
 @pytest.mark.parametrize(("life", "longer"), [(1.0, 1.0), (0.25, 1.0), (0.125, 2.0), (0.05, 5.0), (0.01, 10.0)])
 def test_steps_of_motion_are_as_long_as_lives_are_short(life, longer):
     params = points(life, 3)
-    old = motion_steps.before(params)
+    old = motion_correction.before(params)
     params["motion"] += 0.01
-    motion_steps.correct(params, old)
+    motion_correction.correct(params, old)
     made = params["motion"] - old["motion"]
     expected = 0.01 * torch.tensor([longer, longer**2, longer**3])[:, None].expand(3, 3)
     torch.testing.assert_close(made, expected.expand(2, 3, 3), rtol=1e-3, atol=1e-6)
@@ -44,5 +45,5 @@ def test_steps_of_motion_are_as_long_as_lives_are_short(life, longer):
 def test_no_step_changes_nothing():
     params = points(0.03, 3)
     same = {name: value.clone() for name, value in params.items()}
-    motion_steps.correct(params, motion_steps.before(params))
+    motion_correction.correct(params, motion_correction.before(params))
     assert all(torch.equal(value, same[name]) for name, value in params.items())

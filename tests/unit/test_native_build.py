@@ -114,7 +114,7 @@ def test_an_unknown_compiler_is_named(monkeypatch):
 
 
 def test_importing_compiles_nothing(tmp_path):
-    code = "import lpm, lpm.cuda, lpm.cuda.native, lpm.cuda.raster, lpm.rasterize"
+    code = "import lpm, lpm.cuda, lpm.cuda.native, lpm.render.native_backend, lpm.render.rasterize"
     result = python(code, LPM_CACHE=str(tmp_path / "cache"), CXX="no-such-compiler")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -123,7 +123,7 @@ def test_importing_compiles_nothing(tmp_path):
 
 RENDER = """
 import torch
-from lpm.rasterize import rasterize
+from lpm.render.rasterize import rasterize
 K = torch.tensor([[[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]])
 for _ in range(2):
     image, _, _ = rasterize(torch.tensor([[0.0, 0, 3]]), torch.ones(1, 4), torch.ones(1, 3), torch.ones(1),

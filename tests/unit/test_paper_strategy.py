@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
-from lpm.rasterize import rasterize
-from lpm.spherical_harmonics import rgb_to_sh0
+from lpm.gaussians.spherical_harmonics import rgb_to_sh0
+from lpm.multiview.views import Views, project
+from lpm.render.rasterize import rasterize
 from lpm.strategy import paper
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.paper import PaperStrategy, Zone, error_regions
-from lpm.views import Views, project
 
 SIZE = (160, 128)  # width, height
 CAMERA = 4.0  # distance of the cameras from the origin

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lpm.find_zones import feature_depths
-from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
-from lpm.views import Views
-from lpm.zones import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones
+from lpm.multiview.views import Views
+from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
+from lpm.zones.find import feature_depths
+from lpm.zones.zone import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones
 
 
 def generator(seed=0):

@@ -6,7 +6,7 @@ from test_lpm_evidence import prepared
 from test_lpm_strategy import cameras, wall
 
 from lpm.checks import LpmError
-from lpm.requests import Region, Requests, inside_any
+from lpm.strategy.requests import Region, Requests, inside_any
 
 
 def test_a_region_is_a_piece_of_a_views_frustum():

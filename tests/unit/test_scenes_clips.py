@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from lpm.checks import LpmError
-from lpm.scenes.clips import CLIPS, make_clip
 from lpm.scenes.read import read_scene
+from lpm.scenes.samples.moving import CLIPS, make_clip
 from lpm.scenes.split import hold_out
 
 SIZE = (64, 48)

@@ -120,7 +120,7 @@ def test_clips_of_unequal_length_are_cut_to_the_shortest(tmp_path):
 
 def test_clips_longer_than_memory_are_windowed(tmp_path, monkeypatch):
     write_llff(tmp_path)
-    monkeypatch.setattr("lpm.scenes.multiview_video.MOST_BYTES", 3 * 64 * 48 * 3 * 5)
+    monkeypatch.setattr("lpm.scenes.layouts.multiview_video.MOST_BYTES", 3 * 64 * 48 * 3 * 5)
     scene = read_scene(tmp_path)
     assert len(scene) == 15
     assert scene.times is not None

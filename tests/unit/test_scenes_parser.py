@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from lpm.checks import LpmError
+from lpm.plugin.dataparser import LpmDataParserConfig
 from lpm.scenes.images import load_image
 from lpm.scenes.layout import detect
-from lpm.scenes.parser import LpmDataParserConfig
 from lpm.scenes.read import read_scene
 from lpm.scenes.split import hold_out
 
@@ -116,7 +116,7 @@ def test_precedence_is_said_once(tmp_path, monkeypatch):
     folder = tiny_scene.make_transforms(tmp_path / "scene")
     shutil.copytree(tiny_scene.make_colmap(tmp_path / "other") / "sparse", folder / "sparse")
     said = []
-    monkeypatch.setattr("lpm.scenes.parser.CONSOLE.print", said.append)
+    monkeypatch.setattr("lpm.plugin.dataparser.CONSOLE.print", said.append)
     parser = LpmDataParserConfig(data=folder).setup()
     for split in ("train", "val"):
         parser.get_dataparser_outputs(split)

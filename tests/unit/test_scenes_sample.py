@@ -14,12 +14,12 @@ from PIL import Image
 from scipy import ndimage
 
 from lpm.checks import LpmError
-from lpm.scenes import sample, textures
 from lpm.scenes.cli import list_, parse_size
 from lpm.scenes.ply import read_points
 from lpm.scenes.read import read_scene
-from lpm.scenes.sample_points import inside, project, unproject
-from lpm.scenes.worlds import SAMPLES
+from lpm.scenes.samples import make, textures
+from lpm.scenes.samples.points import inside, project, unproject
+from lpm.scenes.samples.worlds import SAMPLES
 
 VIEWS, SIZE = 8, (128, 96)
 
@@ -27,7 +27,7 @@ VIEWS, SIZE = 8, (128, 96)
 @pytest.fixture(scope="module", params=list(SAMPLES))
 def made(request, tmp_path_factory):
     """A small sample scene, read back, with its truth and its geometry."""
-    folder = sample.make(request.param, tmp_path_factory.mktemp("made") / request.param, VIEWS, SIZE)
+    folder = make.make(request.param, tmp_path_factory.mktemp("made") / request.param, VIEWS, SIZE)
     scene = read_scene(folder)
     return SimpleNamespace(
         name=request.param,
@@ -161,7 +161,7 @@ def digest(folder):
 def test_seed_decides_every_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(textures, "SIZE", 128)  # coarse textures are made sooner
     one, two, other = (
-        digest(sample.make("garden", tmp_path / str(i), 8, (48, 32), seed)) for i, seed in enumerate((3, 3, 4))
+        digest(make.make("garden", tmp_path / str(i), 8, (48, 32), seed)) for i, seed in enumerate((3, 3, 4))
     )
     assert one == two
     assert one.keys() == other.keys()
@@ -175,10 +175,10 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample, "find_points", stop)
-    monkeypatch.setattr(sample, "shoot", lambda *a: SimpleNamespace(rgb=np.zeros((16, 16, 3))))
+    monkeypatch.setattr(make, "find_points", stop)
+    monkeypatch.setattr(make, "shoot", lambda *a: SimpleNamespace(rgb=np.zeros((16, 16, 3))))
     with pytest.raises(KeyboardInterrupt):
-        sample.make("room", tmp_path / "out", 8, (16, 16))
+        make.make("room", tmp_path / "out", 8, (16, 16))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,20 +186,20 @@ def test_overwrite_replaces_sample_scenes_only(tmp_path, monkeypatch):
     def fake(folder, *arguments):
         (folder / "truth.json").write_text("new")
 
-    monkeypatch.setattr(sample, "write", fake)
+    monkeypatch.setattr(make, "write", fake)
     out = tmp_path / "out"
     out.mkdir()
-    sample.make("room", out)  # an empty folder is no loss
+    make.make("room", out)  # an empty folder is no loss
     with pytest.raises(LpmError, match=r"out: is there already.*--overwrite"):
-        sample.make("room", out)
+        make.make("room", out)
     (out / "truth.json").write_text("old")
-    sample.make("room", out, overwrite=True)
+    make.make("room", out, overwrite=True)
     assert (out / "truth.json").read_text() == "new"
     precious = tmp_path / "photos"
     precious.mkdir()
     (precious / "a.jpg").write_text("a")
     with pytest.raises(LpmError, match=r"photos: is not a sample scene"):
-        sample.make("room", precious, overwrite=True)
+        make.make("room", precious, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
 
 
@@ -214,7 +214,7 @@ def test_overwrite_replaces_sample_scenes_only(tmp_path, monkeypatch):
 )
 def test_bad_numbers(tmp_path, arguments, says):
     with pytest.raises(LpmError, match=says):
-        sample.make(**{"name": "room", "out": tmp_path / "out", **arguments})
+        make.make(**{"name": "room", "out": tmp_path / "out", **arguments})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,7 +237,7 @@ def test_command(tmp_path, capsys):
 
 def test_light_imports():
     """The command and the readers do without nerfstudio, which takes seconds to import."""
-    code = "import sys, lpm.scenes.cli, lpm.scenes.read, lpm.scenes.sample; sys.exit('nerfstudio' in sys.modules)"
+    code = "import sys, lpm.scenes.cli, lpm.scenes.read, lpm.scenes.samples.make; sys.exit('nerfstudio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from lpm.export.picture import draw
-from lpm.sky import dome, sky_colors
-from lpm.spherical_harmonics import SH_C0, sh_colors
-from lpm.views import look_at, rays
+from lpm.formats.picture import draw
+from lpm.gaussians.spherical_harmonics import SH_C0, sh_colors
+from lpm.multiview.views import look_at, rays
+from lpm.render.sky import dome, sky_colors
 
 K = torch.tensor([[40.0, 0, 32], [0, 40, 24], [0, 0, 1]])
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lpm.stillness import calm_points, changing_tiles, hold_still
-from lpm.views import Views
+from lpm.multiview.views import Views
+from lpm.strategy.static_cameras import calm_points, changing_tiles, hold_still
 
 SIZE = (50, 38)  # not a multiple of a tile, nor of a block
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
-from lpm.edits import relocated
+from lpm.gaussians.edits import relocated
 from lpm.strategy import STRATEGIES, Schedule, make_strategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.mcmc import position_noise

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lpm.checks import LpmError
-from lpm.export.frames import Similarity, move
+from lpm.gaussians.similarity import Similarity, move
 from lpm.scenes.read import read_scene
-from lpm.scenes.sample import make
+from lpm.scenes.samples.make import make
 from lpm.scenes.split import hold_out
 from lpm.tile import merge as merging
 from lpm.tile.cells import lay_out, seen_points

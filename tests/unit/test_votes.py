@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lpm.cuda.native import native
-from lpm.votes import zone_votes, zone_votes_torch
-from lpm.zones import FALSE_FRONT, KINDS, UNDER_RESOLVED, ViewZones
+from lpm.zones.votes import zone_votes, zone_votes_torch
+from lpm.zones.zone import FALSE_FRONT, KINDS, UNDER_RESOLVED, ViewZones
 
 INF, NAN = float("inf"), float("nan")
 needs_native = pytest.mark.skipif(native() is None, reason="no native kernels on this machine")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lpm.zones import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones, classify, membership, regions
+from lpm.zones.zone import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones, classify, membership, regions
 
 INF = float("inf")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lpm.spherical_harmonics import rgb_to_sh0
+from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 
 PLACES = torch.tensor([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
 COLORS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

@@ -9,7 +9,7 @@
         assert page.errors() == []
 
 `Browser()` skips the test, with the reason, where Node, puppeteer-core or Chromium is missing. puppeteer-core is
-installed once into lpm.export.splat_transform.node_folder(), and only when LPM_BROWSER=1 or `pytest -m viewer` asks
+installed once into lpm.formats.splat_transform.node_folder(), and only when LPM_BROWSER=1 or `pytest -m viewer` asks
 for this group by name: other test runs never use the network.
 """
 
@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lpm.export.splat_transform import node_folder
+from lpm.formats.splat_transform import node_folder
 
 PUPPETEER = "24.43.1"
 # What the page of viser 0.2.7 says by itself: a splat geometry without points, Google Analytics without a network.

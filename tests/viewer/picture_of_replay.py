@@ -9,8 +9,8 @@ from pathlib import Path
 from browser import Browser
 from PIL import Image
 
-from lpm.viewer.replay_data import load
-from lpm.viewer.replay_html import write_html
+from lpm.viewer.replay.data import load
+from lpm.viewer.replay.html import write_html
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "images" / "replay.jpg"
 

@@ -10,10 +10,10 @@ import numpy as np
 from browser import Browser
 from PIL import Image
 
-from lpm.export.load import load
-from lpm.runs import run_folder
-from lpm.viewer.photos import read_photos
-from lpm.viewer.view import View
+from lpm.formats.read import load
+from lpm.runs.folder import run_folder
+from lpm.viewer.page.photos import read_photos
+from lpm.viewer.page.server import View
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "images" / "lpm_view.jpg"
 

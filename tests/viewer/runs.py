@@ -6,8 +6,8 @@ import numpy as np
 
 from lpm import records
 from lpm.records import EditRecord, ZoneRecord
-from lpm.viewer import recording
-from lpm.viewer.recording import Snapshot
+from lpm.viewer.replay import recording
+from lpm.viewer.replay.recording import Snapshot
 
 KINDS = ("false-front", "missing", "under-resolved", "no-evidence")
 

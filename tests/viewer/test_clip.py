@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from lpm.viewer.clip import Clip, strip
+from lpm.viewer.training.playback import Clip, strip
 
 
 def test_the_strip_has_a_bar_for_each_time():

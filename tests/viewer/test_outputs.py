@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lpm.error_maps import ErrorMaps
+from lpm.multiview.views import Views
 from lpm.records import EditRecord, ZoneRecord
 from lpm.viewer.boxes import ZONE_COLORS
-from lpm.viewer.outputs import Outputs
-from lpm.views import Views
+from lpm.viewer.training.outputs import Outputs
+from lpm.zones.error_maps import ErrorMaps
 
 SIZE = (64, 48)
 K = torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])

@@ -10,8 +10,8 @@ from browser import Browser
 from runs import KINDS, make_run
 
 from lpm.viewer.boxes import EDIT_COLORS, ZONE_COLORS
-from lpm.viewer.replay_data import load
-from lpm.viewer.replay_html import write_html
+from lpm.viewer.replay.data import load
+from lpm.viewer.replay.html import write_html
 
 pytestmark = pytest.mark.viewer
 WIDE, HIGH = 1280, 800
@@ -103,7 +103,7 @@ def test_names_beside_the_scene_switch(opened):
 def served(tmp_path):
     """The address of `lpm-replay RUN`, run as people do."""
     run = make_run(tmp_path / "run", points=40)
-    start = "from lpm.viewer.replay import main; main()"
+    start = "from lpm.viewer.replay.cli import main; main()"
     command = [sys.executable, "-u", "-c", start, str(run), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said = process.stdout.readline()

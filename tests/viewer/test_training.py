@@ -18,10 +18,10 @@ import pytest
 import torch
 from browser import Browser
 
-from lpm import checkpoint
 from lpm.records import read
-from lpm.scenes import sample
-from lpm.viewer import recording
+from lpm.runs import checkpoint
+from lpm.scenes.samples import make
+from lpm.viewer.replay import recording
 
 pytestmark = pytest.mark.viewer
 SHOTS = os.environ.get("LPM_SCREENSHOTS")
@@ -33,7 +33,7 @@ SCENE = (0, 110, 960, 640)
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "room"
-    sample.make("room", folder, views=12)
+    make.make("room", folder, views=12)
     return folder
 
 

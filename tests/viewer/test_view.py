@@ -17,22 +17,23 @@ from balls import balls
 from export.some import visible
 from tiny_scene import make_transforms
 
-from lpm import motion as lpm_motion
 from lpm.checks import LpmError
-from lpm.export.frames import from_dataparser
-from lpm.export.load import Loaded, load
-from lpm.export.picture import draw
-from lpm.export.ply import write_ply
-from lpm.export.splatv import write_splatv
-from lpm.viewer import camera_path, compat, photos, video
-from lpm.viewer.cli import main
-from lpm.viewer.eye import Camera, camera_at, frame, matrices, middle, size_of
-from lpm.viewer.film import film
-from lpm.viewer.pace import LEAST, FrameBudget
-from lpm.viewer.painter import SETTLED, RenderRequest, RenderThread
-from lpm.viewer.scene import Shown
-from lpm.viewer.video import ending
-from lpm.viewer.view import View, up_of
+from lpm.formats.picture import draw
+from lpm.formats.ply import write_ply
+from lpm.formats.read import Loaded, load
+from lpm.formats.splatv import write_splatv
+from lpm.gaussians import motion as lpm_motion
+from lpm.gaussians.similarity import from_dataparser
+from lpm.viewer import compat
+from lpm.viewer.page import camera_path, photos, video
+from lpm.viewer.page.camera import Camera, camera_at, frame, matrices, middle, size_of
+from lpm.viewer.page.cli import main
+from lpm.viewer.page.film import film
+from lpm.viewer.page.frame_budget import LEAST, FrameBudget
+from lpm.viewer.page.render_thread import SETTLED, RenderRequest, RenderThread
+from lpm.viewer.page.scene import Shown
+from lpm.viewer.page.server import View, up_of
+from lpm.viewer.page.video import ending
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 
@@ -456,7 +457,7 @@ def test_photos_of_a_run_stand_where_they_were_taken(tmp_path):
 
 def test_nerfstudios_own_frame_is_ours(tmp_path):
     """Where nerfstudio's dataparser puts the cameras, and what it writes about it, agree with where photos stand."""
-    parsers = pytest.importorskip("lpm.scenes.parser")
+    parsers = pytest.importorskip("lpm.plugin.dataparser")
     data = make_transforms(tmp_path / "scene")
     out = parsers.LpmDataParserConfig(data=data, eval_interval=0).setup().get_dataparser_outputs("train")
     run = tmp_path / "run"
@@ -559,7 +560,7 @@ def test_what_the_page_says():
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    code = "from lpm.viewer.view import main; main()"
+    code = "from lpm.viewer.page.server import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
 
 

@@ -11,10 +11,10 @@ import torch
 from balls import balls
 from browser import Browser
 
-from lpm.export.load import Loaded
-from lpm.export.splatv import TIME_SHAPES
-from lpm.viewer.photos import Photo
-from lpm.viewer.view import View
+from lpm.formats.read import Loaded
+from lpm.formats.splatv import TIME_SHAPES
+from lpm.viewer.page.photos import Photo
+from lpm.viewer.page.server import View
 
 pytestmark = pytest.mark.viewer
 CANVAS = "document.querySelector('canvas')"

@@ -1,0 +1,138 @@
+"""Gaussians from whatever holds them: a run, a checkpoint, or a file of any program, told by its content."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from lpm.checks import fail
+from lpm.files import Progress, quiet
+from lpm.formats import splat_transform, splatv
+from lpm.formats.bounds import check_file
+from lpm.formats.compressed_ply import is_compressed, read_compressed_ply
+from lpm.formats.ply import read_ply
+from lpm.formats.ply_header import read_header
+from lpm.formats.ply_sequence import NUMBERED, sequence_files
+from lpm.formats.sidecar import read_sidecar
+from lpm.formats.splat import looks_like_splat, read_splat
+from lpm.formats.spz import MAGIC as SPZ_MAGIC
+from lpm.formats.spz import read_spz
+from lpm.gaussians.similarity import Similarity, from_dataparser
+from lpm.runs.folder import load_gaussians, load_sky, read_checkpoint, run_folder, run_frame, run_rasterize_mode
+
+WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or .sog file"
+
+
+@dataclass
+class Loaded:
+    """Gaussians and what is known about where they are from."""
+
+    params: dict[str, Tensor]
+    """lpm.gaussians' parameters, and write_splatv's parameters of time where the file has them."""
+    path: Path
+    """The file that was read."""
+    kind: str
+    """checkpoint, ply, compressed-ply, ply-sequence, splat, splatv, spz or sog."""
+    frame: str = "unknown"
+    """train, world or unknown."""
+    world_to_train: Similarity | None = None
+    rasterize_mode: str | None = None
+    """How it was trained: classic, antialiased, or None where nothing says it."""
+    sky: Tensor | None = None
+    """Coefficients [K, 3] (lpm.render.sky) of what is behind `params`, in their frame; None: nothing."""
+    dome: int = 0
+    """How many of `params`, the last ones, show such a sky."""
+
+
+def kind_of(path: Path) -> str:
+    """What `path` is, by its first bytes; a .splat, which has no magic, by whether its rows can be Gaussians.
+
+    Raises:
+        LpmError: there is nothing, or it is none of the known kinds.
+    """
+    if path.is_dir():
+        return "ply-sequence" if any(NUMBERED.match(p.name) for p in path.glob("*.ply")) else "checkpoint"
+    if path.name == "config.yml":
+        return "checkpoint"
+    check_file(path, WANTED)
+    with path.open("rb") as file:
+        head = file.read(8)
+    magic = struct.unpack("<I", head[:4])[0] if len(head) >= 4 else 0
+    if head[:3] == b"ply":
+        return "compressed-ply" if is_compressed(read_header(path)) else "ply"
+    if head[:2] == b"\x1f\x8b" or magic == SPZ_MAGIC:
+        return "spz"
+    if magic == splatv.MAGIC:
+        return "splatv"
+    if head[:2] == b"PK":
+        return "sog" if _is_sog(path) else "checkpoint"
+    if path.suffix == ".ckpt":
+        return "checkpoint"
+    if path.suffix == ".splat" or looks_like_splat(path):
+        return "splat"
+    fail(path, f"a file that begins with {head[:8]!r}", WANTED)
+
+
+def load(path: Path, progress: Progress = quiet) -> Loaded:
+    """Reads the Gaussians of `path`, whatever it is; what its sidecar or its run knows about them comes along.
+
+    Of a numbered sequence of PLYs the first time step is read.
+
+    Raises:
+        LpmError: nothing there, an unknown kind, or whatever is wrong with the file.
+    """
+    kind = kind_of(path)
+    if kind == "checkpoint":
+        checkpoint, state = read_checkpoint(path)
+        run = run_folder(checkpoint)
+        placed = run_frame(run)
+        return Loaded(
+            load_gaussians(checkpoint, state), checkpoint, kind, "train",
+            None if placed is None else from_dataparser(*placed), run_rasterize_mode(run), load_sky(state),
+        )  # fmt: skip
+    source = sequence_files(path)[0] if kind == "ply-sequence" else path
+    mode = None
+    if kind in ("ply", "ply-sequence"):
+        params = read_ply(source, progress)
+    elif kind == "compressed-ply":
+        params = read_compressed_ply(source)
+    elif kind == "splat":
+        params = read_splat(source)
+    elif kind == "splatv":
+        params = splatv.read_splatv(source)
+    elif kind == "spz":
+        params, header = read_spz(source)
+        mode = "antialiased" if header.antialiased else None
+    else:
+        params = _through_tool(source)
+    loaded = Loaded(params, source, kind, rasterize_mode=mode)
+    sidecar = read_sidecar(path)
+    if sidecar is not None:
+        loaded.frame = sidecar.frame if sidecar.frame in ("train", "world") else "unknown"
+        loaded.rasterize_mode = sidecar.rasterize_mode or mode
+        loaded.dome = min(sidecar.sky or 0, len(params["means"]) - 1)
+        if sidecar.dataparser_transform is not None and sidecar.dataparser_scale is not None:
+            loaded.world_to_train = from_dataparser(np.array(sidecar.dataparser_transform), sidecar.dataparser_scale)
+    return loaded
+
+
+def _is_sog(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "meta.json" in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+
+
+def _through_tool(path: Path) -> dict[str, Tensor]:
+    """What splat-transform can read and we cannot."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "converted.ply"
+        splat_transform.convert(path, out)
+        return read_ply(out)

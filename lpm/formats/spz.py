@@ -1,0 +1,153 @@
+"""Reader of Niantic's .spz: about 20 bytes a Gaussian, each attribute in a stream of its own.
+
+Header: u32 magic 0x5053474e, u32 version, u32 count, u8 SH degree, u8 fractional bits, u8 flags (1: trained
+antialiased). Versions 2 and 3: all of it in one gzip stream, 16 bytes of header. Version 4: 32 bytes of header in the
+open, with u8 number of streams and u32 offset of a table (u64 packed, u64 unpacked bytes each), streams in Zstandard.
+Attributes in order: positions (three 24-bit fixed-point numbers), alphas (u8), colours (three u8), sizes (three u8,
+logarithms), rotations (version 2: x y z as bytes; later: two bits for which of x y z w is left out, then three of a
+sign and 9 bits), harmonics (a byte each, coefficient by coefficient, r g b inside).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from lpm.checks import LpmError, fail
+from lpm.formats import zstd
+from lpm.formats.bounds import check_expansion, check_file, check_rows, check_some
+from lpm.formats.bytes import logit, sh0_params, smallest_three
+from lpm.formats.ply import REST
+from lpm.gaussians.similarity import Similarity, move
+
+MAGIC = 0x5053474E
+COLOR_SCALE = 0.15  # of a zeroth coefficient, to a byte's 0..1
+TO_PLY_AXES = Similarity(np.diag([1.0, -1.0, -1.0]), np.zeros(3), 1.0)
+HEADER = struct.Struct("<IIIBBBB")
+TABLE = struct.Struct("<QQ")
+
+
+@dataclass
+class SpzHeader:
+    """What the first 16 bytes say."""
+
+    version: int
+    count: int
+    rest: int
+    """SH coefficients per channel beyond the first."""
+    fractional_bits: int
+    antialiased: bool
+    streams: int
+    """Number of streams (version 4)."""
+
+    def sizes(self) -> list[int]:
+        """Unpacked bytes of each attribute."""
+        rotation = 3 if self.version == 2 else 4
+        return [self.count * each for each in (9, 1, 3, 3, rotation, 3 * self.rest)]
+
+
+def read_spz(path: Path) -> tuple[dict[str, Tensor], SpzHeader]:
+    """Reads Gaussians from a .spz of version 2, 3 or 4.
+
+    The file's axes are right, up, back; they are turned to right, down, front, as in a PLY of the same scene.
+
+    Returns:
+        Parameters as in lpm.gaussians, float32, and what the header says.
+
+    Raises:
+        LpmError: no such file, not a .spz, an unknown version, more than SH degree 3, or its size is not what it says.
+    """
+    size = check_file(path, "a .spz file")
+    data = path.read_bytes()
+    try:
+        header, parts = _gzip_parts(path, data) if data[:2] == b"\x1f\x8b" else _zstd_parts(path, data, size)
+    except (zlib.error, ValueError) as error:
+        if isinstance(error, LpmError):
+            raise
+        raise LpmError(f"{path}: cannot be unpacked ({error}); wanted a whole .spz file; copy it again") from error
+    position, alpha, color, scale, rotation, harmonics = parts
+    n, rest = header.count, header.rest
+    fixed = np.zeros((n * 3, 4), np.uint8)
+    fixed[:, 1:] = position.reshape(-1, 3)  # in the upper three bytes, so that the sign comes right
+    means = (fixed.view("<i4") >> 8).reshape(n, 3) / float(1 << header.fractional_bits)
+    params = sh0_params(
+        means=means,
+        scales=scale.reshape(n, 3) / 16.0 - 10.0,
+        quats=_rotations(rotation, header.version),
+        features_dc=(color.reshape(n, 3) / 255.0 - 0.5) / COLOR_SCALE,
+        opacities=logit(alpha / 255.0),
+        features_rest=(harmonics.reshape(n, rest, 3) - 128.0) / 128.0,
+    )
+    return move(params, TO_PLY_AXES), header
+
+
+def _header(path: Path, raw: bytes) -> SpzHeader:
+    if len(raw) < HEADER.size:
+        fail(path, f"{len(raw)} bytes of header", f"a .spz file, {HEADER.size} or more")
+    magic, version, count, degree, bits, flags, streams = HEADER.unpack(raw[: HEADER.size])
+    if magic != MAGIC:
+        fail(path, f"magic {magic:#x}", f"{MAGIC:#x}, a .spz file")
+    if version not in (2, 3, 4):
+        fail(path, f".spz version {version}", "2, 3 or 4", "export it again with a newer or older program")
+    if degree > 3:
+        fail(path, f"SH degree {degree}", "0 to 3")
+    if bits > 24:
+        fail(path, f"{bits} fractional bits", "at most 24")
+    check_some(path, count)
+    return SpzHeader(version, count, REST[degree], bits, bool(flags & 1), streams)
+
+
+def _gzip_parts(path: Path, data: bytes) -> tuple[SpzHeader, list[np.ndarray]]:
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    header = _header(path, stream.decompress(data, HEADER.size))
+    if header.version == 4:
+        fail(path, "version 4 in a gzip stream", "version 2 or 3 there")
+    total = sum(header.sizes())
+    check_expansion(path, total, len(data))
+    body = stream.decompress(stream.unconsumed_tail, total)
+    check_rows(path, total, 1, len(body))
+    ends = np.cumsum(header.sizes())
+    return header, np.split(np.frombuffer(body, np.uint8), ends[:-1])
+
+
+def _zstd_parts(path: Path, data: bytes, size: int) -> tuple[SpzHeader, list[np.ndarray]]:
+    header = _header(path, data)
+    if header.version != 4 or size < 32:
+        fail(path, f"version {header.version} without gzip", "version 4 there, or a gzip stream")
+    sizes = header.sizes()
+    wanted = 5 + (header.rest > 0)
+    table = struct.unpack_from("<I", data, 16)[0]
+    if header.streams < wanted or table < 32:
+        fail(path, f"{header.streams} streams, table at byte {table}", f"{wanted} streams behind 32 bytes of header")
+    check_rows(path, header.streams, TABLE.size, size - table)
+    parts, start = [], table + header.streams * TABLE.size
+    for i in range(wanted):
+        packed, unpacked = TABLE.unpack_from(data, table + i * TABLE.size)
+        if unpacked != sizes[i]:
+            fail(path, f"stream {i} of {unpacked:,} bytes", f"{sizes[i]:,} for {header.count:,} Gaussians")
+        check_rows(path, packed, 1, size - start)
+        check_expansion(path, unpacked, packed)
+        parts.append(np.frombuffer(zstd.unpack(data[start : start + packed], unpacked), np.uint8))
+        start += packed
+    return header, parts + [np.zeros(0, np.uint8)] * (6 - wanted)
+
+
+def _rotations(raw: np.ndarray, version: int) -> np.ndarray:
+    """[N, 4] wxyz."""
+    if version == 2:
+        xyz = raw.reshape(-1, 3) / 127.5 - 1.0
+        w = np.sqrt(np.maximum(0, 1 - (xyz**2).sum(1, keepdims=True)))
+        return np.concatenate([w, xyz], 1)
+    words = raw.copy().view("<u4")
+    three = np.empty((len(words), 3), np.float64)
+    for i, shift in enumerate((20, 10, 0)):
+        field = (words >> np.uint32(shift)) & np.uint32(1023)
+        size = (field & np.uint32(511)) / 511.0 * np.sqrt(0.5)
+        three[:, i] = np.where(field & np.uint32(512), -size, size)
+    xyzw = smallest_three(three, (words >> np.uint32(30)).astype(np.int64))
+    return xyzw[:, [3, 0, 1, 2]]

@@ -1,0 +1,1 @@
+"""What photos with known cameras say about each other and about the scene: overlap, matches, depths, flow."""

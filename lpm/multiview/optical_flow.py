@@ -1,0 +1,54 @@
+"""How fast things move on the photos of one camera, and so in the world: optical flow from one time to the next."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lpm.multiview.views import Views, project
+
+AGREE = 1.5
+"""Pixels by which the flow there and back may miss its start."""
+ALIKE = 25.0
+"""Greatest difference (of 255) between the patches (5x5) that the flow joins."""
+
+
+def _flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[H, W, 2] pixels from `a` to `b`, [H, W] uint8 (DIS, Kroeger 2016)."""
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)  # type: ignore[call-overload]
+
+
+def _gray(views: Views, view: int) -> np.ndarray:
+    return (views.gray(view).nan_to_num(0.0).clamp(0, 1) * 255).byte().cpu().numpy()
+
+
+def _at(field: np.ndarray, pixels: Tensor) -> Tensor:
+    """[M, C] the field [H, W, C] at `pixels` [M, 2], nearest."""
+    column, row = pixels.long().cpu().unbind(-1)
+    height, width = field.shape[:2]
+    return torch.from_numpy(field[row.clamp(0, height - 1), column.clamp(0, width - 1)]).to(pixels)
+
+
+def velocities(views: Views, view: int, other: int, duration: float, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Velocity [M, 3] (world per unit of time) of `places` [M, 3] across the line of sight; [M] by how much the patches
+    that the flow joins differ (gray, of 255), inf where the velocity is not known.
+
+    The photo `view` shows the places; `other`, by a camera at the same spot, is `duration` later (earlier, if below 0).
+    It is known where the flow there and back again ends where it began, at a patch that looks the same. Motion towards
+    the camera is not seen.
+    """
+    pixels, z = project(places, views.viewmats[view], views.Ks[view])
+    a, b = _gray(views, view), _gray(views, other)
+    forth = _flow(a, b)
+    there = _at(forth, pixels)
+    back = _at(_flow(b, a), pixels + there)
+    grid = np.stack(np.meshgrid(np.arange(a.shape[1]), np.arange(a.shape[0])), -1).astype(np.float32) + forth
+    warped = cv2.remap(b, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    unlike = _at(cv2.blur(cv2.absdiff(a, warped).astype(np.float32), (5, 5))[..., None], pixels)[:, 0]
+    known = ((there + back).norm(dim=-1) < AGREE) & (z > 0) & (unlike < ALIKE)
+    focal = torch.stack([views.Ks[view][0, 0], views.Ks[view][1, 1]])
+    across = there / duration * z[:, None] / focal
+    rotation = views.viewmats[view][:3, :3]
+    return torch.where(known[:, None], across @ rotation[:2], 0.0), unlike.where(known, torch.inf)

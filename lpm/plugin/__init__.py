@@ -1,0 +1,1 @@
+"""The nerfstudio method `lpm-splat`: everything that imports nerfstudio, and only that."""

@@ -1,0 +1,104 @@
+"""Options of `ns-train lpm-splat` that are the model's, and the schedule that they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from nerfstudio.models.splatfacto import SplatfactoModelConfig
+
+from lpm.checks import fail
+from lpm.strategy import Schedule
+from lpm.strategy.registry import StrategyName
+
+
+@dataclass
+class LpmModelOptions(SplatfactoModelConfig):
+    """Options of `lpm-splat`. Lengths and scales are relative to the extent of the cameras; None means "automatic"."""
+
+    strategy: StrategyName | str = "lpm"
+    """How points are managed: lpm (localized point management), paper (the same as published), adc (3DGS), absgrad
+    (AbsGS), mcmc (3DGS-MCMC), the controls lower-tau and random-zones, or MODULE:CLASS, one of your own."""
+    densify: bool = True
+    """Add points where the error is (lpm, paper, random-zones; so the next three)."""
+    insert: bool = True
+    """Put points where the photos see a surface and there is none."""
+    reset: bool = True
+    """Lower the opacity of points that stand in front of the surface."""
+    prune: bool = True
+    """Remove points that the strategy finds useless."""
+    max_points: int | None = None
+    """Cap on the number of points. None: 60,000 on a CPU, 1,000,000 on a GPU. 0: no cap."""
+    max_steps: int | None = None
+    """Steps of the whole run, which the schedules follow. None: the trainer's number."""
+    warmup_length: int | None = None  # type: ignore[assignment]
+    """First step that may add or remove points. None: 500, less in short runs."""
+    stop_split_at: int | None = None  # type: ignore[assignment]
+    """Step at which editing of points ends. None: half of the run (mcmc: 5/6)."""
+    reset_alpha_every: int = 30
+    """Every this many refinements all opacities are reset (adc, absgrad)."""
+    densify_grad_thresh: float | None = None  # type: ignore[assignment]
+    """Gradient above which a point is cloned or split. None: the published one (adc .0002, absgrad .0008)."""
+    cull_alpha_thresh: float = 0.005
+    """Points of lower opacity are removed."""
+    cull_scale_thresh: float = 0.1
+    """Points larger than this are removed after the first reset of opacities."""
+    densify_size_thresh: float = 0.01
+    """Smaller points are cloned, larger ones split."""
+    revised_opacity: bool = False
+    """Split points share the opacity of their parent (arXiv 2404.06109)."""
+    sh_degree_interval: int | None = None  # type: ignore[assignment]
+    """Steps between turning on SH degrees. None: 1,000, less in short runs."""
+    num_downscales: int = 0
+    """Training starts at 1/2^this of the resolution."""
+    resolution_schedule: int | None = None  # type: ignore[assignment]
+    """Steps until the resolution doubles. None: a tenth of the run."""
+    background_color: str = "random"  # type: ignore[assignment]
+    """random (in training), black or white."""
+    init_from: Path | None = None
+    """Start from the Gaussians in this run, checkpoint, PLY (compressed too), splat or spz, not from points."""
+    init_frame: Literal["auto", "world", "train"] = "auto"
+    """Frame of that file: world (the scene's own), train (a run's); auto: what comes with it says, else world."""
+    init_opacity: float = 0.1
+    """Opacity that points start with."""
+    init_scale: float = 1.0
+    """Size that points start with, times the distance to their neighbours."""
+    opacity_reg: float = 0.01
+    """Weight of the mean opacity in the loss (mcmc only)."""
+    scale_reg: float = 0.01
+    """Weight of the mean scale in the loss (mcmc only)."""
+    # splatfacto's options that say nothing here; `strategy` decides.
+    use_absgrad: tyro.conf.Suppress[bool] = True
+    n_split_samples: tyro.conf.Suppress[int] = 2
+    cull_screen_size: tyro.conf.Suppress[float] = 0.15
+    split_screen_size: tyro.conf.Suppress[float] = 0.05
+    stop_screen_size_at: tyro.conf.Suppress[int] = 0
+    depth_weight: float = 0.1
+    """Weight in the loss of the scene's depths (depth_file_path in transforms.json), where it has them: at first,
+    falling to a hundredth by the last step."""
+    sky: Literal["none", "constant", "sphere"] = "none"
+    """What is seen where no Gaussian is: none (background_color), constant (a learnt colour), or sphere (learnt
+    spherical harmonics over directions: the sky, what is far away). Exports show it by a dome of large Gaussians."""
+    with_lpips: bool = True
+    """Report LPIPS where its weights are at hand or can be downloaded."""
+
+    def schedule(self, photos: int) -> Schedule:
+        """When points are managed in a run on so many training photos."""
+        steps = self.max_steps or 30_000
+        if self.refine_every < 1:
+            fail("refine_every", str(self.refine_every), "at least one step between edits")
+        stop = steps // 2 if self.strategy in ("adc", "absgrad", "lower-tau", "paper") else steps * 5 // 6
+        stop = stop if self.stop_split_at is None else self.stop_split_at
+        reset_every = self.reset_alpha_every * self.refine_every
+        return Schedule(
+            steps=steps,
+            start=min(500, steps // 12) if self.warmup_length is None else self.warmup_length,
+            stop=stop,
+            every=self.refine_every,
+            reset_every=reset_every,
+            # gsplat pauses at the start too: in a run without a reset nothing must pause, and never for long.
+            pause_after_reset=0 if reset_every >= stop else min(photos + self.refine_every, reset_every // 2),
+            max_points=self.max_points or None,
+        )

@@ -1,0 +1,135 @@
+"""The photometric loss of 3DGS: (1 - lambda) L1 + lambda (1 - SSIM) (Kerbl 2023, eq. 7; SSIM: Wang 2004).
+
+One native kernel computes value and gradient, on CUDA the pooled residuals of the step too; without a compiler its
+torch twin serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lpm.cuda.device import DeviceLibrary, device_kernels
+from lpm.cuda.native import native
+
+WINDOW, SIGMA = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+
+
+@dataclass
+class TileRequest:
+    """Asks l1_dssim for the step's residuals as lpm.zones.error_maps.tile_errors has them, from the same pass."""
+
+    tile: int
+    """Pixels, a multiple of `stride`."""
+    stride: int
+    dssim: float
+    keep: float
+    """Share of `old` in the moving average."""
+    mask: Tensor | None = None
+    """[H, W] bool."""
+    old: Tensor | None = None
+    """[rows, columns], the map so far."""
+    out: Tensor | None = None
+    """The answer; still None after the loss where no kernel made it."""
+
+
+def l1_dssim(render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None = None) -> Tensor:
+    """Scalar loss of `render` against `truth`, both [H, W, C] in 0..1.
+
+    SSIM has an 11x11 Gaussian window of sigma 1.5, applied without padding; images smaller than that are compared by
+    L1 alone. Not differentiable in `truth`, and once only in `render`.
+
+    Args:
+        tiles: of three channels; answered on CUDA, where it saves a pass over both images.
+    """
+    if ssim_lambda == 0 or min(render.shape[:2]) < WINDOW:
+        return (render - truth).abs().mean()
+    on_device = device_kernels(render.device)
+    if on_device is not None:
+        return l1_dssim_device(on_device, render, truth, ssim_lambda, tiles)
+    if render.device.type == "cpu" and native() is not None:
+        return _L1Dssim.apply(render, truth, ssim_lambda)
+    return l1_dssim_torch(render, truth, ssim_lambda)
+
+
+def l1_dssim_device(
+    kernels: DeviceLibrary, render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None = None
+) -> Tensor:
+    """The CUDA kernel, or in tests the same loops on the host; see l1_dssim."""
+    return _DeviceL1Dssim.apply(render, truth, ssim_lambda, tiles, kernels)
+
+
+def l1_dssim_torch(render: Tensor, truth: Tensor, ssim_lambda: float) -> Tensor:
+    """The torch twin of the native kernel; see l1_dssim."""
+    offset = torch.arange(WINDOW, device=render.device, dtype=torch.float64) - WINDOW // 2
+    taps = torch.exp(-(offset**2) / (2 * SIGMA**2))
+    taps = (taps / taps.sum()).to(render.dtype)
+    x, y = (image.permute(2, 0, 1) for image in (render, truth))
+    channels = len(x)
+    moments = torch.cat([x, y, x * x, y * y, x * y])[None]
+    for shape in ((1, 1, WINDOW, 1), (1, 1, 1, WINDOW)):
+        weight = taps.reshape(shape).expand(5 * channels, *shape[1:])
+        moments = F.conv2d(moments, weight, groups=5 * channels)
+    a, b, aa, bb, ab = moments[0].split(channels)
+    luminance = (2 * a * b + C1) / (a * a + b * b + C1)
+    contrast = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)
+    return (1 - ssim_lambda) * (render - truth).abs().mean() + ssim_lambda * (1 - (luminance * contrast).mean())
+
+
+class _L1Dssim(torch.autograd.Function):
+    """The native kernel. The gradient is made in the forward pass, which has the blurred moments at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, render: Tensor, truth: Tensor, ssim_lambda: float) -> Tensor:
+        kernels = native()
+        assert kernels is not None
+        render, truth = render.contiguous(), truth.to(render.dtype).contiguous()
+        height, width, channels = render.shape
+        maps = gradient = None
+        if ctx.needs_input_grad[0]:
+            maps = render.new_empty(3 * (height - WINDOW + 1) * (width - WINDOW + 1) * channels)
+            gradient = torch.empty_like(render)
+        parts = render.new_empty(2)  # mean L1, mean SSIM
+        kernels.call(
+            "l1_ssim", render.dtype, height, width, channels, render, truth, ssim_lambda, maps, gradient, parts
+        )  # fmt: skip
+        ctx.gradient = gradient
+        return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return ctx.gradient * grad, None, None
+
+
+class _DeviceL1Dssim(torch.autograd.Function):
+    """The CUDA kernel; here, too, the forward pass makes the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None, kernels: DeviceLibrary
+    ) -> Tensor:
+        render, truth = render.contiguous(), truth.to(render.dtype).contiguous()
+        height, width, channels = render.shape
+        gradient = torch.empty_like(render) if ctx.needs_input_grad[0] else None
+        parts = render.new_empty(2)  # mean L1, mean SSIM
+        scratch = kernels.loss_scratch(height, width, channels, render)
+        pooled: list[Any] = [1, 1, None, None, 0.0, 0.0, None]
+        if tiles is not None and channels == 3:
+            tiles.out = render.new_empty(-(-height // tiles.tile), -(-width // tiles.tile))
+            mask = None if tiles.mask is None else tiles.mask.contiguous()
+            old = None if tiles.old is None else tiles.old.to(render.dtype).contiguous()
+            pooled = [tiles.stride, tiles.tile // tiles.stride, mask, old, tiles.dssim, tiles.keep, tiles.out]
+        kernels.call(
+            "loss", render.dtype, height, width, channels, render, truth, ssim_lambda, *pooled, scratch, gradient, parts
+        )  # fmt: skip
+        ctx.gradient = gradient
+        return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+        return ctx.gradient * grad, None, None, None, None

@@ -1,0 +1,1 @@
+"""Readers of scene folders, one module a layout."""

@@ -1,0 +1,1 @@
+"""lpm-view: a page that shows Gaussians, drawn here and sent as pictures."""

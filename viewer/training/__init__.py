@@ -1,0 +1,1 @@
+"""Panels and pictures in the viewer of a run that is training."""
