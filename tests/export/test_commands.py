@@ -12,7 +12,8 @@ import torch
 from export.some import visible
 
 from lpm.formats import splat_transform
-from lpm.formats.cli import export_main, inspect_main
+from lpm.formats.cli import export_main
+from lpm.formats.inspect import inspect_main
 from lpm.formats.ply import read_ply, write_ply
 from lpm.formats.read import load
 from lpm.gaussians.spherical_harmonics import sh0_to_rgb
