@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVEL = {
     "lpm": 0,
     "lpm.checks": 0,
+    "lpm.sending": 0,
     "lpm.checkpoint": 1,
     "lpm.distributed": 1,
     "lpm.scenes": 1,
