@@ -254,7 +254,7 @@ class C:
         return tuple(FakeCuda(x.contiguous() if x is not None else torch.empty(0)) for x in (c, p))
 
     def _relocation(self, opacities, scales, ratios, binoms, n_max, *rest):
-        from lpm.relocation import relocated
+        from lpm.gaussians.edits import relocated
 
         assert ratios.dtype == torch.int32
         o, s = relocated(un(opacities).flatten(), un(scales), un(ratios))

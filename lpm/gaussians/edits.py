@@ -40,8 +40,8 @@ class Edit:
 
     def changes(self, step: int, means: Tensor) -> Changes:
         """Where rows were added, removed and reset; `means` [N, 3] are those before the edit."""
-        gone = torch.ones(len(means), dtype=torch.bool, device=means.device)
-        gone[self.source[self.source >= 0]] = False
+        gone = torch.ones(len(means) + 1, dtype=torch.bool, device=means.device)
+        gone = gone.index_fill_(0, self.source.where(self.source >= 0, len(means)), False)[:-1]
         new = self.params["means"]
         return Changes(step, added=new[self.fresh], removed=means[gone], reset=new[self.cleared & ~self.fresh])
 

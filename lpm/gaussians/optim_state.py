@@ -41,9 +41,8 @@ def apply(
     def follow(old: Tensor, zero: Tensor) -> Tensor:
         if kernels is not None and old.is_floating_point():
             return follow_rows(kernels, old, edit.source, zero)
-        new = old[row]
-        new[zero] = 0
-        return new
+        new = old[row]  # not by a mask as an index, which a device would be waited for
+        return new.masked_fill_(zero.reshape(-1, *[1] * (new.dim() - 1)), 0)
 
     for name in list(params.keys()):
         old = params[name]

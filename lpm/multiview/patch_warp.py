@@ -24,7 +24,7 @@ def reference(views: Views, view: Tensor, pixels: Tensor, patch: int) -> tuple[T
     half = patch // 2
     inside = ((pixels >= half + 0.5) & (pixels <= size - half - 0.5)).all(1)
     grid = (pixels[:, None] + offsets) * 2 / size[:, None] - 1
-    for v, rows in _groups(torch.where(inside, view, -1)):
+    for v, rows in groups(torch.where(inside, view, -1), len(views)):
         image = views.gray(v)[None, None].expand(len(rows), 1, -1, -1)
         out[rows] = F.grid_sample(image, grid[rows, None], padding_mode="border", align_corners=False)[:, 0, 0]
     mean = out.mean(1, keepdim=True)
@@ -40,13 +40,12 @@ def _offsets(patch: int, like: Tensor) -> Tensor:
     return torch.stack([x, y], -1).reshape(-1, 2)
 
 
-def _groups(key: Tensor) -> list[tuple[int, Tensor]]:
-    """Rows of each value >= 0 of `key` [N], ascending in both."""
-    order = key.argsort(stable=True)
-    values, counts = torch.unique_consecutive(key[order], return_counts=True)
-    sizes = counts.tolist()
-    parts = zip(values.tolist(), order.split(sizes), strict=True)
-    return [(v, rows) for v, rows in parts if v >= 0]
+def groups(key: Tensor, most: int) -> list[tuple[int, Tensor]]:
+    """Rows of each value from 0 to `most` - 1 that is in `key` [N], ascending in both; -1 in it is none. One wait."""
+    counts = torch.zeros(most + 1, dtype=torch.int64, device=key.device)
+    sizes = counts.index_add_(0, key + 1, torch.ones_like(key)).tolist()
+    parts = key.argsort(stable=True).split(sizes)
+    return [(v - 1, rows) for v, rows in enumerate(parts) if v > 0 and len(rows)]
 
 
 class Warp:
@@ -66,7 +65,7 @@ class Warp:
         to_grid[:, :2, :2] *= 2 / views.sizes.double()[:, :, None]
         to_grid[:, :2, 2] = -1
         out = (to_grid @ Ks)[other]
-        matrix = out @ rotation @ torch.linalg.inv(Ks)[view][:, None]
+        matrix = out @ rotation @ torch.linalg.inv_ex(Ks)[0][view][:, None]
         self.offsets = _offsets(patch, pixels)
         at = (pixels[:, None] + self.offsets).double()
         ones = torch.cat([at, torch.ones_like(at[..., :1])], -1)
@@ -118,7 +117,7 @@ class Warp:
         rows, w, slope = rows.contiguous(), w.contiguous(), None if slope is None else slope.contiguous()
         out = w.new_full((r * self.k, h), UNSEEN)
         kernels = native() if w.device.type == "cpu" else None
-        for v, pairs in _groups(self.neighbour[rows].reshape(-1)):
+        for v, pairs in groups(self.neighbour[rows].reshape(-1), len(self.views)):
             image = self.views.gray(v).to(w.dtype)
             if kernels is None:
                 self._zncc_torch(image, pairs, rows, w, slope, out)

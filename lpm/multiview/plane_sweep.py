@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.checks import check_shape, fail
-from lpm.multiview.patch_warp import UNSEEN, Warp, reference
+from lpm.multiview.patch_warp import UNSEEN, Warp, groups, reference
 from lpm.multiview.views import Views
+from lpm.sending import sent
 
 COUNTS = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 """A patch gets the first of these counts of depths that suffices: its result then depends on nothing but itself."""
@@ -116,13 +117,11 @@ def plane_sweep(
     warp = Warp(views, view[chosen], pixels[chosen], neighbours[view[chosen]], ref[chosen], patch)
     w_near, w_far = warp.visible(w_near[chosen].float(), w_far[chosen].float())
     need = warp.steps(w_near, w_far)
-    allowed = torch.tensor([c for c in COUNTS if c < hypotheses] + [hypotheses], device=device)
-    bucket = torch.searchsorted(allowed, need.clamp_max(hypotheses).long())
+    allowed = [c for c in COUNTS if c < hypotheses] + [hypotheses]
+    bucket = torch.searchsorted(sent(allowed, device), need.clamp_max(hypotheses).long())
     peak = _Peak.empty(len(chosen), device)
-    for i, n in enumerate(allowed.tolist()):
-        rows = (bucket == i).nonzero().flatten()
-        if len(rows) == 0:
-            continue
+    for i, rows in groups(bucket, len(allowed)):
+        n = allowed[i]
         t = torch.linspace(0, 1, n, device=device)
         w = w_far[rows, None] * (1 - t) + w_near[rows, None] * t
         curve = _better_half(warp.zncc(rows, w))

@@ -37,6 +37,7 @@ class Views:
     cache_bytes: int = 2**29
     """Gray copies kept in memory; the least recently used go first."""
     _gray: OrderedDict[tuple[int, int], Tensor] = field(default_factory=OrderedDict, repr=False)
+    _sizes: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         v = len(self.images)
@@ -67,8 +68,10 @@ class Views:
     @property
     def sizes(self) -> Tensor:
         """[V, 2] width and height of the images, pixels."""
-        sizes = [(image.shape[1], image.shape[0]) for image in self.images]
-        return torch.tensor(sizes, dtype=torch.float32).reshape(-1, 2).to(self.device)
+        if self._sizes is None or len(self._sizes) != len(self.images):
+            sizes = [(image.shape[1], image.shape[0]) for image in self.images]
+            self._sizes = torch.tensor(sizes, dtype=torch.float32).reshape(-1, 2).to(self.device)
+        return self._sizes
 
     def usable(self, v: int) -> Tensor | None:
         """[H, W] bool, where photo `v` says something; None: everywhere."""

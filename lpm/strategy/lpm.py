@@ -32,7 +32,7 @@ from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse, spread
 from lpm.zones.find import Hull, find_zones
 from lpm.zones.point_errors import Evidence, look
 from lpm.zones.votes import Votes, zone_votes
-from lpm.zones.zone import FALSE_FRONT, ViewZones
+from lpm.zones.zone import ViewZones, false_fronts, records_of
 
 # What edits read and change. All other parameters follow the map of rows, and are copied once.
 EDITED = ("means", "scales", "quats", "opacities", "features_dc")
@@ -129,7 +129,7 @@ class LpmStrategy(LpmSettings):
         n = min(self.views_per_event, len(known))
         oldest = sorted(known, key=lambda v: (self.visited.get(v, -1), v))[: n - n // 2]
         rest = [v for v in known if v not in oldest]
-        weights = torch.tensor([self.maps.mean(v) + 1e-8 for v in rest])
+        weights = torch.tensor([mean + 1e-8 for mean in self.maps.means(rest)])
         drawn = torch.multinomial(weights, n // 2, generator=self.generator).tolist() if n // 2 else []
         return oldest + [rest[i] for i in drawn]
 
@@ -163,13 +163,13 @@ class LpmStrategy(LpmSettings):
             self.on_changes(edit.changes(step, means))
         apply(edit, params, optimizers, state)
         state["gradient"].zero_()
-        state["touched"][edit.fresh | edit.cleared] = step
+        state["touched"].masked_fill_(edit.fresh | edit.cleared, step)
         for name in ("front", "front_before"):
-            state[name][edit.fresh] = 0
+            state[name].masked_fill_(edit.fresh, 0)
         for name in ("painted", "looks"):
-            state[name][edit.fresh | edit.cleared] = 0
+            state[name].masked_fill_(edit.fresh | edit.cleared, 0)
         if self.on_event is not None:
-            found = [r for z, e, c in zip(zones, errors, votes.counts, strict=True) for r in z.records(e, c)]
+            found = records_of(zones, errors, votes.counts)
             points, budget, seconds = len(params["means"]), self.budget(step), time.perf_counter() - start
             self.on_event(EditRecord(step=step, seconds=seconds, views=chosen, zones=found, cloned=0, relocated=0,
                                      points=points, budget=budget, **counts))  # fmt: skip
@@ -220,8 +220,10 @@ class LpmStrategy(LpmSettings):
         if self.insert and room and zones:
             views, harmonics = self.photo_graph.views, params["features_rest"].shape[1] > 0
             rows, seen = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
-            outside = ~inside_any(frozen, rows["means"], views.viewmats, views.Ks)
-            rows = self._born(params, {name: value[outside] for name, value in rows.items()}, seen[outside])
+            if frozen:
+                outside = ~inside_any(frozen, rows["means"], views.viewmats, views.Ks)
+                rows, seen = {name: value[outside] for name, value in rows.items()}, seen[outside]
+            rows = self._born(params, rows, seen)
             counts["inserted"] = len(rows["means"])
             edit = edits.then(edit, edits.insert(edit.params, rows))
         room = max(0, self.budget(step) - len(edit))
@@ -257,8 +259,8 @@ class LpmStrategy(LpmSettings):
         state["inside"] = 0.8 * state["inside"] + self._votes(params, zones).inside
         if step // self.refine_every % 5 == 0:
             state["front_before"], state["front"] = state["front"], torch.zeros_like(state["front"])
-        for view in zones:
-            if self.reset and bool((view.kind == FALSE_FRONT).any()):
+        for view, errs in zip(zones, false_fronts(zones), strict=True):
+            if self.reset and errs:
                 state["front"] = state["front"] | self._votes(params, [view]).front.long() << view.view % 63
         return self._votes(params, zones, solid=True)
 
@@ -266,7 +268,8 @@ class LpmStrategy(LpmSettings):
         """What the zones say of all points, or of those only that are not nearly invisible."""
         means = params["means"].detach()
         if solid:
-            means = means[torch.sigmoid(params["opacities"].detach()).flatten() > self.reset_cap]
+            opaque = torch.sigmoid(params["opacities"].detach()).flatten() > self.reset_cap
+            means = torch.where(opaque[:, None], means, torch.nan)  # these get no vote, and nobody waits for how many
         return zone_votes(means, zones, MARGIN)
 
     def _mistaken(self, params, state) -> Tensor:

@@ -22,6 +22,7 @@ from lpm import distributed
 from lpm.checks import fail
 from lpm.gaussians import edits, motion
 from lpm.multiview.views import Views, project
+from lpm.sending import sent
 from lpm.strategy import motion_correction
 from lpm.strategy.birth_velocity import velocity
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
@@ -31,7 +32,7 @@ from lpm.zones.error_hull import error_hull
 from lpm.zones.error_maps import TILE, coarse
 from lpm.zones.point_errors import Evidence
 from lpm.zones.votes import Votes, zone_votes
-from lpm.zones.zone import FALSE_FRONT, ViewZones
+from lpm.zones.zone import ViewZones, false_fronts
 
 SLICES = 16
 """Moments of which an event keeps the points as they are then."""
@@ -77,9 +78,10 @@ class Lpm4dStrategy(LpmStrategy):
             fail("views.times", "none", "when each photo was taken, 0..1", "use the static method, lpm-splat")
         self.times = views.times
         self.moments = views.times.unique()
+        self.clock = views.times.cpu()  # the host asks often, and would wait each time
         if self.zones_in_time == "time-blind":
             views = replace(views, times=None)
-        self.same_time = [(self.times == t).nonzero().flatten().tolist() for t in self.times]
+        self.same_time = [(self.clock == t).nonzero().flatten().tolist() for t in self.clock]
         if self.zones_in_time != "time-blind" and max(map(len, self.same_time)) > 1:
             self.hull = self._hull
         self.cameras = Cameras(views, len(self.moments), TILE, self.change)
@@ -143,7 +145,7 @@ class Lpm4dStrategy(LpmStrategy):
         self.first = bool(known)  # where no camera stands still nobody knows what moves
         if not self.first:
             return super()._choose_views()
-        known.sort(key=lambda v: (float(self.times[v]), v))
+        known.sort(key=lambda v: (float(self.clock[v]), v))
         n = min(self.first_views, len(known))
         edges = [i * len(known) // n for i in range(n + 1)]
         drawn = torch.rand(n, generator=self.generator).tolist()
@@ -151,7 +153,7 @@ class Lpm4dStrategy(LpmStrategy):
 
     def _at(self, params, view: int) -> Any:
         """As `view` sees them; an event asks many times for the same few moments."""
-        t = float(self.times[view])
+        t = float(self.clock[view])
         if t not in self.slices:
             if len(self.slices) >= SLICES:
                 self.slices.pop(next(iter(self.slices)))
@@ -200,20 +202,21 @@ class Lpm4dStrategy(LpmStrategy):
         for zone in zones:
             points = self._at(params, zone.view)
             opaque = torch.sigmoid(points["opacities"]).flatten()
-            rows = (opaque > (self.reset_cap / 2 if solid else 2e-6)).nonzero().flatten()  # 1e-6: not there
-            votes = zone_votes(points["means"][rows], [zone], MARGIN)
-            inside[rows] += votes.inside
-            front[rows] += votes.front
+            there = opaque > (self.reset_cap / 2 if solid else 2e-6)  # 1e-6: not there
+            # Places that are not finite get no vote, and nobody waits for how many there are.
+            votes = zone_votes(torch.where(there[:, None], points["means"], torch.nan), [zone], MARGIN)
+            inside += votes.inside
+            front += votes.front
             counts += votes.counts
         return Votes(inside, front, counts)
 
     def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
         if step // self.refine_every % 5 == 0:
             state["when_before"], state["when"] = state["when"], torch.zeros_like(state["when"])
-        for zone in zones:
-            if not bool((zone.kind == FALSE_FRONT).any()):
+        for zone, errs in zip(zones, false_fronts(zones), strict=True):
+            if not errs:
                 continue
-            moment = int(torch.searchsorted(self.moments, self.times[zone.view]))
+            moment = self._moment(zone.view)
             state["when"] = state["when"] | self._votes(params, [zone]).front.gt(0).long() << moment % 63
         return super()._vote(params, state, step, zones)
 
@@ -247,16 +250,21 @@ class Lpm4dStrategy(LpmStrategy):
         of all times ask for: what a scene starts from stands still, and is wrong there."""
         if not (self.first and self.insert):
             return super()._give_way(state, worth, may_go, zones, votes, room)
-        tiles = sum(
-            int((sparse_tiles(zone, inside, self.sparse) & ~self._static_tiles(zone.view)).sum())
+        asking = [
+            (sparse_tiles(zone, inside, self.sparse) & ~self._static_tiles(zone.view)).sum()
             for zone, inside in zip(zones, votes.counts, strict=True)
-        )
+        ]
+        tiles = int(torch.stack(asking).sum()) if asking else 0
         births = min(PER_TILE * tiles, round(self.first_births * len(worth)))
         return lowest(worth, may_go & ~state["calm"], births - room)
 
     def _knows_when(self) -> bool:
         """Whether zones are static or dynamic."""
         return self.zones_in_time in ("same-time", "calibrated")
+
+    def _moment(self, view: int) -> int:
+        """Which of the moments a view was taken at."""
+        return int(torch.searchsorted(self.clock.unique(), self.clock[view]))
 
     def _frame(self) -> float:
         """Time from one frame to the next."""
@@ -307,7 +315,7 @@ class Lpm4dStrategy(LpmStrategy):
     def _born(self, params, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
         """New rows stand still in static zones; in dynamic ones they live around the zone's time, and move."""
         n, degree, device = len(seen), params["motion"].shape[1], params["means"].device
-        rows = rows | {name: value.to(device) for name, value in motion.still(n, degree).items()}
+        rows = rows | {name: sent(value, device) for name, value in motion.still(n, degree).items()}
         if motion.SPINS in params:
             rows[motion.SPINS] = torch.zeros(n, 4, device=device)
         if self.zones_in_time == "time-blind":
@@ -319,7 +327,7 @@ class Lpm4dStrategy(LpmStrategy):
             rows["times"][mine] = t
             rows["durations"][mine] = math.log(self.life * self._frame())
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
-            frames = [(float(self.times[other] - t), other) for other in self.cameras.same[v]]
+            frames = [(float(self.clock[other] - self.clock[v]), other) for other in self.cameras.same[v]]
             rows["motion"][mine, 0] = velocity(params, self.photo_graph.views, rows["means"][mine], v, t, frames)
         return rows
 

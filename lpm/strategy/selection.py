@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lpm.gaussians.parameters import rotations, start_colors
 from lpm.multiview.views import Views, unproject
+from lpm.sending import brought, sent
 from lpm.zones.zone import NO_EVIDENCE, ViewZones
 
 BIRTH_OPACITY = 0.1
@@ -21,7 +22,7 @@ def weighted_sample(score: Tensor, n: int, generator: torch.Generator) -> Tensor
     if min(n, possible) <= 0:
         return mask
     # Gumbel's trick (Efraimidis 2006): the n largest of score^(1/u) are such a sample; one sort, no host loop.
-    uniform = torch.rand(len(score), generator=generator).to(score.device)
+    uniform = sent(torch.rand(len(score), generator=generator), score.device)
     key = torch.log(score.clamp_min(0)) - torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-7)))
     mask[key.topk(min(n, possible)).indices] = True
     return mask
@@ -85,9 +86,10 @@ def surface_points(
         means (world), scales (log), quats, features_dc, opacities (logit), each [M, ...]; colours from the photo. And
         [M] the view that each was found in.
     """
-    found = [views.viewmats.new_zeros(0, 4)]  # view, row, column, error
-    for view, error, inside in zip(zones, errors, points, strict=True):
-        at = sparse_tiles(view, inside, sparse).nonzero()
+    found = [torch.zeros(0, 4)]  # view, row, column, error
+    here = brought([sparse_tiles(view, inside, sparse) for view, inside in zip(zones, points, strict=True)] + errors)
+    for view, sparsely, error in zip(zones, here[: len(zones)], here[len(zones) :], strict=True):
+        at = sparsely.nonzero()
         place = torch.cat([torch.full_like(at[:, :1], view.view), at], 1)
         found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
     tiles = torch.cat(found)
@@ -100,6 +102,7 @@ def surface_points(
         corner = at.new_tensor([(0, 0), (0, 1), (1, 0), (1, 1)])
         pixels = (at[:, None] + 0.25 + 0.5 * corner).flip(-1).reshape(-1, 2) * view.tile
         pixels = torch.minimum(pixels, pixels.new_tensor([view.size[0] - 0.5, view.size[1] - 0.5]))
+        at, pixels = sent(at, views.device), sent(pixels, views.device)
         depth = view.depth[at[:, 0], at[:, 1]].repeat_interleave(PER_TILE)
         means.append(unproject(pixels, depth, view.viewmat, view.K))
         rgb = image[pixels[:, 1].long().to(image.device), pixels[:, 0].long().to(image.device), :3]
@@ -117,4 +120,4 @@ def surface_points(
         "features_dc": start_colors(rgb.nan_to_num(0.5), harmonics),
         "opacities": xyz.new_full((len(xyz), 1), BIRTH_OPACITY).logit(),
     }
-    return rows, torch.cat([tiles.new_zeros(0, dtype=torch.int64), *seen])[:most]
+    return rows, torch.cat([none.new_zeros(0, dtype=torch.int64), *seen])[:most]

@@ -179,12 +179,16 @@ class ErrorMaps:
 
     def mean(self, view: int) -> float:
         """Mean error of a view; 0 for one that was not seen yet."""
+        return self.means([view])[0] if view in self.maps else 0.0
+
+    def means(self, views: list[int]) -> list[float]:
+        """Mean error of each of `views`, which were seen; one wait for all."""
         # Row by row: a sum of everything would depend on the number of threads.
-        return float(self.maps[view].mean(-1).mean()) if view in self.maps else 0.0
+        return torch.stack([self.maps[view].mean(-1).mean() for view in views]).tolist() if views else []
 
     def worst(self) -> float:
         """The largest error of any tile of any view; 0 if none was seen yet."""
-        return max((float(m.max()) for m in self.maps.values()), default=0.0)
+        return float(torch.stack([m.max() for m in self.maps.values()]).max()) if self.maps else 0.0
 
     def bad_threshold(self, share: float, floor: float) -> float:
         """Error above which a tile is bad: at least `floor`, and `share` of all the scene's tiles are above it."""

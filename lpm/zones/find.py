@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.plane_sweep import plane_sweep
+from lpm.sending import brought, sent
 from lpm.zones.error_maps import TILE, ErrorMaps, coarse
-from lpm.zones.point_errors import Evidence
+from lpm.zones.point_errors import Evidence, depth_ranges
 from lpm.zones.zone import FALSE_FRONT, NO_EVIDENCE, UNDER_RESOLVED, ViewZones, classify, regions
 
 Hull = Callable[[int, float, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -61,27 +62,31 @@ def find_zones(
     views = photo_graph.views
     sizes = [(int(views.images[v].shape[1]), int(views.images[v].shape[0])) for v in chosen]
     maps = [coarse(errors.maps[v], size, TILE, errors.tile) for v, size in zip(chosen, sizes, strict=True)]
-    worst = torch.cat([m.flatten() for m in maps])
+    here = brought(maps)  # which tiles are bad, the host finds out, so that it knows how many without a wait
+    worst = torch.cat([m.flatten() for m in here])
     threshold = max(threshold, float(worst.topk(min(most_tiles, len(worst))).values[-1]))
-    found, view, pixels, near, far = [], [], [], [], []
-    for v, size, error, seen in zip(chosen, sizes, maps, evidence, strict=True):
+    found, places = [], []
+    for i, (v, size, error) in enumerate(zip(chosen, sizes, here, strict=True)):
         at = (error > threshold).nonzero()
         x = (at[:, 1] * TILE + TILE / 2).clamp(max=size[0] - 1)
         y = (at[:, 0] * TILE + TILE / 2).clamp(max=size[1] - 1)
-        view.append(torch.full((len(at),), v, device=error.device))
-        pixels.append(torch.stack([x, y], 1).float())
-        near.append(seen.near.expand(len(at)))
-        far.append(seen.far.expand(len(at)))
-        empty = torch.full_like(error, torch.inf)
-        kind = torch.full_like(error, -1, dtype=torch.int64)
+        places.append(torch.stack([torch.full((len(at),), i), x, y], 1))
+        empty = torch.full_like(maps[i], torch.inf)
+        kind = torch.full_like(maps[i], -1, dtype=torch.int64)
         labels = regions(error, threshold)
         unknown = torch.full_like(empty, torch.nan)
         found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, empty, -empty, unknown, labels, kind))
-    if sum(len(p) for p in pixels) == 0:
+    count = [len(p) for p in places]
+    if sum(count) == 0:
         return found
-    sweep = plane_sweep(views, torch.cat(view), torch.cat(pixels), neighbours, torch.cat(near), torch.cat(far))
+    near, far = depth_ranges(evidence)
+    place = sent(torch.cat(places), views.device)
+    which, pixels = place[:, 0].long(), place[:, 1:].float()
+    near, far = near[which], far[which]
+    view = sent(torch.tensor(chosen).repeat_interleave(torch.tensor(count)), views.device)
+    sweep = plane_sweep(views, view, pixels, neighbours, near, far)
     start = 0
-    for zones, seen, place in zip(found, evidence, pixels, strict=True):
+    for zones, seen, place in zip(found, evidence, pixels.split(count), strict=True):
         mine = slice(start, start + len(place))
         start += len(place)
         column, row = place[:, 0].long(), place[:, 1].long()
@@ -96,14 +101,14 @@ def find_zones(
         middle = torch.where(swept, sweep.depth[mine], (low + high) / 2)
         by_hull = torch.zeros_like(known)
         if hull is not None:
-            depths = hull(zones.view, threshold, place, torch.cat(near)[mine], torch.cat(far)[mine])
+            depths = hull(zones.view, threshold, place, near[mine], far[mine])
             by_hull = ~known & torch.isfinite(depths[0])
             low, high, middle = (torch.where(by_hull, a, b) for a, b in zip(depths, (low, high, middle), strict=True))
             known = known | by_hull
         width, height = zones.size
         drawn = (row * seen.depth.shape[0] // height, column * seen.depth.shape[1] // width)
         kind = classify(torch.stack([low, high], 1), known, seen.depth[drawn], seen.alpha[drawn])
-        kind[by_hull & (kind == FALSE_FRONT)] = UNDER_RESOLVED
+        kind = kind.masked_fill(by_hull & (kind == FALSE_FRONT), UNDER_RESOLVED)
         zones.kind[cell] = kind
         known = kind != NO_EVIDENCE
         zones.depth[cell] = torch.where(known, middle, torch.nan)

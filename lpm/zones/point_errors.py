@@ -25,24 +25,27 @@ class Evidence:
     """[h, w] expected z-depth, world."""
     alpha: Tensor
     """[h, w] accumulated opacity."""
-    near: Tensor
-    far: Tensor
-    """Between which z-depths (world) surfaces are looked for: depth_range()."""
+    z: Tensor
+    """[N] z-depths of the points in this view, world."""
 
 
-def depth_range(means: Tensor, viewmat: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Where to look for surfaces: a generous range around the z-depths (world) of the points that a view draws.
+def depth_ranges(evidence: list[Evidence]) -> tuple[Tensor, Tensor]:
+    """Where to look for surfaces in each of V views: nearest [V] and farthest [V] z-depth, world.
 
-    A false front is nearer than the surface it hides and a hole is farther than what stands around it, so the range is
-    wider than what is drawn.
+    A generous range around the depths of the points that a view draws: a false front is nearer than the surface it
+    hides and a hole is farther than what stands around it. The host waits twice, whatever V is.
     """
-    x, y, z = means.unbind(-1)  # written out: the same bits for any number of threads
-    z = x * viewmat[2, 0] + y * viewmat[2, 1] + z * viewmat[2, 2] + viewmat[2, 3]
-    z = z[visible & (z > 0)]
-    if len(z) == 0:
-        return viewmat.new_tensor(0.1), viewmat.new_tensor(torch.inf)
-    some = z[:: max(1, len(z) // 4096)]  # a quantile needs no more
-    return 0.5 * some.quantile(0.02), 3.0 * some.quantile(0.98)
+    z = torch.stack([e.z for e in evidence])
+    drawn = torch.stack([e.visible for e in evidence]) & (z > 0)
+    ranges = []
+    for of_view in z[drawn].split(drawn.sum(1).tolist()):
+        some = of_view[:: max(1, len(of_view) // 4096)]  # a quantile needs no more
+        if len(some):
+            ranges.append((0.5 * some.quantile(0.02), 3.0 * some.quantile(0.98)))
+        else:
+            ranges.append((torch.full_like(z[0, 0], 0.1), torch.full_like(z[0, 0], torch.inf)))
+    near, far = (torch.stack(ends) for ends in zip(*ranges, strict=True))
+    return near, far
 
 
 def look(
@@ -87,5 +90,6 @@ def look(
     visible = (meta["radii"][0] > 0).all(-1)
     gathered *= shrink**2  # pixels of the full image
     depth, alpha = image[0, ..., 2].detach(), alpha[0, ..., 0].detach()
-    near, far = depth_range(params["means"].detach(), viewmat, visible)
-    return Evidence(gathered[:, 0], gathered[:, 1], visible, depth, alpha, near, far)
+    x, y, z = params["means"].detach().unbind(-1)  # written out: the same bits for any number of threads
+    z = x * viewmat[2, 0] + y * viewmat[2, 1] + z * viewmat[2, 2] + viewmat[2, 3]
+    return Evidence(gathered[:, 0], gathered[:, 1], visible, depth, alpha, z)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lpm.cuda.device import DeviceLibrary, device_kernels
 from lpm.cuda.native import NativeLibrary, native
+from lpm.sending import sent
 from lpm.zones.zone import FALSE_FRONT, ViewZones, membership
 
 
@@ -61,8 +62,8 @@ def zone_votes_native(
     kernels: NativeLibrary | DeviceLibrary, means: Tensor, zones: list[ViewZones], margin: float
 ) -> Votes:
     """The native kernel, of the CPU or of CUDA; see zone_votes."""
-    cameras = torch.stack([_camera(view) for view in zones]).to(means.dtype)
-    grids = torch.tensor([view.near.shape for view in zones], device=means.device)
+    cameras = _cameras(zones).to(means.dtype)
+    grids = sent([view.near.shape for view in zones], means.device)
     near, far = (torch.cat([getattr(v, name).flatten() for v in zones]).to(means.dtype) for name in ("near", "far"))
     false_front = torch.cat([view.kind.flatten() for view in zones]) == FALSE_FRONT
     limit = torch.where(false_front & near.isfinite(), near * (1 - margin), -torch.inf)
@@ -76,7 +77,9 @@ def zone_votes_native(
     return Votes(inside, front, [part.reshape(view.near.shape) for part, view in zip(parts, zones, strict=True)])
 
 
-def _camera(view: ViewZones) -> Tensor:
-    """[18]: rows of [R t], fx, fy, cx, cy, width, height; all but the first twelve in tiles."""
-    lens = torch.stack([view.K[0, 0], view.K[1, 1], view.K[0, 2], view.K[1, 2]])
-    return torch.cat([view.viewmat[:3].flatten(), torch.cat([lens, lens.new_tensor(view.size)]) / view.tile])
+def _cameras(zones: list[ViewZones]) -> Tensor:
+    """[V, 18]: rows of [R t], fx, fy, cx, cy, width, height; all but the first twelve in tiles."""
+    viewmats, Ks = torch.stack([view.viewmat for view in zones]), torch.stack([view.K for view in zones])
+    told = sent([(*view.size, view.tile) for view in zones], Ks.device, Ks.dtype)
+    lens = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2]], 1)
+    return torch.cat([viewmats[:, :3].flatten(1), torch.cat([lens, told[:, :2]], 1) / told[:, 2:]], 1)

@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from lpm.records import ZoneKind, ZoneRecord
+from lpm.sending import brought
 
 KINDS: tuple[ZoneKind, ...] = get_args(ZoneKind)
 FALSE_FRONT, UNDER_RESOLVED, MISSING, NO_EVIDENCE = range(4)
@@ -47,11 +48,11 @@ def classify(interval: Tensor, confident: Tensor, rendered: Tensor, alpha: Tenso
         tolerance: relative difference of depth that still counts as the same surface.
     """
     near, far = interval.unbind(-1)
+    # Not by masks as indices, which a device would be waited for.
     kind = torch.full_like(rendered, UNDER_RESOLVED, dtype=torch.int64)
-    kind[(rendered > far * (1 + tolerance)) | (alpha < OPAQUE)] = MISSING
-    kind[(rendered < near * (1 - tolerance)) & (alpha >= OPAQUE)] = FALSE_FRONT
-    kind[~confident] = NO_EVIDENCE
-    return kind
+    kind = kind.masked_fill_((rendered > far * (1 + tolerance)) | (alpha < OPAQUE), MISSING)
+    kind = kind.masked_fill_((rendered < near * (1 - tolerance)) & (alpha >= OPAQUE), FALSE_FRONT)
+    return kind.masked_fill_(~confident, NO_EVIDENCE)
 
 
 @dataclass
@@ -89,6 +90,9 @@ class ViewZones:
         near, far, depth, kind = (moved(value) for value in (self.near, self.far, self.depth, self.kind))
         return replace(self, near=near, far=far, depth=depth, kind=kind, labels=labels)
 
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.viewmat, self.K, self.near, self.far, self.depth, self.kind
+
     def corners(self, box: tuple[int, int, int, int], interval: tuple[float, float]) -> Tensor:
         """World positions [8, 3] of the frustum cell over pixels `box` (x0, y0, x1, y1) between two z-depths."""
         x0, y0, x1, y1 = box
@@ -119,6 +123,21 @@ class ViewZones:
             inside_points = int(counts[where][inside].sum())
             found.append(ZoneRecord(KINDS[most], self.view, box, interval, mean, inside_points, corners))
         return found
+
+
+def records_of(zones: list[ViewZones], errors: list[Tensor], points: list[Tensor]) -> list[ZoneRecord]:
+    """ViewZones.records() of several views, brought to the host at once. `errors`, `points`: a [rows, columns] each."""
+    tensors = [t for z, e, p in zip(zones, errors, points, strict=True) for t in (*z._tensors(), e, p)]
+    here, found = iter(brought(tensors)), []
+    for zone in zones:
+        viewmat, K, near, far, depth, kind, error, count = (next(here) for _ in range(8))
+        found += replace(zone, viewmat=viewmat, K=K, near=near, far=far, depth=depth, kind=kind).records(error, count)
+    return found
+
+
+def false_fronts(zones: list[ViewZones]) -> list[bool]:
+    """Of each view whether it has a false front; one wait for all."""
+    return torch.stack([(z.kind == FALSE_FRONT).any() for z in zones]).tolist() if zones else []
 
 
 def membership(means: Tensor, zones: ViewZones, margin: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:

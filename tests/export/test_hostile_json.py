@@ -14,7 +14,7 @@ from lpm.formats.read import load
 from lpm.formats.sidecar import Sidecar, read_sidecar, write_sidecar
 from lpm.gaussians.similarity import Similarity
 from lpm.viewer.page import camera_path
-from lpm.viewer.page.camera import Eye
+from lpm.viewer.page.camera import Camera
 
 MATRIX = [[1.0, 0, 0, 0.5], [0, 0, -1.0, 0.25], [0, 1.0, 0, -1.0]]
 JSON = st.recursive(
@@ -83,7 +83,7 @@ def test_a_sidecar_that_is_none(export, content):
     assert len(load(out).params["means"]) == 3
 
 
-EYES = [Eye((0.0, -3.0, 1.0), (1.0, 0.0, 0.0, 0.0)), Eye((3.0, 0.0, 1.0), (0.6, 0.0, 0.8, 0.0))]
+EYES = [Camera((0.0, -3.0, 1.0), (1.0, 0.0, 0.0, 0.0)), Camera((3.0, 0.0, 1.0), (0.6, 0.0, 0.8, 0.0))]
 PATH = json.loads(camera_path.to_json(EYES, 4.0, (320, 240)))
 
 

@@ -15,7 +15,7 @@ from plugin.test_resume import BUSY, everything
 from lpm.checks import LpmError
 from lpm.plugin import model
 from lpm.plugin.model import LpmModel
-from lpm.plugin.optimizers import writer  # nerfstudio's cannot be imported first
+from lpm.plugin.nerfstudio_patches import writer  # nerfstudio's cannot be imported first
 from lpm.runs import checkpoint
 from lpm.runs.folder import read_checkpoint
 from lpm.train import bad_steps, out_of_memory, signals

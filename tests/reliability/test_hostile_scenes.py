@@ -226,7 +226,7 @@ LIMITED = """
 import resource, sys, time
 from pathlib import Path
 from lpm.checks import LpmError
-from lpm.runs import load_gaussians
+from lpm.runs.folder import load_gaussians
 from lpm.scenes.read import read_scene
 from lpm.viewer.replay.data import load
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # rooms import each other. A name here is a package, or a module that lies beside the packages.
 ROOMS = (
     "lpm", "lpm.checks", "lpm.torchvision_hook",  # leaves
-    "lpm.records", "lpm.files", "lpm.distributed",
+    "lpm.sending", "lpm.records", "lpm.files", "lpm.distributed",
     "lpm.scenes",
     "lpm.cuda",
     "lpm.gaussians",

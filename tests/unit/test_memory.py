@@ -10,7 +10,7 @@ import pytest
 
 FREE_AND_TAKE = """
 import ctypes, resource, sys, torch
-from lpm.memory import keep_freed_memory
+from lpm.train.out_of_memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 else:  # glibc raises this threshold by itself, at times so far that the heap keeps everything

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lpm.sending import sent
+
 FOLDER = "replay"
 """Name of the folder in the run's folder."""
 LIMIT = 2_000
@@ -50,7 +52,8 @@ def evenly_spaced(values: np.ndarray | Tensor, limit: int) -> np.ndarray:
     n = len(values)
     rows = np.arange(min(n, limit)) * n // max(1, min(n, limit))
     if isinstance(values, Tensor):
-        return values.detach()[torch.from_numpy(rows)].cpu().numpy()  # thinned first: less to move off a GPU
+        chosen = sent(torch.from_numpy(rows), values.device)
+        return values.detach()[chosen].cpu().numpy()  # thinned first: less to move off a GPU
     return values[rows]
 
 
