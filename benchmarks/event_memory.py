@@ -42,7 +42,7 @@ def main() -> None:
         max_points=n, refine_start_iter=1, refine_stop_iter=10**6, refine_every=warm, growth_end=1e-9
     )
     records = []
-    strategy.on_event = records.append
+    strategy.on_event = lambda record, _: records.append(record)
     run = Run(scene, strategy, scene.points, scene.rgb)
     chosen = torch.randint(len(scene.points), (n - n // 20,))
     for name, optimizer in run.optimizers.items():

@@ -45,7 +45,7 @@ rates = RATES | {"means": RATES["means"] * extent}
 optimizers = {name: torch.optim.Adam([p], lr=rates[name], eps=1e-15, fused=True) for name, p in params.items()}
 strategy = LpmStrategy(
     max_points=options.max_points, refine_start_iter=options.steps // 10, refine_stop_iter=options.steps * 5 // 6,
-    rasterize_mode=options.rasterize_mode, on_event=lambda record: print(record.line()),
+    rasterize_mode=options.rasterize_mode, on_event=lambda record, _: print(record.line()),
 )  # fmt: skip
 strategy.attach(Views([photos[i] for i in train], Ks[train], viewmats[train]), points)
 state = strategy.initialize_state(extent)

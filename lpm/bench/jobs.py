@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lpm.checks import fail
-from lpm.strategy.registry import STRATEGIES
+from lpm.strategy.registry import STRATEGIES, strategy_class
 
 MOVING = "lpm-4d"
 """Base of rows that are trained by `lpm-splat-4d`."""
@@ -125,9 +125,26 @@ def parse_row(text: str) -> Row:
             if not equals or not value:
                 fail("--strategies", repr(text), "FIELD=VALUE after the colon")
             settings[setting] = value
+    if settings:
+        own, model = known_settings(base)
+        unknown = [setting for setting in settings if setting not in own | model]
+        if unknown:
+            wanted = f"one of {', '.join(sorted(own))}, or an option of --pipeline.model"
+            fail("--strategies", f"{text}: {base} has no setting {unknown[0]}", wanted)
     if settings and name == base:
         fail("--strategies", repr(text), "a name for the changed strategy", f"for example my-{base}={text}")
     return Row(name, base, settings)
+
+
+def known_settings(base: str) -> tuple[set[str], set[str]]:
+    """What can be set in a row of `base`: the strategy's own options, and those of nerfstudio's model."""
+    from lpm.plugin.model import LpmModelConfig  # nerfstudio takes seconds to import
+    from lpm.plugin.model4d import LpmModel4dConfig
+
+    moving = base == MOVING
+    model = LpmModel4dConfig if moving else LpmModelConfig
+    own = strategy_class("lpm" if moving else base, moving).Options
+    return {option.name for option in fields(own)}, {o.name for o in fields(model) if not o.name.startswith("_")}
 
 
 def grid(

@@ -37,6 +37,7 @@ def configure(job: Job, folder: Path) -> Any:
     """The method's own configuration with what the job asks for."""
     from lpm.plugin.config import lpm_splat, lpm_splat_4d
     from lpm.scenes.read import read_scene
+    from lpm.strategy.registry import strategy_class
 
     config = copy.deepcopy((lpm_splat_4d if job.base == MOVING else lpm_splat).config)
     config.experiment_name, config.timestamp, config.output_dir = "run", "0", folder
@@ -56,9 +57,9 @@ def configure(job: Job, folder: Path) -> Any:
         if points is None:
             fail("start", f"{job.start}, and the scene has no points", "a scene with points, or start random")
         data.dataparser.max_points = max(1, len(points.xyz) // 10)
-    for name, value in job.settings.items():
-        if hasattr(model, name):
-            setattr(model, name, value)
+    own = vars(model.settings)[strategy_class(model.strategy, model.moving).group]
+    for name, value in job.settings.items():  # before anything is built
+        setattr(own if name in vars(own) else model, name, value)
     return config
 
 
@@ -123,7 +124,6 @@ def mean(views: list[dict[str, Any]], key: str) -> float:
 def train(job: Job) -> dict[str, Any]:
     """Trains and measures; the result is a row of results.json."""
     import torch
-    from nerfstudio.scripts.train import _set_random_seed
 
     from lpm import records
 
@@ -132,14 +132,11 @@ def train(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         start = now()
         config = configure(job, Path(folder))
-        _set_random_seed(job.seed)
+        from lpm.plugin.nerfstudio_patches import set_random_seed  # nerfstudio itself cannot be imported first
+
+        set_random_seed(job.seed)
         trainer = config.setup()
         trainer.setup()
-        for name, value in job.settings.items():
-            if hasattr(trainer.model.strategy, name):
-                setattr(trainer.model.strategy, name, value)
-            elif not hasattr(config.pipeline.model, name):
-                fail(f"{job.strategy}: {name}", "no such setting", f"a field of {job.base} or of the model")
         ready = now()
         masks = _masks(trainer.data)
         measured = now() - ready

@@ -32,10 +32,9 @@ from lpm.render.losses import l1_dssim
 from lpm.render.rasterize import rasterize
 from lpm.render.sky import KINDS, sky_colors
 from lpm.strategy import make_strategy
-from lpm.strategy.lpm4d import ZonesInTime
 from lpm.train.bad_steps import leave_out
 from lpm.train.lpips import Lpips
-from lpm.train.out_of_memory import Before, lower_cap, out_of_memory
+from lpm.train.out_of_memory import Before, out_of_memory
 
 STEPS_PER_LOG = 10  # nerfstudio's LoggingConfig.steps_per_log
 # What viser shows behind a scene; random backgrounds are for training only.
@@ -53,8 +52,6 @@ class LpmModel(SplatfactoModel):
     """3D Gaussian Splatting with a chosen point management."""
 
     config: LpmModelConfig
-    zones_in_time: ZonesInTime | None = None
-    """For a strategy of points that move, see lpm.strategy.lpm4d; None: they do not."""
     lowered_cap: int | None = None
     """max_points since memory ran out; None: it did not."""
 
@@ -63,7 +60,8 @@ class LpmModel(SplatfactoModel):
         config = self.config
         self.scene_extent = float(self.kwargs.get("metadata", {}).get("scene_extent", 1.0))
         self.has_depths = bool(self.kwargs.get("metadata", {}).get("depth_filenames"))
-        self.schedule = config.schedule(self.num_train_data)
+        common = config.common(self.num_train_data)
+        self.schedule = common.schedule
         self.sky = None if config.sky == "none" else Parameter(torch.zeros(KINDS[config.sky], 3))
         self.gauss_params = self._start()
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
@@ -77,18 +75,7 @@ class LpmModel(SplatfactoModel):
         self.background_color = torch.tensor(
             VIEWER_BACKGROUND if random_background else get_color(config.background_color).tolist()
         )
-        self.strategy = make_strategy(
-            config.strategy,
-            self.schedule,
-            grad_threshold=config.densify_grad_thresh,
-            prune_opacity=config.cull_alpha_thresh,
-            split_scale=config.densify_size_thresh,
-            prune_scale=config.cull_scale_thresh,
-            revised_opacity=config.revised_opacity,
-            rasterize_mode=config.rasterize_mode,
-            switches={name: getattr(config, name) for name in ("densify", "insert", "reset", "prune")},
-            zones_in_time=self.zones_in_time,
-        )
+        self.strategy = make_strategy(config.strategy, common, config.settings, config.moving)
         self.reset_strategy_state()
         self.spoilt: Tensor | bool = False
         """Of this step: whether its gradients are of no use, [] 0 or 1 where the answer is still on the device."""
@@ -98,10 +85,7 @@ class LpmModel(SplatfactoModel):
 
     def reset_strategy_state(self) -> None:
         """Forgets what the strategy has gathered."""
-        if self.config.strategy == "mcmc":
-            self.strategy_state = self.strategy.initialize_state()
-        else:
-            self.strategy_state = self.strategy.initialize_state(scene_scale=self.scene_extent)
+        self.strategy_state = self.strategy.initialize_state(scene_scale=self.scene_extent)
 
     def _start(self) -> ParameterDict:
         """The parameters to begin with; the sky may begin with what a run has learnt."""
@@ -156,7 +140,7 @@ class LpmModel(SplatfactoModel):
         if self.spoilt is True:
             return
         if self.spoilt is not False:  # zeros instead of what may be on the device; the host does not ask
-            leave_out(self.info, self.strategy, self.spoilt)
+            leave_out(self.info, self.spoilt)
         optimizers = self._gaussian_optimizers()
         before = Before(self.gauss_params, optimizers, self.strategy_state)
         try:
@@ -173,7 +157,7 @@ class LpmModel(SplatfactoModel):
         self.info = {}
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.lowered_cap = lower_cap(self.strategy, points)
+        self.lowered_cap = self.strategy.lower_cap(points)
         CONSOLE.print(f"Memory ran out {where}: max_points is {self.lowered_cap:,} from here on.")
 
     def _get_downscale_factor(self) -> int:
@@ -252,7 +236,7 @@ class LpmModel(SplatfactoModel):
             backgrounds=background[None] if self.sky is None else None,
             render_mode="RGB+ED" if with_depth else "RGB",
             rasterize_mode=self.config.rasterize_mode,
-            absgrad=getattr(self.strategy, "absgrad", False) and self.training and self.step < self.schedule.stop,
+            absgrad=self.strategy.absgrad and self.training and self.step < self.schedule.stop,
         )
         if self.training:
             self.info["view"] = (camera.metadata or {}).get("cam_idx")
@@ -320,15 +304,13 @@ class LpmModel(SplatfactoModel):
             truth, render = truth * mask, render * mask
         tiles = None
         if self.training:  # what error maps are made from
-            maps = getattr(self.strategy, "maps", None)
-            if maps is not None and self.step < self.schedule.stop:
-                tiles = maps.request(self.info["view"], self.last_size, mask)
+            if self.step < self.schedule.stop:
+                tiles = self.strategy.tile_request(self.info["view"], self.last_size, mask)
             self.info.update(render=render, truth=truth, mask=mask, tiles=tiles)
         loss = {"main_loss": l1_dssim(render, truth, config.ssim_lambda, tiles)}
-        if config.strategy == "mcmc":
-            loss["opacity_reg"] = config.opacity_reg * torch.sigmoid(self.opacities).mean()
-            loss["scale_reg"] = config.scale_reg * self.scales.exp().mean()
-        elif config.use_scale_regularization and self.step % 10 == 0:
+        regularization = self.strategy.regularization(self.gauss_params)
+        loss |= regularization
+        if not regularization and config.use_scale_regularization and self.step % 10 == 0:
             scales = self.scales.exp()
             ratio = scales.amax(-1) / scales.amin(-1)
             loss["scale_reg"] = 0.1 * (ratio.clamp_min(config.max_gauss_ratio) - config.max_gauss_ratio).mean()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+import tyro
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 from torch.nn import ParameterDict
@@ -13,7 +14,8 @@ from torch.nn import ParameterDict
 from lpm.checks import fail
 from lpm.gaussians import motion
 from lpm.plugin.model import LpmModel, LpmModelConfig
-from lpm.strategy.lpm4d import ZonesInTime
+from lpm.strategy.lpm4d_options import ZonesInTime
+from lpm.strategy.registry import StrategyOptions4d
 
 
 @dataclass
@@ -24,9 +26,12 @@ class LpmModel4dConfig(LpmModelConfig):
     preset: Literal["linear", "stg-lite"] = "linear"
     """linear: points move straight and keep their harmonics. stg-lite: cubic motion, turning, one colour a point
     (the lite model of Spacetime Gaussians)."""
-    zones_in_time: ZonesInTime = "calibrated"
-    """none: points are added by error alone. time-blind: zones as in a static scene. same-time: zones from photos of
-    one time. calibrated: and resets need several times."""
+    settings: Annotated[StrategyOptions4d, tyro.conf.arg(name="")] = field(default_factory=StrategyOptions4d)  # type: ignore[valid-type,assignment]
+    """What else each strategy has to set."""
+    zones_in_time: ZonesInTime | None = None
+    """A shorter name of lpm.zones-in-time, which it overrides."""
+
+    moving: ClassVar[bool] = True
 
 
 class LpmModel4d(LpmModel):
@@ -40,7 +45,8 @@ class LpmModel4d(LpmModel):
         """As LpmModel's, with motion."""
         if self.config.preset == "stg-lite":
             self.config.sh_degree = 0
-        self.zones_in_time = self.config.zones_in_time
+        if self.config.zones_in_time is not None:
+            self.config.settings.lpm.zones_in_time = self.config.zones_in_time  # type: ignore[attr-defined]
         super().populate_modules()
 
     def _start(self) -> ParameterDict:

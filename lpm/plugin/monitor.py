@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -35,23 +35,23 @@ class Monitor:
 
     def __init__(self, folder: Path, model: LpmModel) -> None:
         """`folder`: the run's, where edits.jsonl and replay/ are written."""
-        self.folder, self.model, self.strategy = folder, model, cast(Any, model.strategy)
+        self.folder, self.model, self.strategy = folder, model, model.strategy
         self.panels: Panels | None = None
         self.clip: Clip | None = None
         self.outputs: Outputs | None = None
-        self._snapshot: recording.Snapshot | None = None
         self._events = 0
         self._psnr: float | None = None
         plan = model.schedule
         self._cloud_every = max(1, (plan.stop - plan.start) // plan.every // CLOUDS)
-        self.strategy.on_event, self.strategy.on_changes = self._on_event, self._on_changes
+        self.strategy.on_event = self._on_event
 
     def show(self, viewer: Viewer, lock: threading.Lock) -> None:
         """Adds our pictures and panels to nerfstudio's viewer, for a strategy that takes requests."""
-        if not hasattr(self.strategy, "requests"):
+        live = self.strategy.live()
+        if live is None:
             return
-        views, maps = self.strategy.photo_graph.views, self.strategy.maps
-        self.outputs = Outputs(views, maps, self.model.config.rasterize_mode, getattr(self.strategy, "flat", False))
+        views, maps = live.views, live.maps
+        self.outputs = Outputs(views, maps, self.model.config.rasterize_mode, live.flat)
         panel = viewer.control_panel
 
         def extra(camera: Cameras, outputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -64,11 +64,10 @@ class Monitor:
 
         self.model.viewer_outputs = extra
         self.panels = Panels(
-            viewer.viser_server, views, self.strategy.requests, errors, lambda name: getattr(self.strategy, name, None),
-            VISER_NERFSTUDIO_SCALE_RATIO,
-        )  # fmt: skip
-        if hasattr(self.strategy, "times"):
-            self.clip = Clip(viewer.viser_server, panel, errors, self.strategy.times)
+            viewer.viser_server, views, live.requests, errors, live.setting, VISER_NERFSTUDIO_SCALE_RATIO
+        )
+        if live.times is not None:
+            self.clip = Clip(viewer.viser_server, panel, errors, live.times)
 
     def held_out(self, psnr: float) -> None:
         """Takes the PSNR (dB) of held-out photos; it goes with the next event."""
@@ -80,12 +79,7 @@ class Monitor:
             if part is not None:
                 part.stop()
 
-    def _on_changes(self, changes: records.Changes) -> None:
-        added, removed, reset = (recording.evenly_spaced(getattr(changes, name), recording.LIMIT) for name in EDITS)
-        self._snapshot = recording.Snapshot(changes.step, added, removed, reset, psnr=self._psnr)
-        self._psnr = None
-
-    def _on_event(self, record: records.EditRecord) -> None:
+    def _on_event(self, record: records.EditRecord, changes: records.Changes | None) -> None:
         try:
             records.append(self.folder / "edits.jsonl", record)
         except OSError as error:
@@ -95,11 +89,14 @@ class Monitor:
             writer.put_scalar(name=f"Point management/{name}", scalar=getattr(record, name), step=record.step)
         if self.outputs is not None:
             self.outputs.record = record
-        if self._snapshot is None:  # a strategy that does not tell where
+        if changes is None:  # a strategy that does not tell where
             return
+        added, removed, reset = (recording.evenly_spaced(getattr(changes, name), recording.LIMIT) for name in EDITS)
+        snapshot = recording.Snapshot(changes.step, added, removed, reset, psnr=self._psnr)
+        self._psnr = None
         if self.panels is not None:
-            self.panels.on_event(record, self._snapshot)
-        self._record(replace(self._snapshot))
+            self.panels.on_event(record, snapshot)
+        self._record(replace(snapshot))
 
     def _record(self, snapshot: recording.Snapshot) -> None:
         if self._events % self._cloud_every == 0:
@@ -114,7 +111,7 @@ class Monitor:
 
     def _not_recorded(self, what: str, error: OSError) -> None:
         # A replay with a gap is no reason to end a run.
-        self.strategy.notices.once(
+        self.strategy.messages.once(
             what, f"lpm: {what} not recorded: {error.filename or self.folder}: {error.strerror}."
         )
 

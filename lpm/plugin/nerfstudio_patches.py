@@ -58,3 +58,10 @@ def leave_no_threads_behind(render_state_machine: type) -> None:
         method = getattr(render_state_machine, name)
         if not hasattr(method, "__wrapped__"):
             setattr(render_state_machine, name, _passing(method))
+
+
+def set_random_seed(seed: int) -> None:
+    """Seeds Python, numpy and torch as ns-train does."""
+    from nerfstudio.scripts.train import _set_random_seed  # loads all methods, ours too
+
+    _set_random_seed(seed)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from nerfstudio.models.splatfacto import SplatfactoModelConfig
 
 from lpm.checks import fail
-from lpm.strategy import Schedule
-from lpm.strategy.registry import StrategyName
+from lpm.strategy.base import Common, Schedule
+from lpm.strategy.registry import StrategyOptions, strategy_class
 
 
 @dataclass
 class LpmModelOptions(SplatfactoModelConfig):
     """Options of `lpm-splat`. Lengths and scales are relative to the extent of the cameras; None means "automatic"."""
 
-    strategy: StrategyName | str = "lpm"
+    strategy: str = "lpm"
     """How points are managed: lpm (localized point management), paper (the same as published), adc (3DGS), absgrad
     (AbsGS), mcmc (3DGS-MCMC), the controls lower-tau and random-zones, or MODULE:CLASS, one of your own."""
     densify: bool = True
@@ -83,14 +83,19 @@ class LpmModelOptions(SplatfactoModelConfig):
     spherical harmonics over directions: the sky, what is far away). Exports show it by a dome of large Gaussians."""
     with_lpips: bool = True
     """Report LPIPS where its weights are at hand or can be downloaded."""
+    settings: Annotated[StrategyOptions, tyro.conf.arg(name="")] = field(default_factory=StrategyOptions)  # type: ignore[valid-type]
+    """What else each strategy has to set."""
+
+    moving: ClassVar[bool] = False
+    """Whether points have a time."""
 
     def schedule(self, photos: int) -> Schedule:
         """When points are managed in a run on so many training photos."""
         steps = self.max_steps or 30_000
         if self.refine_every < 1:
             fail("refine_every", str(self.refine_every), "at least one step between edits")
-        stop = steps // 2 if self.strategy in ("adc", "absgrad", "lower-tau", "paper") else steps * 5 // 6
-        stop = stop if self.stop_split_at is None else self.stop_split_at
+        share = strategy_class(self.strategy, self.moving).stop_share
+        stop = steps * share[0] // share[1] if self.stop_split_at is None else self.stop_split_at
         reset_every = self.reset_alpha_every * self.refine_every
         return Schedule(
             steps=steps,
@@ -102,3 +107,13 @@ class LpmModelOptions(SplatfactoModelConfig):
             pause_after_reset=0 if reset_every >= stop else min(photos + self.refine_every, reset_every // 2),
             max_points=self.max_points or None,
         )
+
+    def common(self, photos: int) -> Common:
+        """What these options say to whichever strategy there is, in a run on so many training photos."""
+        return Common(
+            schedule=self.schedule(photos), grad_threshold=self.densify_grad_thresh,
+            prune_opacity=self.cull_alpha_thresh, split_scale=self.densify_size_thresh,
+            prune_scale=self.cull_scale_thresh, revised_opacity=self.revised_opacity,
+            rasterize_mode=self.rasterize_mode, opacity_reg=self.opacity_reg, scale_reg=self.scale_reg,
+            densify=self.densify, insert=self.insert, reset=self.reset, prune=self.prune,
+        )  # fmt: skip

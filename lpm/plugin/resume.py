@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -9,16 +10,28 @@ from torch import Tensor
 from lpm.plugin.datamanager import LpmDatamanager
 from lpm.plugin.model import LpmModel
 from lpm.runs import checkpoint
-from lpm.train.out_of_memory import lower_cap
+from lpm.strategy.registry import strategy_class
+
+
+def options_of(model: LpmModel) -> dict[str, Any]:
+    """The options that are the strategy's own, by name; none of one that a user wrote."""
+    group = strategy_class(model.config.strategy, model.config.moving).group
+    return asdict(vars(model.config.settings)[group]) if group else {}
+
+
+def changed_options(own: dict[str, Any], model: LpmModel) -> list[str]:
+    """Options of the strategy that were others when what own_state() gave was saved, as "name (then, now)"."""
+    then, now = own.get("strategy_options", {}), options_of(model)
+    return [f"{name} ({then[name]}, now {now[name]})" for name in now if name in then and then[name] != now[name]]
 
 
 def own_state(model: LpmModel, data: LpmDatamanager) -> dict[str, Any]:
     """The state of strategy, order of views and random numbers."""
-    strategy: Any = model.strategy
     return {
         "strategy": model.config.strategy,
+        "strategy_options": options_of(model),
         "strategy_state": model.strategy_state,
-        "strategy_extra": strategy.extra_state() if hasattr(strategy, "extra_state") else None,
+        "strategy_extra": model.strategy.extra_state(),
         "sampling": data.sampling_state(),
         "random": checkpoint.random_state(),
         "lowered_cap": model.lowered_cap,
@@ -27,12 +40,10 @@ def own_state(model: LpmModel, data: LpmDatamanager) -> dict[str, Any]:
 
 def put_back(own: dict[str, Any], model: LpmModel, data: LpmDatamanager) -> None:
     """Puts back what own_state() gave, of a model with the same strategy."""
-    strategy: Any = model.strategy
     for key, value in own["strategy_state"].items():
         model.strategy_state[key] = value.to(model.device) if isinstance(value, Tensor) else value
-    if hasattr(strategy, "load_extra_state"):
-        strategy.load_extra_state(own["strategy_extra"], model.device)
+    model.strategy.load_extra_state(own["strategy_extra"] or {}, model.device)
     if own.get("lowered_cap") is not None:
-        model.lowered_cap = lower_cap(strategy, own["lowered_cap"])
+        model.lowered_cap = model.strategy.lower_cap(own["lowered_cap"])
     data.set_sampling_state(own["sampling"])
     checkpoint.set_random_state(own["random"])

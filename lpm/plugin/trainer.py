@@ -29,11 +29,12 @@ from lpm.plugin.monitor import TRAIN_SHARE, Monitor
 from lpm.plugin.nerfstudio_patches import leave_no_threads_behind, mend
 from lpm.plugin.optimizers import LpmOptimizers
 from lpm.plugin.pipeline import LpmPipeline
-from lpm.plugin.resume import own_state, put_back
+from lpm.plugin.resume import changed_options, own_state, put_back
 from lpm.plugin.run_summary import announcement
 from lpm.runs import checkpoint
 from lpm.runs.claim import claim, release, remove_empty
 from lpm.runs.folder import find_checkpoint, read_checkpoint
+from lpm.strategy.registry import strategy_class
 from lpm.train import bad_steps
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.train.signals import Signals, resume_command
@@ -103,7 +104,7 @@ class LpmTrainer(Trainer):
             model.max_points = MAX_POINTS.get(device_type, MAX_POINTS["cuda"])
         if model.max_steps is None:
             model.max_steps = config.max_num_iterations
-        if distributed.size() > 1 and model.strategy != "lpm":
+        if distributed.size() > 1 and not strategy_class(model.strategy, model.moving).several_processes:
             fail("strategy", f"{model.strategy} on {distributed.size()} devices", "lpm", "train others on one device")
         mend()
         super().__init__(config, local_rank, world_size)
@@ -129,14 +130,10 @@ class LpmTrainer(Trainer):
 
     def _attach_views(self) -> None:
         """Hands the training photos to a strategy that works on them, and writes what it does into the run's folder."""
-        strategy: Any = self.model.strategy
-        if not hasattr(strategy, "attach"):
-            return
+        strategy = self.model.strategy
         views = self.data.views(self.device)
-        if not self.model.zones_in_time:
-            views.times = None
         points = self.data.train_dataparser_outputs.metadata.get("points3D_xyz")
-        strategy.notices.say, strategy.seed = CONSOLE.print, self.config.machine.seed
+        strategy.messages.say, strategy.seed = CONSOLE.print, self.config.machine.seed
         strategy.attach(views, None if points is None else points.to(self.device), cache_folder() / "matches")
         if distributed.rank() > 0:
             return
@@ -345,7 +342,12 @@ class LpmTrainer(Trainer):
         own = state.get("lpm")
         if own is not None and own["strategy"] == self.model.config.strategy:
             put_back(own, self.model, self.data)
-            for name in getattr(self.model.strategy, "summed", ()) if distributed.rank() > 0 else ():
+            changed = changed_options(own, self.model)
+            if changed:
+                CONSOLE.print(
+                    f"Options of the strategy that the checkpoint was made with have changed: {', '.join(changed)}."
+                )
+            for name in self.model.strategy.summed if distributed.rank() > 0 else ():
                 self.model.strategy_state[name].zero_()  # they are in the first process's sum
         else:
             CONSOLE.print(f"{path} was made with another strategy: its parameters are used, its statistics are not.")

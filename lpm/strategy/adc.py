@@ -7,18 +7,26 @@ Semantics and bits are those of gsplat 1.4's DefaultStrategy, which later versio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
-from gsplat.strategy.base import Strategy
 from torch import Tensor
 
 from lpm.gaussians.edits import Edit, prune, rotations, shared_opacity
 from lpm.gaussians.optim_state import apply
+from lpm.strategy.base import Common, PointStrategy
 
 
 @dataclass
-class AdcStrategy(Strategy):
+class AdcOptions:
+    """What is set of adaptive density control beside what a run says to every strategy."""
+
+    pause_refine_after_reset: int | None = None
+    """Steps without edits after a reset; None: as many as there are photos and between edits, never for long."""
+
+
+@dataclass
+class AdcStrategy(PointStrategy):
     """3DGS's adaptive density control (Kerbl 2023, section 5.2; AbsGS with `absgrad`), capped.
 
     Where more points ask to be cloned or split than `max_points` allows, those with the highest gradient get their
@@ -40,12 +48,33 @@ class AdcStrategy(Strategy):
     """Steps between resets of all opacities."""
     pause_refine_after_reset: int = 0
     """Steps without edits after a reset."""
-    absgrad: bool = False
-    """Gradients are summed up by their absolute values (AbsGS)."""
     revised_opacity: bool = False
     """The two halves of a split point together are as opaque as it was (Rota Bulo 2024)."""
     key_for_gradient: str = "means2d"
-    max_points: int | None = None
+
+    Options: ClassVar[type] = AdcOptions
+    group: ClassVar[str] = "adc"
+    stop_share: ClassVar[tuple[int, int]] = (1, 2)
+    threshold: ClassVar[float] = 0.0002
+    """Published threshold on the mean gradient of means2d (in units of half the image): 3DGS's."""
+
+    @classmethod
+    def make(cls, common: Common, options: Any) -> AdcStrategy:
+        """See PointStrategy."""
+        return cls(**cls.arguments(common, options))
+
+    @classmethod
+    def arguments(cls, common: Common, options: Any) -> dict[str, Any]:
+        """The fields of the strategy for a run."""
+        plan, pause = common.schedule, options.pause_refine_after_reset
+        return dict(
+            prune_opa=common.prune_opacity,
+            grow_grad2d=cls.threshold if common.grad_threshold is None else common.grad_threshold,
+            grow_scale3d=common.split_scale, prune_scale3d=common.prune_scale, refine_start_iter=plan.start,
+            refine_stop_iter=plan.stop, refine_every=plan.every, reset_every=plan.reset_every,
+            pause_refine_after_reset=plan.pause_after_reset if pause is None else pause,
+            revised_opacity=common.revised_opacity, max_points=plan.max_points,
+        )  # fmt: skip
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the sum of gradients and how often it was seen."""

@@ -10,9 +10,9 @@ nothing make room for them. The number of points follows a growth curve that end
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ from lpm.gaussians.optim_state import apply
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views, centres_of
 from lpm.records import EditRecord
-from lpm.strategy.messages import Notices
+from lpm.render.losses import TileRequest
+from lpm.strategy.base import Common, Live, PointStrategy
+from lpm.strategy.lpm_options import LpmOptions
 from lpm.strategy.requests import Region, Requests, inside_any
 from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
-from lpm.strategy.settings import LpmSettings
 from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse, spread
 from lpm.zones.find import Hull, find_zones
 from lpm.zones.point_errors import Evidence, look
@@ -44,18 +45,55 @@ FIRST = 1e9
 
 
 @dataclass
-class LpmStrategy(LpmSettings):
+class LpmStrategy(LpmOptions, PointStrategy):
     """See the module. `info` of each step must hold `view` (index), `render` and `truth` ([H, W, 3], 0..1)."""
 
+    max_points: int | None = 1_000_000
+    """Points at the end of the growth curve; never exceeded. None: ten times those at the start."""
+    refine_start_iter: int = 500
+    """First step with an event."""
+    refine_stop_iter: int = 15_000
+    """Step after which there are no events."""
+    refine_every: int = 100
+    """Steps between events."""
+    prune_opacity: float = 0.005
+    """Points below this opacity are removed."""
+    densify: bool = True
+    """Add points by E_i."""
+    insert: bool = True
+    """Add points where the photos see a surface and there is none."""
+    reset: bool = True
+    """Lower the opacity of points that stand in front of the surface."""
+    prune: bool = True
+    """Remove points that are transparent, paint next to nothing, or reach around a camera."""
+    rasterize_mode: str = "classic"
+    """As the model is drawn: classic or antialiased."""
+    flat: bool = False
+    """The points are disks (2DGS): their third scale means nothing."""
+    key_for_gradient: Literal["means2d", "gradient_2dgs"] = "means2d"
+    """Tensor of `info` whose gradient is read, as in gsplat's strategies."""
+
+    Options: ClassVar[type] = LpmOptions
+    group: ClassVar[str] = "lpm"
+    several_processes: ClassVar[bool] = True
     summed: ClassVar[tuple[str, ...]] = ("gradient",)
-    """What of the state is gathered in every step, and summed over the processes at an event."""
+
+    @classmethod
+    def make(cls, common: Common, options: Any) -> LpmStrategy:
+        """See PointStrategy."""
+        plan = common.schedule
+        return cls(
+            max_points=plan.max_points, refine_start_iter=plan.start, refine_stop_iter=plan.stop,
+            refine_every=plan.every, prune_opacity=common.prune_opacity, rasterize_mode=common.rasterize_mode,
+            **common.parts(), **vars(options),
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.maps = ErrorMaps(tile=MAP_TILE)
         self.generator = torch.Generator()
         self.visited: dict[int, int] = {}
         self.first_points: int | None = None
-        self.notices = Notices()
         self.requests = Requests()
         self.asked: dict[str, Any] = {}
         self.hull: Hull | None = None
@@ -63,12 +101,20 @@ class LpmStrategy(LpmSettings):
         self.exchanged = -1
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
-        """Tells the training photos with their cameras, and the SfM points [N, 3] (world) if there are any.
+        """See PointStrategy. Photos are compared whenever they were taken: what is managed here stands still."""
+        self._attach(replace(views, times=None), points, cache)
 
-        `cache`: folder in which feature matches are kept from run to run.
-        """
+    def _attach(self, views: Views, points: Tensor | None, cache: Path | None) -> None:
         self.generator.manual_seed(self.seed)
         self.photo_graph = PhotoGraph(views, points, cache)
+
+    def tile_request(self, view: int, size: tuple[int, int], mask: Tensor | None = None) -> TileRequest | None:
+        """The next error map of the view, while points are edited."""
+        return self.maps.request(view, size, mask)
+
+    def live(self) -> Live:
+        """All that a viewer can show and ask."""
+        return Live(self.photo_graph.views, self.maps, self.requests, lambda name: vars(self)[name], self.flat)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the step it was made or reset at, its votes, gradients, and pixels painted."""
@@ -159,8 +205,7 @@ class LpmStrategy(LpmSettings):
         score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
         edit, counts = self._edit(params, state, step, score, zones, errors, votes, untouched, frozen)
         edit = edits.from_first(edit)  # a rounding apart, and processes would part for good
-        if self.on_changes is not None:
-            self.on_changes(edit.changes(step, means))
+        changes = None if self.on_event is None else edit.changes(step, means)
         apply(edit, params, optimizers, state)
         state["gradient"].zero_()
         state["touched"].masked_fill_(edit.fresh | edit.cleared, step)
@@ -171,8 +216,9 @@ class LpmStrategy(LpmSettings):
         if self.on_event is not None:
             found = records_of(zones, errors, votes.counts)
             points, budget, seconds = len(params["means"]), self.budget(step), time.perf_counter() - start
-            self.on_event(EditRecord(step=step, seconds=seconds, views=chosen, zones=found, cloned=0, relocated=0,
-                                     points=points, budget=budget, **counts))  # fmt: skip
+            record = EditRecord(step=step, seconds=seconds, views=chosen, zones=found, cloned=0, relocated=0,
+                                points=points, budget=budget, **counts)  # fmt: skip
+            self.on_event(record, changes)
 
     def _exchange(self, state) -> None:
         """What each process has seen since the last event, to all."""
@@ -298,7 +344,7 @@ class LpmStrategy(LpmSettings):
         neighbours = self.photo_graph.neighbours(lambda v: self._depth(params, v))
         reason = self.photo_graph.why_no_zones()
         if reason is not None and self.hull is None:
-            self.notices.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
+            self.messages.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
             return []
         first, last = self.bad_share
         done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
@@ -343,7 +389,7 @@ class LpmStrategy(LpmSettings):
         for name, value in self.asked.items():
             setattr(self, name, value)
         if saved["photos"] != len(self.photo_graph.views):
-            self.notices.once("photos", "lpm: the checkpoint was made with other photos: errors are gathered anew.")
+            self.messages.once("photos", "lpm: the checkpoint was made with other photos: errors are gathered anew.")
             return
         self.maps.load(saved["maps"], device)
         self.visited = dict(saved["visited"])

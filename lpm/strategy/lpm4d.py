@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,10 @@ from lpm.gaussians import edits, motion
 from lpm.multiview.views import Views, project
 from lpm.sending import sent
 from lpm.strategy import motion_correction
+from lpm.strategy.base import Live
 from lpm.strategy.birth_velocity import velocity
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
+from lpm.strategy.lpm4d_options import Lpm4dOptions
 from lpm.strategy.selection import PER_TILE, lowest, sparse_tiles
 from lpm.strategy.static_cameras import Cameras, hold_still
 from lpm.zones.error_hull import error_hull
@@ -36,40 +38,13 @@ from lpm.zones.zone import ViewZones, false_fronts
 
 SLICES = 16
 """Moments of which an event keeps the points as they are then."""
-ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 
 
 @dataclass
-class Lpm4dStrategy(LpmStrategy):
+class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
     """See the module. Parameters are those of lpm.gaussians and lpm.gaussians.motion; `views.times` must be there."""
 
-    views_per_event: int = 12
-    """Twice as many as of a static scene: a moment is seen in few of them."""
-    zones_in_time: ZonesInTime = "calibrated"
-    """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
-    photos of one time. calibrated: and resets need several times."""
-    life: float = 2.5
-    """Temporal standard deviation of points that are born in a dynamic zone, in frames."""
-    shortest: float = 1.0
-    """No point lives shorter than this temporal standard deviation, in frames: no photo could tell."""
-    static_share: float = 0.8
-    """A tile that is bad at this share of its camera's times is a static zone."""
-    change: float = 0.06
-    """Grey levels (0..1) by which photos of one camera must differ somewhere in a tile for it to be a dynamic zone."""
-    hold: float = 0.1
-    """Pull of a point's motion towards none in a step, as a share of its learning rate: what photos do not ask for
-    again and again stands still."""
-    calm_hold: float = 1.0
-    """The same of points where the photos never change, and of their gates towards being there all the time."""
-    split_time: float = 0.5
-    """How far in time, in its standard deviations, the halves of a split point go that comes and goes."""
-    times_to_reset: int = 3
-    """Times at which a long-lived point was seen in front of the surface before it is reset."""
-    first_views: int = 96
-    """Photos that the first event looks at, evenly spread over the clip."""
-    first_births: float = 0.25
-    """Share of the points that make room at the first event for births where something moves."""
-
+    Options: ClassVar[type] = Lpm4dOptions
     summed: ClassVar[tuple[str, ...]] = ("gradient", "present")
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
@@ -85,7 +60,11 @@ class Lpm4dStrategy(LpmStrategy):
         if self.zones_in_time != "time-blind" and max(map(len, self.same_time)) > 1:
             self.hull = self._hull
         self.cameras = Cameras(views, len(self.moments), TILE, self.change)
-        super().attach(views, points, cache)
+        self._attach(views, points, cache)
+
+    def live(self) -> Live:
+        """As LpmStrategy's, with the times of the photos."""
+        return replace(super().live(), times=self.times)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """As LpmStrategy's, with the times of votes and how much of a point was there."""

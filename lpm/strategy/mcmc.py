@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from gsplat.strategy.base import Strategy
 from torch import Tensor
 
 from lpm.gaussians import edits
 from lpm.gaussians.optim_state import apply
 from lpm.gaussians.parameters import rotations
+from lpm.strategy.base import Common, PointStrategy
 
 MOST_CATEGORIES = 2**24
 """torch.multinomial takes no more."""
@@ -35,13 +35,19 @@ def position_noise(quats: Tensor, scales: Tensor, opacities: Tensor, scaler: flo
 
 
 @dataclass
-class McmcStrategy(Strategy):
-    """The schedule and the numbers are those of gsplat's MCMCStrategy, which are the authors'."""
+class McmcOptions:
+    """What is set of 3DGS-MCMC beside what a run says to every strategy."""
 
-    cap_max: int = 1_000_000
-    """Cap on the number of points."""
     noise_lr: float = 5e5
     """Length of the noise, times the learning rate of the means."""
+
+
+@dataclass
+class McmcStrategy(McmcOptions, PointStrategy):
+    """The schedule and the numbers are those of gsplat's MCMCStrategy, which are the authors'."""
+
+    max_points: int | None = 1_000_000
+    """Cap on the number of points."""
     refine_start_iter: int = 500
     """First step that may add or move points."""
     refine_stop_iter: int = 25_000
@@ -50,14 +56,28 @@ class McmcStrategy(Strategy):
     """Steps between edits."""
     min_opacity: float = 0.005
     """Points of lower opacity are dead: they are moved onto living ones."""
-    absgrad: bool = False
+    opacity_reg: float = 0.01
+    """Weight in the loss of the mean opacity: what nobody needs fades."""
+    scale_reg: float = 0.01
+    """Weight in the loss of the mean scale (world)."""
 
-    def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
-        """Nothing is gathered from step to step."""
-        return {}
+    Options: ClassVar[type] = McmcOptions
+    group: ClassVar[str] = "mcmc"
 
-    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
-        """Nothing is read from the backward pass."""
+    @classmethod
+    def make(cls, common: Common, options: Any) -> McmcStrategy:
+        """See PointStrategy."""
+        plan = common.schedule
+        return cls(
+            max_points=plan.max_points or 1_000_000, refine_start_iter=plan.start, refine_stop_iter=plan.stop,
+            refine_every=plan.every, min_opacity=common.prune_opacity, opacity_reg=common.opacity_reg,
+            scale_reg=common.scale_reg, **vars(options),
+        )  # fmt: skip
+
+    def regularization(self, params: Any) -> dict[str, Tensor]:
+        """The weights on opacity and scale (3DGS-MCMC, section 4.3)."""
+        opacity, scale = torch.sigmoid(params["opacities"]).mean(), params["scales"].exp().mean()
+        return {"opacity_reg": self.opacity_reg * opacity, "scale_reg": self.scale_reg * scale}
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
@@ -70,7 +90,7 @@ class McmcStrategy(Strategy):
                 chosen = self._draw(params, alive, len(gone))
                 apply(edits.relocate(_shared(params), gone, chosen, self.min_opacity), params, optimizers, state)
             now = len(params["means"])
-            room = min(self.cap_max, math.floor(1.05 * now)) - now
+            room = min(self.max_points or 2**31, math.floor(1.05 * now)) - now
             if room > 0:
                 chosen = self._draw(params, torch.arange(now, device=params["means"].device), room)
                 apply(edits.duplicate(_shared(params), chosen, self.min_opacity), params, optimizers, state)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 
-class Notices:
+class Messages:
     """Says each remark once. `say` may be replaced, for example by a console's print."""
 
     def __init__(self) -> None:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,8 +27,8 @@ from lpm.multiview.feature_matches import PairMatcher
 from lpm.multiview.frustum_intersection import bounding_sphere, frustum_intersection
 from lpm.multiview.views import Views, angle, centres_of, project, unproject
 from lpm.records import EditRecord, ZoneKind, ZoneRecord
-from lpm.strategy.adc import AdcStrategy
-from lpm.strategy.messages import Notices
+from lpm.strategy.adc import AdcOptions, AdcStrategy
+from lpm.strategy.base import Common
 from lpm.zones.error_maps import pool
 
 PATCH = 16  # pixels
@@ -84,15 +83,22 @@ def error_regions(render: Tensor, truth: Tensor, mask: Tensor | None = None) -> 
 
 
 @dataclass
-class PaperStrategy(AdcStrategy):
+class PaperOptions(AdcOptions):
+    """Those of adaptive density control, and what is set of the paper's zones."""
+
+    max_angle: float = 45.0
+    """Largest angle, degrees, between the directions in which a view and its neighbour look; 90 is advised indoors."""
+
+
+@dataclass
+class PaperStrategy(PaperOptions, AdcStrategy):
     """See the module. `info` of each step must hold `view` (index), `render` and `truth` ([H, W, 3], 0..1).
 
     All else is AdcStrategy's: statistics, sizes, pauses, global resets, the cap. With all four switches off, or without
     zones, it is AdcStrategy to the bit.
     """
 
-    max_angle: float = 45.0
-    """Largest angle, degrees, between the directions in which a view and its neighbour look; 90 is advised indoors."""
+    pause_refine_after_reset: int = 0
     densify: bool = True
     """Halve the gradient threshold inside zones."""
     insert: bool = True
@@ -101,28 +107,24 @@ class PaperStrategy(AdcStrategy):
     """Lower the opacity of opaque points in front of zones."""
     prune: bool = True
     """Remove as many of the most transparent points as the halved threshold added."""
-    seed: int = 0
-    """Of the random choice of neighbouring views."""
-    on_event: Callable[[EditRecord], None] | None = None
-    """Called with each event's record."""
+    Options: ClassVar[type] = PaperOptions
+    group: ClassVar[str] = "paper"
 
-    views: Views | None = field(default=None, repr=False)
+    @classmethod
+    def make(cls, common: Common, options: Any) -> PaperStrategy:
+        """See PointStrategy."""
+        return cls(**cls.arguments(common, options), **common.parts(), max_angle=options.max_angle)
 
     def __post_init__(self) -> None:
-        self.notices = Notices()
+        super().__post_init__()
+        self.views: Views | None = None
         self.matcher: PairMatcher | None = None
 
     def attach(self, views: Views, points: Tensor | None = None, cache: Path | None = None) -> None:
         """Tells the training photos with their cameras; the rest is not used, but other strategies take it."""
         # Many features and a lenient ratio: the neighbour may be far off, and the cameras sort out most that is wrong.
-        self.views, self.matcher = views, PairMatcher(views, features=4000, ratio=0.9)
-
-    def extra_state(self) -> dict[str, Any]:
-        """Nothing: each event draws from `seed` and its step."""
-        return {}
-
-    def load_extra_state(self, saved: dict[str, Any], device: torch.device | str) -> None:
-        """See extra_state()."""
+        self.views = replace(views, times=None)
+        self.matcher = PairMatcher(self.views, features=4000, ratio=0.9)
 
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None):
         """See AdcStrategy. An event calls first _grow_gs and then _prune_gs."""
@@ -175,25 +177,25 @@ class PaperStrategy(AdcStrategy):
             del state[mark]
         event.points, event.seconds = len(params["means"]), time.perf_counter() - self._start
         if self.on_event is not None:
-            self.on_event(event)
+            self.on_event(event, None)
         return event.pruned
 
     def _find_zones(self, step: int) -> tuple[list[int], list[Zone]]:
         """The view of this step and its neighbour, as far as there are any, and the zones of the view."""
         if self.views is None or self.matcher is None:
-            self.notices.once("photos", "strategy paper: there are no photos to find zones with")
+            self.messages.once("photos", "strategy paper: there are no photos to find zones with")
             return [], []
         view, info, views = int(self._info["view"]), self._info, self.views
         partner = self._neighbour(view, step)
         if partner is None:
-            self.notices.once(
+            self.messages.once(
                 "neighbour", f"strategy paper: no zones in view {view}, and maybe others: no other view looks in a "
                 f"direction that differs by less than {self.max_angle:g} degrees, and not by 0",
             )  # fmt: skip
             return [view], []
         matches = self.matcher.pixels(view, partner).cpu()
         if len(matches) < FEWEST:
-            self.notices.once(
+            self.messages.once(
                 "matches", f"strategy paper: no zones in view {view}, and maybe others: {len(matches)} features match "
                 f"with view {partner}; {FEWEST} are needed",
             )  # fmt: skip

@@ -22,7 +22,7 @@ def not_finite(tensors: list[Tensor]) -> Tensor:
     return found
 
 
-def leave_out(info: dict[str, Any], strategy: Any, spoilt: Tensor) -> None:
+def leave_out(info: dict[str, Any], spoilt: Tensor) -> None:
     """Where `spoilt` [] is 1, a strategy finds in `info` that the step drew no point and moved none."""
     means2d = info["means2d"]
     if "radii" in info:

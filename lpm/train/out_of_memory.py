@@ -53,10 +53,3 @@ class Before:
             if self._moments[name]:
                 optimizer.state[old] = self._moments[name]
             optimizer.param_groups[0]["params"] = [old]
-
-
-def lower_cap(strategy: Any, points: int) -> int:
-    """Lets `strategy` have no more than `points`, if it could have more; returns its cap."""
-    name = "cap_max" if hasattr(strategy, "cap_max") else "max_points"
-    setattr(strategy, name, min(getattr(strategy, name) or points, points))
-    return getattr(strategy, name)

@@ -54,7 +54,19 @@ def test_rows_change_settings_under_a_name_of_their_own():
     assert row.settings == {"recycle": 0.5, "densify": False, "rasterize_mode": "antialiased"}
 
 
-@pytest.mark.parametrize("text", ["best", "x=best", "lpm:recycle=0", "x=lpm:recycle"])
+def test_settings_are_there_before_anything_is_built(tmp_path):
+    """What attach() uses of the strategy's options, too; of the model's as well."""
+    from lpm.bench.run import configure
+
+    row = parse_row("x=lpm-4d:change=0.1,sh_degree=1")
+    job = Job("a", "x", 0, 100, 5, "sfm", str(tmp_path), None, row.base, row.settings, 1, False)
+    model = configure(job, tmp_path).pipeline.model
+    assert (model.settings.lpm.change, model.sh_degree) == (0.1, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["best", "x=best", "lpm:recycle=0", "x=lpm:recycle", "x=lpm:no_such=1", "x=adc:recycle=0.1"]
+)
 def test_rows_that_cannot_be_are_refused(text):
     with pytest.raises(LpmError, match="--strategies"):
         parse_row(text)
@@ -199,10 +211,10 @@ def test_a_small_grid_is_made_once_and_gone_on_with(tmp_path):
         "--caps",
         200,
     )
-    first = command(*grid_of, "--strategies", "lpm", "wrong=lpm:no_such=1")
+    first = command(*grid_of, "--strategies", "lpm", "wrong=lpm:rasterize_mode=nonsense")
     assert first.returncode == 2
     assert "1 of 2 runs failed: tiny-wrong-0k-0" in first.stderr, first.stdout + first.stderr
-    assert "no_such: no such setting" in (tmp_path / "out" / "logs" / "tiny-wrong-0k-0.log").read_text()
+    assert "rasterize_mode: 'nonsense'" in (tmp_path / "out" / "logs" / "tiny-wrong-0k-0.log").read_text()
     second = command(*grid_of, "--strategies", "lpm", "adc", "--starts", "sfm", "thinned", "random")
     assert second.returncode == 0, second.stderr
     assert "6 runs, 1 of them made before" in second.stdout

@@ -36,7 +36,7 @@ def everything(trainer):
     walk("optimizers", {k: o.state_dict() for k, o in trainer.optimizers.optimizers.items()})
     walk("schedulers", {k: s.state_dict() for k, s in trainer.optimizers.schedulers.items()})
     walk("strategy", model.strategy_state)
-    walk("extra", model.strategy.extra_state() if hasattr(model.strategy, "extra_state") else {})
+    walk("extra", model.strategy.extra_state())
     walk("sampling", trainer.pipeline.datamanager.sampling_state())
     walk("random", checkpoint.random_state())
     walk("draws", (random.random(), np.random.rand(), torch.rand(1)))

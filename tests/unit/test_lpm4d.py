@@ -48,7 +48,7 @@ def event(params, truth_at, **options):
     truth = [draw(truth_at(i // 6), viewmats[i], K[i])[0].clamp(0, 1) for i in range(count)]
     options = {"max_points": 10**6, "refine_start_iter": 1, "refine_stop_iter": 1000, "densify": False, **options}
     strategy, records = Lpm4dStrategy(refine_every=100, views_per_event=count, **options), []
-    strategy.on_event = records.append
+    strategy.on_event = lambda record, _: records.append(record)
     views = Views([(t * 255).round().byte() for t in truth], K, viewmats, times=times)
     strategy.attach(views, wall()["means"][::7])
     if not isinstance(params, ParameterDict):

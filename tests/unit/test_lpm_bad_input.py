@@ -18,7 +18,8 @@ def train(views, points, truth, steps=300, say=None, **options):
     start = len(params["means"])
     options = {"max_points": start + 60, "refine_start_iter": 1, "refine_stop_iter": steps, **options}
     strategy, records = LpmStrategy(refine_every=100, **options), []
-    strategy.on_event, strategy.notices.say = records.append, (say if say is not None else []).append
+    strategy.on_event = lambda record, _: records.append(record)
+    strategy.messages.say = (say if say is not None else []).append
     strategy.attach(views, points)
     params = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})
     optimizers = {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
@@ -125,7 +126,7 @@ def test_a_scene_already_fitted_is_left_alone_even_with_room():
     truth = [draw(params, v, k)[0].clamp(0, 1) for v, k in zip(viewmats, K, strict=True)]
     views = Views([(t * 255).round().byte() for t in truth], K, viewmats)
     strategy, records = LpmStrategy(max_points=10**6, refine_start_iter=1, refine_every=100), []
-    strategy.on_event = records.append
+    strategy.on_event = lambda record, _: records.append(record)
     strategy.attach(views, params["means"][::7])
     live = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})
     optimizers = {k: torch.optim.Adam([p], lr=0.0) for k, p in live.items()}

@@ -22,7 +22,7 @@ def prepared(params, noise=0.0, kind=LpmStrategy, **options):
     truth = [draw(wall(), v, k)[0].clamp(0, 1) for v, k in zip(viewmats, K, strict=True)]
     options = {"max_points": 10**6, "refine_start_iter": 1, "refine_every": 100, "views_per_event": 8, **options}
     strategy, records = kind(**options), []
-    strategy.on_event, strategy.notices.say = records.append, lambda text: None
+    strategy.on_event, strategy.messages.say = lambda record, _: records.append(record), lambda text: None
     views = Views([(t * 255).round().byte() for t in truth], K, viewmats)
     strategy.attach(views, wall()["means"][::7])
     params = {k: v.clone() for k, v in params.items()}
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_other_photos_starts_anew():
     other = LpmStrategy()
     K, viewmats = cameras(4)
     said = []
-    other.notices.say = said.append
+    other.messages.say = said.append
     other.attach(Views([torch.zeros(SIZE[1], SIZE[0], 3, dtype=torch.uint8)] * 4, K, viewmats), None)
     other.load_extra_state(saved, "cpu")
     assert other.maps.maps == {}

@@ -60,7 +60,7 @@ def train(render, device="cpu", stop=STEPS, saved=None, **options):
     strategy, records = LpmStrategy(
         max_points=n + 500, refine_start_iter=10, refine_stop_iter=STEPS, refine_every=20, cooldown=20, **options
     ), []  # fmt: skip
-    strategy.on_event = records.append
+    strategy.on_event = lambda record, _: records.append(record)
     strategy.attach(Views([(t * 255).round().byte() for t in truth], K, viewmats), wall()["means"][::7].to(device))
     strategy.check_sanity(params, optimizers)
     state, losses = strategy.initialize_state(1.0), []

@@ -55,7 +55,7 @@ def event(params, **options):
     truth = [draw(wall(), v, k)[0].clamp(0, 1) for v, k in zip(viewmats, K, strict=True)]
     options = {"max_points": 10**6, "refine_start_iter": 1, "refine_stop_iter": 1000, "densify": False, **options}
     strategy, records = LpmStrategy(refine_every=100, **options), []
-    strategy.on_event = records.append
+    strategy.on_event = lambda record, _: records.append(record)
     views = Views([(t * 255).round().byte() for t in truth], K, viewmats)
     strategy.attach(views, wall()["means"][::7])
     params = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})

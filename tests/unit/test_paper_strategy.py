@@ -59,7 +59,7 @@ def event(params, optimizers, zones, gradients, strategy=None, **options):
     strategy.views = Views([torch.zeros(SIZE[1], SIZE[0], 3)], K[None], looking_at_origin(0)[None])
     strategy._find_zones = lambda step: ([0], zones)
     records = []
-    strategy.on_event = records.append
+    strategy.on_event = lambda record, _: records.append(record)
     state = strategy.initialize_state(scene_scale=1.0)
     strategy.step_post_backward(params, optimizers, state, 10, info)
     assert set(state) == {"grad2d", "count", "scene_scale"}
@@ -266,7 +266,7 @@ def train(params, degrees=(0, 12, 24, -15, 31), **options):
     viewmats = torch.stack([looking_at_origin(a) for a in degrees])
     truth = [draw(scene(), v)[0].detach().clamp(0, 1) for v in viewmats]
     strategy, records, said = PaperStrategy(refine_start_iter=1, refine_every=10, **options), [], []
-    strategy.on_event, strategy.notices.say = records.append, said.append
+    strategy.on_event, strategy.messages.say = lambda record, _: records.append(record), said.append
     strategy.attach(Views([(t * 255).round().byte() for t in truth], K.expand(len(degrees), 3, 3), viewmats))
     params = ParameterDict({k: Parameter(v.detach().clone()) for k, v in params.items()})
     optimizers = {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
@@ -366,7 +366,7 @@ def test_no_matches_is_said_once():
     viewmats = torch.stack([looking_at_origin(a) for a in (0, 10)])
     said = []
     strategy = PaperStrategy()
-    strategy.notices.say = said.append
+    strategy.messages.say = said.append
     strategy.attach(Views([torch.full((SIZE[1], SIZE[0], 3), 128, dtype=torch.uint8)] * 2, K.expand(2, 3, 3), viewmats))
     render = torch.rand(SIZE[1], SIZE[0], 3)
     strategy._info = dict(view=1, render=render, truth=torch.full_like(render, 0.5))

@@ -47,7 +47,12 @@ def event(ask=lambda requests: None, **options):
     """A noisy wall after one event: strategy, parameters before and after, the record and the changes."""
     strategy, params, _, records, steps = prepared(wall(), 0.6, refine_every=100, **options)
     changes = []
-    strategy.on_changes = changes.append
+
+    def keep(record, made):
+        records.append(record)
+        changes.append(made)
+
+    strategy.on_event = keep
     before = {name: value.detach().clone() for name, value in params.items()}
     ask(strategy.requests)
     steps(0, 101)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import Parameter, ParameterDict
 
 from lpm.gaussians.edits import relocated
-from lpm.strategy import STRATEGIES, Schedule, make_strategy
+from lpm.strategy import STRATEGIES, Common, Schedule, make_strategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.mcmc import position_noise
 
@@ -33,10 +33,7 @@ def params_of(n=20, opacity=0.5, scale=0.1):
 
 def strategy_of(name, cap=None, **schedule):
     defaults = dict(steps=1000, start=10, stop=500, every=10, reset_every=100, pause_after_reset=0, max_points=cap)
-    return make_strategy(
-        name, Schedule(**{**defaults, **schedule}), grad_threshold=None, prune_opacity=0.005, split_scale=0.01,
-        prune_scale=0.1, revised_opacity=False,
-    )  # fmt: skip
+    return make_strategy(name, Common(Schedule(**{**defaults, **schedule})))
 
 
 def info_with_gradients(n, gradient):

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-from gsplat.strategy.base import Strategy
-
-from lpm.records import Changes, EditRecord
 
 
 @dataclass
-class LpmSettings(Strategy):
-    """Options of lpm.strategy.lpm.LpmStrategy, whose module says what it does with them."""
+class LpmOptions:
+    """What is set of localized point management beside what a run says to every strategy (lpm.strategy.base.Common)."""
 
-    max_points: int | None = 1_000_000
-    """Points at the end of the growth curve; never exceeded. None: ten times those at the start."""
-    refine_start_iter: int = 500
-    """First step with an event."""
-    refine_stop_iter: int = 15_000
-    """Step after which there are no events."""
-    refine_every: int = 100
-    """Steps between events."""
     growth_end: float = 0.9
     """Where the growth curve ends, as a share of the steps between the first and the last event."""
     views_per_event: int = 6
@@ -31,8 +17,6 @@ class LpmSettings(Strategy):
     """Tiles, the worst ones, that are given a depth, in the mean over an event's views; it bounds the event's time."""
     sparse: int = 8
     """Tiles of a zone with fewer points inside get new ones."""
-    prune_opacity: float = 0.005
-    """Points below this opacity are removed."""
     recycle: float = 0.02
     """Share of the points, those that paint least, that each event removes to make room where the error is."""
     reset_cap: float = 0.05
@@ -45,31 +29,11 @@ class LpmSettings(Strategy):
     """Share of all tiles that count as bad, at the first and at the last event."""
     error_floor: float = 0.02
     """Mean residual below which a tile is never bad."""
-    densify: bool = True
-    """Add points by E_i."""
-    insert: bool = True
-    """Add points where the photos see a surface and there is none."""
-    reset: bool = True
-    """Lower the opacity of points that stand in front of the surface."""
-    prune: bool = True
-    """Remove points that are transparent, paint next to nothing, or reach around a camera."""
     random_zones: bool = False
     """Placebo for comparisons: the zones that were found are moved to a random place of their view."""
     random_places: bool = False
     """Placebo: the points to split are drawn alike from all that have any error, as many as ever."""
-    seed: int = 0
-    """Of all random draws of the strategy."""
-    rasterize_mode: str = "classic"
-    """As the model is drawn: classic or antialiased."""
-    flat: bool = False
-    """The points are disks (2DGS): their third scale means nothing."""
-    key_for_gradient: Literal["means2d", "gradient_2dgs"] = "means2d"
-    """Tensor of `info` whose gradient is read, as in gsplat's strategies."""
     absgrad: bool = True
     """Read its `absgrad` (AbsGS), not its `grad`."""
     gradient_power: float = 0.5
     """How much the screen gradient counts beside the error when points are chosen: 0 not at all, 1 alone."""
-    on_event: Callable[[EditRecord], None] | None = None
-    """Called with each event's record."""
-    on_changes: Callable[[Changes], None] | None = None
-    """Called with the places of each event's edits."""
