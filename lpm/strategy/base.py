@@ -72,7 +72,7 @@ class Common:
     prune: bool = True
     """Parts of a strategy that can be left out."""
 
-    def parts(self) -> dict[str, bool]:
+    def parts(self) -> dict[str, Any]:
         """The four switches, by name."""
         return {name: bool(getattr(self, name)) for name in ("densify", "insert", "reset", "prune")}
 
