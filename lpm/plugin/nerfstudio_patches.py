@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer import viewer
+
+from lpm.viewer import compat
 
 
 def mend() -> None:
@@ -65,3 +69,18 @@ def set_random_seed(seed: int) -> None:
     from nerfstudio.scripts.train import _set_random_seed  # loads all methods, ours too
 
     _set_random_seed(seed)
+
+
+@contextlib.contextmanager
+def free_viewer_port(config: TrainerConfig) -> Iterator[None]:
+    """Where the viewer's port is taken, the next free one; nerfstudio would print a wrong one, or take any."""
+    viewer = config.viewer
+    asked, wanted = viewer.websocket_port, viewer.websocket_port or viewer.websocket_port_default
+    if config.is_viewer_enabled():
+        viewer.websocket_port = compat.free_port(viewer.websocket_host, wanted)
+        if viewer.websocket_port != wanted:
+            CONSOLE.print(f"Port {wanted} is taken: the viewer is at {viewer.websocket_port}.")
+    try:
+        yield
+    finally:
+        viewer.websocket_port = asked

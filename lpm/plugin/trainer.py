@@ -6,7 +6,6 @@ import contextlib
 import copy
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +25,7 @@ from lpm.files import cache_folder
 from lpm.plugin.datamanager import LpmDatamanager
 from lpm.plugin.model import LpmModel, LpmModelConfig
 from lpm.plugin.monitor import TRAIN_SHARE, Monitor
-from lpm.plugin.nerfstudio_patches import leave_no_threads_behind, mend
+from lpm.plugin.nerfstudio_patches import free_viewer_port, leave_no_threads_behind, mend
 from lpm.plugin.optimizers import LpmOptimizers
 from lpm.plugin.pipeline import LpmPipeline
 from lpm.plugin.resume import changed_options, own_state, put_back
@@ -115,7 +114,7 @@ class LpmTrainer(Trainer):
         if distributed.rank() == 0:
             claim(self.base_dir)
         try:
-            with Signals(then=sys.exit) as signals, self._port():
+            with Signals(then=sys.exit) as signals, free_viewer_port(self.config):
                 super().setup(test_mode)
         except (LpmError, SystemExit) as error:
             self._remove_empty_run()
@@ -139,20 +138,6 @@ class LpmTrainer(Trainer):
             return
         self.monitor = Monitor(self.base_dir, self.model)
         cast(LpmPipeline, self.pipeline).held_out = self.monitor.held_out
-
-    @contextlib.contextmanager
-    def _port(self) -> Iterator[None]:
-        """Where the viewer's port is taken, the next free one; nerfstudio would print a wrong one, or take any."""
-        viewer = self.config.viewer
-        asked, wanted = viewer.websocket_port, viewer.websocket_port or viewer.websocket_port_default
-        if self.config.is_viewer_enabled():
-            viewer.websocket_port = compat.free_port(viewer.websocket_host, wanted)
-            if viewer.websocket_port != wanted:
-                CONSOLE.print(f"Port {wanted} is taken: the viewer is at {viewer.websocket_port}.")
-        try:
-            yield
-        finally:
-            viewer.websocket_port = asked
 
     def _image(self, view: int | None) -> str:
         return "a step" if view is None else str(self.data.train_dataset.image_filenames[view])

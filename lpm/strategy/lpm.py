@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,20 +20,19 @@ from torch import Tensor
 from lpm import distributed
 from lpm.checks import fail
 from lpm.gaussians import edits
-from lpm.gaussians.optim_state import apply
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views, centres_of
-from lpm.records import EditRecord
 from lpm.render.losses import TileRequest
-from lpm.strategy.base import Common, Live, PointStrategy
-from lpm.strategy.lpm_options import LpmOptions
-from lpm.strategy.requests import Region, Requests, inside_any
+from lpm.strategy.base import Live
+from lpm.strategy.event import Event
+from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.requests import Requests, inside_any
 from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
 from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse, spread
 from lpm.zones.find import Hull, find_zones
 from lpm.zones.point_errors import Evidence, look
 from lpm.zones.votes import Votes, zone_votes
-from lpm.zones.zone import ViewZones, false_fronts, records_of
+from lpm.zones.zone import ViewZones, false_fronts
 
 # What edits read and change. All other parameters follow the map of rows, and are copied once.
 EDITED = ("means", "scales", "quats", "opacities", "features_dc")
@@ -45,48 +44,8 @@ FIRST = 1e9
 
 
 @dataclass
-class LpmStrategy(LpmOptions, PointStrategy):
+class LpmStrategy(LpmFields):
     """See the module. `info` of each step must hold `view` (index), `render` and `truth` ([H, W, 3], 0..1)."""
-
-    max_points: int | None = 1_000_000
-    """Points at the end of the growth curve; never exceeded. None: ten times those at the start."""
-    refine_start_iter: int = 500
-    """First step with an event."""
-    refine_stop_iter: int = 15_000
-    """Step after which there are no events."""
-    refine_every: int = 100
-    """Steps between events."""
-    prune_opacity: float = 0.005
-    """Points below this opacity are removed."""
-    densify: bool = True
-    """Add points by E_i."""
-    insert: bool = True
-    """Add points where the photos see a surface and there is none."""
-    reset: bool = True
-    """Lower the opacity of points that stand in front of the surface."""
-    prune: bool = True
-    """Remove points that are transparent, paint next to nothing, or reach around a camera."""
-    rasterize_mode: str = "classic"
-    """As the model is drawn: classic or antialiased."""
-    flat: bool = False
-    """The points are disks (2DGS): their third scale means nothing."""
-    key_for_gradient: Literal["means2d", "gradient_2dgs"] = "means2d"
-    """Tensor of `info` whose gradient is read, as in gsplat's strategies."""
-
-    Options: ClassVar[type] = LpmOptions
-    group: ClassVar[str] = "lpm"
-    several_processes: ClassVar[bool] = True
-    summed: ClassVar[tuple[str, ...]] = ("gradient",)
-
-    @classmethod
-    def make(cls, common: Common, options: Any) -> LpmStrategy:
-        """See PointStrategy."""
-        plan = common.schedule
-        return cls(
-            max_points=plan.max_points, refine_start_iter=plan.start, refine_stop_iter=plan.stop,
-            refine_every=plan.every, prune_opacity=common.prune_opacity, rasterize_mode=common.rasterize_mode,
-            **common.parts(), **vars(options),
-        )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,7 +128,7 @@ class LpmStrategy(LpmOptions, PointStrategy):
         done = min(1.0, max(0.0, (step - self.refine_start_iter) / length))
         return min(most, self.first_points + round(done * (most - self.first_points)))
 
-    def _choose_views(self) -> list[int]:
+    def _choose_views(self, event: Event) -> list[int]:
         """Half of an event's views at random by their mean error, half those that were looked at longest ago."""
         known = sorted(self.maps.maps)
         n = min(self.views_per_event, len(known))
@@ -192,33 +151,26 @@ class LpmStrategy(LpmOptions, PointStrategy):
         wanted, untouched = (inside_any(regions, means, views.viewmats, views.Ks) for regions in (forced, frozen))
         for parameter in params.values():
             parameter.grad = None  # of no use after the edit: an event then needs no more memory than a step
-        chosen = self._choose_views()
-        evidence = [self._look(params, view) for view in chosen]
-        self.visited.update({view: step for view in chosen})
-        zones = self._find_zones(params, chosen, evidence, step)
-        errors = [coarse(self.maps.maps[z.view], z.size, z.tile, self.maps.tile) for z in zones]
-        votes = self._vote(params, state, step, zones)
-        for name, new in (("painted", [e.contribution for e in evidence]), ("looks", [e.visible for e in evidence])):
+        event = self._begin(Event(step, params, state, untouched, frozen))
+        event.views = self._choose_views(event)
+        event.evidence = [self._look(event, view) for view in event.views]
+        self.visited.update({view: step for view in event.views})
+        event.zones = self._find_zones(event)
+        event.errors = [coarse(self.maps.maps[z.view], z.size, z.tile, self.maps.tile) for z in event.zones]
+        event.votes = self._vote(event)
+        seen = event.evidence
+        for name, new in (("painted", [e.contribution for e in seen]), ("looks", [e.visible for e in seen])):
             state[name] = 0.8 * state[name] + torch.stack(new).sum(0)
-
-        score = self._score(state, evidence).masked_fill(untouched, 0)
-        score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
-        edit, counts = self._edit(params, state, step, score, zones, errors, votes, untouched, frozen)
-        edit = edits.from_first(edit)  # a rounding apart, and processes would part for good
-        changes = None if self.on_event is None else edit.changes(step, means)
-        apply(edit, params, optimizers, state)
-        state["gradient"].zero_()
-        state["touched"].masked_fill_(edit.fresh | edit.cleared, step)
-        for name in ("front", "front_before"):
-            state[name].masked_fill_(edit.fresh, 0)
-        for name in ("painted", "looks"):
-            state[name].masked_fill_(edit.fresh | edit.cleared, 0)
+        score = self._score(event).masked_fill(untouched, 0)
+        event.score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
+        event.edit = self._edit(event)
+        changes = event.finish(optimizers)
         if self.on_event is not None:
-            found = records_of(zones, errors, votes.counts)
-            points, budget, seconds = len(params["means"]), self.budget(step), time.perf_counter() - start
-            record = EditRecord(step=step, seconds=seconds, views=chosen, zones=found, cloned=0, relocated=0,
-                                points=points, budget=budget, **counts)  # fmt: skip
-            self.on_event(record, changes)
+            self.on_event(event.record(time.perf_counter() - start, self.budget(step)), changes)
+
+    def _begin(self, event: Event) -> Event:
+        """The event with all that its parts need."""
+        return event
 
     def _exchange(self, state) -> None:
         """What each process has seen since the last event, to all."""
@@ -227,23 +179,19 @@ class LpmStrategy(LpmOptions, PointStrategy):
             self.maps.take(seen, maps)
         self.exchanged = max(self.maps.seen.values(), default=-1)
 
-    def _edit(
-        self, params, state, step: int, score: Tensor, zones: list[ViewZones], errors: list[Tensor], votes: Votes,
-        untouched: Tensor, frozen: list[Region],
-    ) -> tuple[edits.Edit, dict[str, int]]:  # fmt: skip
-        """The event's edit, and how many rows each part of it touched.
-
-        `untouched` [N] bool: points to leave alone, those in `frozen`, where none is added either.
-        """
+    def _edit(self, event: Event) -> edits.Edit:
+        """The event's edit: targeted resets, removals, points where the photos see a surface, splits."""
+        params, state, step, untouched, score = event.params, event.state, event.step, event.untouched, event.score
+        assert score is not None
+        assert event.votes is not None
         edit = edits.identity({name: params[name].detach() for name in self._edited(params)})
         opacity = torch.sigmoid(edit.params["opacities"]).flatten()
         rested = (state["touched"] < step - self.cooldown) & ~untouched
-        counts = dict.fromkeys(("split", "inserted", "pruned", "reset"), 0)
         if self.reset:
             mistaken = self._mistaken(params, state)
             score = score.masked_fill(mistaken, 0)
             mistaken &= rested & (opacity > self.reset_cap)
-            counts["reset"] = int(mistaken.sum())
+            event.counts["reset"] = int(mistaken.sum())
             edit = edits.then(edit, edits.reset_opacity(edit.params, mistaken, self.reset_cap))
             rested = rested & ~mistaken
         if self.prune:
@@ -259,62 +207,63 @@ class LpmStrategy(LpmOptions, PointStrategy):
             # Only where there are more points than there may be: from the start, or since somebody asked for fewer.
             gone |= lowest(painted, ~gone & ~untouched, len(gone) - int(gone.sum()) - self.budget(step))
             room = max(0, self.budget(step) - int((~gone).sum()))
-            gone |= self._give_way(state, painted, rested & ~gone & known, zones, votes, room)
-            counts["pruned"] = int(gone.sum())
+            gone |= self._give_way(event, painted, rested & ~gone & known, room)
+            event.counts["pruned"] = int(gone.sum())
             edit = edits.then(edit, edits.prune(edit.params, gone))
         room = max(0, self.budget(step) - len(edit))
-        if self.insert and room and zones:
+        if self.insert and room and event.zones:
             views, harmonics = self.photo_graph.views, params["features_rest"].shape[1] > 0
-            rows, seen = surface_points(views, zones, errors, votes.counts, room, harmonics, self.sparse)
-            if frozen:
-                outside = ~inside_any(frozen, rows["means"], views.viewmats, views.Ks)
+            rows, seen = surface_points(
+                views, event.zones, event.errors, event.votes.counts, room, harmonics, self.sparse
+            )
+            if event.frozen:
+                outside = ~inside_any(event.frozen, rows["means"], views.viewmats, views.Ks)
                 rows, seen = {name: value[outside] for name, value in rows.items()}, seen[outside]
-            rows = self._born(params, rows, seen)
-            counts["inserted"] = len(rows["means"])
+            rows = self._born(event, rows, seen)
+            event.counts["inserted"] = len(rows["means"])
             edit = edits.then(edit, edits.insert(edit.params, rows))
         room = max(0, self.budget(step) - len(edit))
         if self.densify and room:
             mask = weighted_sample(torch.where(edit.source < 0, 0.0, score[edit.source]), room, self.generator)
-            counts["split"] = int(mask.sum())
+            event.counts["split"] = int(mask.sum())
             edit = edits.then(edit, edits.long_axis_split(edit.params, mask, axes=2 if self.flat else 3))
-        return edit, counts
+        return edit
 
-    def _give_way(
-        self, state, worth: Tensor, may_go: Tensor, zones: list[ViewZones], votes: Votes, room: int
-    ) -> Tensor:
+    def _give_way(self, event: Event, worth: Tensor, may_go: Tensor, room: int) -> Tensor:
         """[N] bool: which of `may_go` make room for births, of which `room` have it: none, they are few at a time."""
         return torch.zeros_like(may_go)
 
-    def _score(self, state, evidence: list[Evidence]) -> Tensor:
+    def _score(self, event: Event) -> Tensor:
         """[N] how much a point asks to be split: by its error and its gradient."""
         if not self.densify or self.maps.worst() <= self.error_floor:  # nothing is bad: nothing asks for points
-            return torch.zeros_like(state["gradient"])
-        error = torch.stack([e.point_error for e in evidence]).sum(0)
+            return torch.zeros_like(event.state["gradient"])
+        error = torch.stack([e.point_error for e in event.evidence]).sum(0)
         if self.random_places:
             return (error > 0).to(error)
         power = self.gradient_power
-        return error ** (1 - power) * state["gradient"] ** power
+        return error ** (1 - power) * event.state["gradient"] ** power
 
-    def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
+    def _vote(self, event: Event) -> Votes:
         """Adds the votes of the views to the state; `counts` in the result are of points that are not nearly invisible.
 
         Votes "inside" are a sum that fades by a fifth an event. Votes "in front" are a bit for each view, so that a
         view that errs twice is still one view; they are forgotten after five to ten events.
         """
+        state, zones = event.state, event.zones
         # Nothing in place: an event that fails for want of memory is undone by going back to the old tensors.
-        state["inside"] = 0.8 * state["inside"] + self._votes(params, zones).inside
-        if step // self.refine_every % 5 == 0:
+        state["inside"] = 0.8 * state["inside"] + self._votes(event, zones).inside
+        if event.step // self.refine_every % 5 == 0:
             state["front_before"], state["front"] = state["front"], torch.zeros_like(state["front"])
         for view, errs in zip(zones, false_fronts(zones), strict=True):
             if self.reset and errs:
-                state["front"] = state["front"] | self._votes(params, [view]).front.long() << view.view % 63
-        return self._votes(params, zones, solid=True)
+                state["front"] = state["front"] | self._votes(event, [view]).front.long() << view.view % 63
+        return self._votes(event, zones, solid=True)
 
-    def _votes(self, params, zones: list[ViewZones], solid: bool = False) -> Votes:
+    def _votes(self, event: Event, zones: list[ViewZones], solid: bool = False) -> Votes:
         """What the zones say of all points, or of those only that are not nearly invisible."""
-        means = params["means"].detach()
+        means = event.params["means"].detach()
         if solid:
-            opaque = torch.sigmoid(params["opacities"].detach()).flatten() > self.reset_cap
+            opaque = torch.sigmoid(event.params["opacities"].detach()).flatten() > self.reset_cap
             means = torch.where(opaque[:, None], means, torch.nan)  # these get no vote, and nobody waits for how many
         return zone_votes(means, zones, MARGIN)
 
@@ -331,33 +280,31 @@ class LpmStrategy(LpmOptions, PointStrategy):
         """The parameters that edits read and change."""
         return EDITED
 
-    def _born(self, params, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
+    def _born(self, event: Event, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
         """New rows with all that edits change; `seen` [M]: the view that each was found in."""
         return rows
 
-    def _at(self, params, view: int) -> Any:
-        """The parameters as `view` sees them."""
-        return params
-
-    def _find_zones(self, params, chosen: list[int], evidence: list[Evidence], step: int) -> list[ViewZones]:
-        """The zones of the `chosen` views; none, and why is said once, where the photos can tell no depth."""
-        neighbours = self.photo_graph.neighbours(lambda v: self._depth(params, v))
+    def _find_zones(self, event: Event) -> list[ViewZones]:
+        """The zones of the views that are looked at; none, and why is said once, where the photos can tell no depth."""
+        neighbours = self.photo_graph.neighbours(lambda v: self._depth(event, v))
         reason = self.photo_graph.why_no_zones()
         if reason is not None and self.hull is None:
             self.messages.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
             return []
         first, last = self.bad_share
-        done = (step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
-        self.threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
-        most = self.tiles_per_view * len(chosen)
-        zones = find_zones(self.photo_graph, neighbours, chosen, self.maps, evidence, self.threshold, most, self.hull)
+        done = (event.step - self.refine_start_iter) / max(1, self.refine_stop_iter - self.refine_start_iter)
+        event.threshold = self.maps.bad_threshold(first + (last - first) * done, self.error_floor)
+        most, hull = self.tiles_per_view * len(event.views), self.hull
+        zones = find_zones(
+            self.photo_graph, neighbours, event.views, self.maps, event.evidence, event.threshold, most, hull
+        )
         if self.random_zones:
             for i, view in enumerate(zones):
                 rows, columns = (int(torch.randint(n, (1,), generator=self.generator)) for n in view.near.shape)
                 zones[i] = view.shifted(rows, columns)
         return zones
 
-    def _look(self, params, view: int, shrink: int = 2) -> Evidence:
+    def _look(self, event: Event, view: int, shrink: int = 2) -> Evidence:
         """What `view` says, from an image `shrink` times smaller: an error is known for tiles of pixels only."""
         views = self.photo_graph.views
         height, width = views.images[view].shape[:2]
@@ -365,11 +312,11 @@ class LpmStrategy(LpmOptions, PointStrategy):
         # Less than a grey level is no error.
         error = spread((error - GREY_LEVEL).clamp_min(0), (width, height), self.maps.tile)
         camera = (views.viewmats[view], views.Ks[view], (width, height))
-        return look(self._at(params, view), *camera, error, self.rasterize_mode, self.flat, shrink)
+        return look(event.at(view), *camera, error, self.rasterize_mode, self.flat, shrink)
 
-    def _depth(self, params, view: int) -> Tensor:
+    def _depth(self, event: Event, view: int) -> Tensor:
         """[h, w] z-depth of the rendered surface, world; NaN where there is none. For who sees what, coarse will do."""
-        seen = self._look(params, view, shrink=4)
+        seen = self._look(event, view, shrink=4)
         return torch.where(seen.alpha > 0.5, seen.depth, torch.nan)
 
     def extra_state(self) -> dict[str, Any]:

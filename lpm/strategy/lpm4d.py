@@ -26,6 +26,7 @@ from lpm.sending import sent
 from lpm.strategy import motion_correction
 from lpm.strategy.base import Live
 from lpm.strategy.birth_velocity import velocity
+from lpm.strategy.event import Event, EventInTime
 from lpm.strategy.lpm import EDITED, MARGIN, LpmStrategy
 from lpm.strategy.lpm4d_options import Lpm4dOptions
 from lpm.strategy.selection import PER_TILE, lowest, sparse_tiles
@@ -35,9 +36,6 @@ from lpm.zones.error_maps import TILE, coarse
 from lpm.zones.point_errors import Evidence
 from lpm.zones.votes import Votes, zone_votes
 from lpm.zones.zone import ViewZones, false_fronts
-
-SLICES = 16
-"""Moments of which an event keeps the points as they are then."""
 
 
 @dataclass
@@ -104,64 +102,48 @@ class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
         return self.cameras.calm(params["means"].detach())
 
     def _event(self, params, optimizers, state, step: int) -> None:
-        self.there: list[Tensor] = []
-        self.static: dict[int, Tensor] = {}
-        self.slices: dict[float, Any] = {}
-        self.depths: dict[int, Tensor] = {}
-        self.first = self._knows_when() and step <= self.refine_start_iter + self.refine_every
-        try:
-            super()._event(params, optimizers, state, step)
-        finally:  # an event may fail for want of memory
-            self.slices.clear()
-            self.depths.clear()
+        super()._event(params, optimizers, state, step)
         state["present"].zero_()
         state["calm"] = self._calm(params)
 
-    def _choose_views(self) -> list[int]:
+    def _begin(self, event: Event) -> EventInTime:
+        first = self._knows_when() and event.step <= self.refine_start_iter + self.refine_every
+        return EventInTime(**vars(event), times=self.times, clock=self.clock.tolist(), first=first)
+
+    def _choose_views(self, event: EventInTime) -> list[int]:  # type: ignore[override]
         """At the first event photos of all times, by cameras that stand still, since each may show what no other does;
         then as LpmStrategy."""
-        known = [v for v in self.maps.maps if self.first and self.cameras.stands(v)]
-        self.first = bool(known)  # where no camera stands still nobody knows what moves
-        if not self.first:
-            return super()._choose_views()
+        known = [v for v in self.maps.maps if event.first and self.cameras.stands(v)]
+        event.first = bool(known)  # where no camera stands still nobody knows what moves
+        if not event.first:
+            return super()._choose_views(event)
         known.sort(key=lambda v: (float(self.clock[v]), v))
         n = min(self.first_views, len(known))
         edges = [i * len(known) // n for i in range(n + 1)]
         drawn = torch.rand(n, generator=self.generator).tolist()
         return [known[a + int(u * (b - a))] for (a, b), u in zip(pairwise(edges), drawn, strict=True)]
 
-    def _at(self, params, view: int) -> Any:
-        """As `view` sees them; an event asks many times for the same few moments."""
-        t = float(self.clock[view])
-        if t not in self.slices:
-            if len(self.slices) >= SLICES:
-                self.slices.pop(next(iter(self.slices)))
-            self.slices[t] = motion.frozen_at(params, t)
-        return self.slices[t]
+    def _look(self, event: EventInTime, view: int, shrink: int = 2) -> Evidence:  # type: ignore[override]
+        event.there.append(motion.weight_at(event.params, self.times[view]).detach())
+        return super()._look(event, view, shrink)
 
-    def _look(self, params, view: int, shrink: int = 2) -> Evidence:
-        self.there.append(motion.weight_at(params, self.times[view]).detach())
-        return super()._look(params, view, shrink)
-
-    def _depth(self, params, view: int) -> Tensor:
+    def _depth(self, event: EventInTime, view: int) -> Tensor:  # type: ignore[override]
         """As LpmStrategy's; of a camera that stands still once an event: who sees what hardly depends on the time."""
         camera = self.cameras.same[view][0]
-        if camera not in self.depths:
-            self.depths[camera] = super()._depth(params, view)
-        return self.depths[camera]
+        if camera not in event.depths:
+            event.depths[camera] = super()._depth(event, view)
+        return event.depths[camera]
 
-    def _score(self, state, evidence: list[Evidence]) -> Tensor:
+    def _score(self, event: EventInTime) -> Tensor:  # type: ignore[override]
         """As LpmStrategy's, of a point's error and gradient for the time that it is there."""
-        there = torch.stack(self.there[: len(evidence)]).mean(0).clamp_min(0.05)
-        present = state["present"].clamp_min(0.05 * float(state["present"].max()) + 1e-6)
+        there = torch.stack(event.there[: len(event.evidence)]).mean(0).clamp_min(0.05)
+        present = event.state["present"]
+        present = present.clamp_min(0.05 * float(present.max()) + 1e-6)
         power = self.gradient_power
-        whole = super()._score(state, evidence)
-        return whole / (there ** (1 - power) * present**power)
+        return super()._score(event) / (there ** (1 - power) * present**power)
 
-    def _find_zones(self, params, chosen: list[int], evidence: list[Evidence], step: int) -> list[ViewZones]:
-        if self.zones_in_time == "none":
-            return []
-        return super()._find_zones(params, chosen, evidence, step)
+    def _find_zones(self, event: Event) -> list[ViewZones]:
+        return [] if self.zones_in_time == "none" else super()._find_zones(event)
 
     def _hull(
         self, view: int, threshold: float, pixels: Tensor, near: Tensor, far: Tensor
@@ -173,13 +155,13 @@ class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
         maps = [coarse(self.maps.maps[v], size, TILE, self.maps.tile) for v, size in zip(others, sizes, strict=True)]
         return error_hull(views, view, others, maps, TILE, threshold, pixels, near, far)
 
-    def _votes(self, params, zones: list[ViewZones], solid: bool = False) -> Votes:
+    def _votes(self, event: Event, zones: list[ViewZones], solid: bool = False) -> Votes:
         if self.zones_in_time == "time-blind":
-            return super()._votes(params, zones, solid)
-        inside, front = (torch.zeros(len(params["means"]), device=params["means"].device) for _ in range(2))
+            return super()._votes(event, zones, solid)
+        inside, front = (torch.zeros_like(event.params["means"][:, 0]) for _ in range(2))
         counts = []
         for zone in zones:
-            points = self._at(params, zone.view)
+            points = event.at(zone.view)
             opaque = torch.sigmoid(points["opacities"]).flatten()
             there = opaque > (self.reset_cap / 2 if solid else 2e-6)  # 1e-6: not there
             # Places that are not finite get no vote, and nobody waits for how many there are.
@@ -189,23 +171,24 @@ class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
             counts += votes.counts
         return Votes(inside, front, counts)
 
-    def _vote(self, params, state, step: int, zones: list[ViewZones]) -> Votes:
-        if step // self.refine_every % 5 == 0:
+    def _vote(self, event: Event) -> Votes:
+        """As LpmStrategy's; and remembers the times at which a point was seen in front of a surface."""
+        state = event.state
+        if event.step // self.refine_every % 5 == 0:
             state["when_before"], state["when"] = state["when"], torch.zeros_like(state["when"])
-        for zone, errs in zip(zones, false_fronts(zones), strict=True):
+        for zone, errs in zip(event.zones, false_fronts(event.zones), strict=True):
             if not errs:
                 continue
             moment = self._moment(zone.view)
-            state["when"] = state["when"] | self._votes(params, [zone]).front.gt(0).long() << moment % 63
-        return super()._vote(params, state, step, zones)
+            state["when"] = state["when"] | self._votes(event, [zone]).front.gt(0).long() << moment % 63
+        return super()._vote(event)
 
-    def _edit(self, params, state, *rest) -> tuple[edits.Edit, dict[str, int]]:
+    def _edit(self, event: Event) -> edits.Edit:
         """As LpmStrategy's; a point that comes and goes is split in time, too."""
-        untouched = rest[-2]
-        shorter = self._too_long(params, state) & ~untouched
+        shorter = self._too_long(event.params, event.state) & ~event.untouched
         for name in ("front", "front_before"):  # their votes begin anew
-            state[name] = torch.where(shorter, 0, state[name])
-        edit, counts = super()._edit(params, state, *rest)
+            event.state[name] = torch.where(shorter, 0, event.state[name])
+        edit = super()._edit(event)
         p = edit.params
         shorter = shorter[edit.source.clamp_min(0)] & (edit.source >= 0)
         p["durations"] = torch.where(shorter[:, None], p["durations"] - math.log(2.0), p["durations"])
@@ -220,22 +203,21 @@ class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
         new["durations"] = old["durations"] + math.log(1 - self.split_time / 3)
         for name, value in new.items():
             p[name] = p[name].index_put((children,), value)
-        return edit, counts
+        return edit
 
-    def _give_way(
-        self, state, worth: Tensor, may_go: Tensor, zones: list[ViewZones], votes: Votes, room: int
-    ) -> Tensor:
+    def _give_way(self, event: EventInTime, worth: Tensor, may_go: Tensor, room: int) -> Tensor:  # type: ignore[override]
         """At the first event what paints least where something moves makes room for as many births as the dynamic zones
         of all times ask for: what a scene starts from stands still, and is wrong there."""
-        if not (self.first and self.insert):
-            return super()._give_way(state, worth, may_go, zones, votes, room)
+        if not (event.first and self.insert):
+            return super()._give_way(event, worth, may_go, room)
+        assert event.votes is not None
         asking = [
-            (sparse_tiles(zone, inside, self.sparse) & ~self._static_tiles(zone.view)).sum()
-            for zone, inside in zip(zones, votes.counts, strict=True)
+            (sparse_tiles(zone, inside, self.sparse) & ~self._static_tiles(event, zone.view)).sum()
+            for zone, inside in zip(event.zones, event.votes.counts, strict=True)
         ]
         tiles = int(torch.stack(asking).sum()) if asking else 0
         births = min(PER_TILE * tiles, round(self.first_births * len(worth)))
-        return lowest(worth, may_go & ~state["calm"], births - room)
+        return lowest(worth, may_go & ~event.state["calm"], births - room)
 
     def _knows_when(self) -> bool:
         """Whether zones are static or dynamic."""
@@ -291,8 +273,9 @@ class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
     def _edited(self, params) -> tuple[str, ...]:
         return (*EDITED, *motion.NAMES, *([motion.SPINS] if motion.SPINS in params else []))
 
-    def _born(self, params, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
+    def _born(self, event: EventInTime, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """New rows stand still in static zones; in dynamic ones they live around the zone's time, and move."""
+        params = event.params
         n, degree, device = len(seen), params["motion"].shape[1], params["means"].device
         rows = rows | {name: sent(value, device) for name, value in motion.still(n, degree).items()}
         if motion.SPINS in params:
@@ -301,7 +284,7 @@ class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
             return rows
         for v in seen.unique().tolist():
             mine = (seen == v).nonzero().flatten()
-            mine = mine[~self._in_static_zone(rows["means"][mine], v)]
+            mine = mine[~self._in_static_zone(event, rows["means"][mine], v)]
             t = self.times[v]
             rows["times"][mine] = t
             rows["durations"][mine] = math.log(self.life * self._frame())
@@ -310,26 +293,26 @@ class Lpm4dStrategy(Lpm4dOptions, LpmStrategy):
             rows["motion"][mine, 0] = velocity(params, self.photo_graph.views, rows["means"][mine], v, t, frames)
         return rows
 
-    def _in_static_zone(self, means: Tensor, view: int) -> Tensor:
+    def _in_static_zone(self, event: EventInTime, means: Tensor, view: int) -> Tensor:
         """[M] whether the tile that each of `means` is seen in is a static zone."""
-        views, static = self.photo_graph.views, self._static_tiles(view)
+        views, static = self.photo_graph.views, self._static_tiles(event, view)
         pixels, _ = project(means, views.viewmats[view], views.Ks[view])
         column, row = (pixels / TILE).long().unbind(-1)
         return static[row.clamp(0, static.shape[0] - 1), column.clamp(0, static.shape[1] - 1)]
 
-    def _static_tiles(self, view: int) -> Tensor:
+    def _static_tiles(self, event: EventInTime, view: int) -> Tensor:
         """[rows, columns] bool: tiles that are bad at most times of the camera of `view`."""
         camera = self.cameras.same[view][0]
-        if camera not in self.static:
-            self.static[camera] = self._find_static_tiles(view)
-        return self.static[camera]
+        if camera not in event.static:
+            event.static[camera] = self._find_static_tiles(view, event.threshold)
+        return event.static[camera]
 
-    def _find_static_tiles(self, view: int) -> Tensor:
+    def _find_static_tiles(self, view: int, threshold: float) -> Tensor:
         views = self.photo_graph.views
         height, width = views.images[view].shape[:2]
         maps = [coarse(self.maps.maps[v], (width, height), TILE, self.maps.tile)
                 for v in self.cameras.same[view] if v in self.maps.maps]  # fmt: skip
-        share = (torch.stack(maps) > self.threshold).float().mean(0)
+        share = (torch.stack(maps) > threshold).float().mean(0)
         # A camera that moves, or was there once, cannot tell.
         static = (share >= self.static_share) & (len(maps) > 1)
         return static | ~self.cameras.changing(view) if self.cameras.stands(view) else static

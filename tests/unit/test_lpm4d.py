@@ -14,7 +14,9 @@ from lpm.gaussians import motion
 from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 from lpm.multiview.views import Views
 from lpm.strategy.birth_velocity import neighbours_velocity
+from lpm.strategy.event import Event
 from lpm.strategy.lpm4d import Lpm4dStrategy
+from lpm.zones.votes import Votes
 
 TIMES = torch.linspace(0, 1, 5)
 FRAME = 0.25
@@ -192,7 +194,7 @@ def test_an_event_that_fails_leaves_lives_as_they_were(monkeypatch):
 
     params, _ = brief_plate()
     before = params["durations"].detach().clone()
-    monkeypatch.setattr("lpm.strategy.lpm.apply", no_memory)
+    monkeypatch.setattr("lpm.strategy.event.apply", no_memory)
     with pytest.raises(MemoryError):
         event(params, lambda i: wall())
     assert torch.equal(params["durations"], before)
@@ -225,9 +227,10 @@ def test_split_points_that_come_and_go_part_in_time():
     score = torch.ones(len(params["means"]))
     none = torch.zeros(len(score), dtype=torch.bool)
     state["front"], state["front_before"] = state["front"] * 0, state["front_before"] * 0
-    edit, counts = strategy._edit(params, state, 101, score, [], [], None, none, [])
+    now = Event(101, params, state, none, [], score=score, votes=Votes(score, score, []))
+    edit = strategy._edit(strategy._begin(now))
     children = (edit.fresh & (edit.source >= 0)).nonzero().flatten()
-    assert len(children) == 2 * counts["split"] > 0
+    assert len(children) == 2 * now.counts["split"] > 0
     parents = edit.source[children]
     moved = (edit.params["times"][children] - params["times"][parents]).flatten()
     assert torch.allclose(moved.abs(), torch.full_like(moved, strategy.split_time))
