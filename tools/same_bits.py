@@ -28,10 +28,9 @@ import copy, hashlib, importlib, json, sys, time
 from pathlib import Path
 import torch
 arm, scene, steps, out = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-try:
-    config = importlib.import_module("lpm.plugin.config")
-except ModuleNotFoundError:  # before modules lay in rooms
-    config = importlib.import_module("lpm.plugin.config")
+import lpm
+rooms = (Path(lpm.__file__).parent / "plugin").is_dir()  # before modules lay in rooms its address was another
+config = importlib.import_module("lpm.plugin.config" if rooms else "lpm" + ".config")
 from nerfstudio.scripts.train import _set_random_seed
 chosen = copy.deepcopy((config.lpm_splat_4d if arm == "4d" else config.lpm_splat).config)
 chosen.output_dir, chosen.experiment_name, chosen.timestamp, chosen.vis = out, "run", "0", "tensorboard"
