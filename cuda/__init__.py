@@ -1,1 +1,1 @@
-"""Native kernels with a plain C ABI, built on first use: CPU now, CUDA later."""
+"""Native kernels for CPU and CUDA with a plain C ABI: sources, their build at first use, and how they are called."""

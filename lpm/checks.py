@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes a second to import, and a help text needs none
+    from torch import Tensor
 
 
 class LpmError(ValueError):
@@ -31,6 +31,8 @@ def check_shape(name: str, tensor: Tensor, shape: Sequence[int | None]) -> None:
 
 def check_finite(name: str, tensor: Tensor, rows: str = "row") -> None:
     """Raises LpmError naming the first row of `tensor` [N, ...] that holds a NaN or infinity."""
+    import torch
+
     if bool(torch.isfinite(tensor.sum())):  # one cheap pass; a finite sum of overflowing values does not happen
         return
     bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero().flatten()

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -65,11 +64,9 @@ def make(
 
 def list_() -> None:
     """List the sample scenes."""
-    from lpm.scenes.samples.moving import CLIPS
-    from lpm.scenes.samples.worlds import SAMPLES
+    from lpm.scenes.samples.names import CLIPS, SAMPLES
 
-    says = {sample.name: sample.says for sample in SAMPLES.values()} | {c.name: c.says for c in CLIPS.values()}
-    for name, text in says.items():
+    for name, text in (SAMPLES | CLIPS).items():
         print(f"{name:9} {text}")
 
 
@@ -84,6 +81,8 @@ def info(
         sheet: write a contact sheet of the images to this file (.jpg or .png).
         outside_files: the scene may name files outside of its folder.
     """
+    import numpy as np
+
     from lpm.scenes.read import read_scene
     from lpm.scenes.scene import camera_extent
     from lpm.scenes.split import hold_out

@@ -1,4 +1,4 @@
-"""What every layout is read into: cameras, image files and points, in the frame of the scene's own files."""
+"""What every layout is read into, moving or not: cameras, image files, points, times; in the frame of its own files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Points:
 
 @dataclass
 class Scene:
-    """A static scene of V images, sorted by name. Nothing is decoded: images are only known by size."""
+    """A scene of V images, sorted by name; one that moves has `times`. Nothing is decoded: images are known by size."""
 
     layout: Layout
     names: list[str]

@@ -5,8 +5,7 @@ ns-train lpm-splat --data out/room --pipeline.model.strategy 02_own_strategy:Mos
 
 import torch
 
-from lpm.gaussians import edits
-from lpm.gaussians.optim_state import apply
+from lpm import apply_edit, edits
 
 
 class MostMoved:
@@ -40,5 +39,5 @@ class MostMoved:
         score = state["moved"][edit.source]
         most = torch.zeros(len(edit), dtype=torch.bool)
         most[score.argsort(descending=True)[: min(room, len(edit) // 10)]] = True
-        apply(edits.then(edit, edits.long_axis_split(edit.params, most)), params, optimizers, state)
+        apply_edit(edits.then(edit, edits.long_axis_split(edit.params, most)), params, optimizers, state)
         state["moved"].zero_()

@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lpm.formats.ply import write_ply
-from lpm.formats.read import load
-from lpm.gaussians.similarity import Similarity, move
+import lpm
 
-params = load(Path(sys.argv[1])).params
+params = lpm.load(Path(sys.argv[1])).params
 centre = params["means"].median(0).values
 away = (params["means"] - centre).norm(dim=-1)
 ball = {name: value[away <= away.median()] for name, value in params.items()}
 ball["features_dc"] = ball["features_dc"] + torch.tensor([1.0, 0.0, 0.0])  # SH coefficient of the mean colour
 quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-ball = move(ball, Similarity(quarter, np.zeros(3), 1.0))  # the colours seen from every side turn along
-write_ply(Path(sys.argv[2]), ball)
+ball = lpm.move(ball, lpm.Similarity(quarter, np.zeros(3), 1.0))  # the colours seen from every side turn along
+lpm.write_ply(Path(sys.argv[2]), ball)
 print(f"{len(away):,} Gaussians read, {len(ball['means']):,} written")

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lpm.formats.read import load
-from lpm.render.rasterize import rasterize
+import lpm
 
 WIDTH, HEIGHT, FOCAL = 480, 270, 400.0
-params = load(Path(sys.argv[1])).params
+params = lpm.load(Path(sys.argv[1])).params
 centre = params["means"].median(0).values
 size = (params["means"] - centre).norm(dim=-1).median()
 eye = centre + size * torch.tensor([2.0, -2.0, 1.0])
@@ -28,7 +27,7 @@ viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ eye
 K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 
 rest = params["features_rest"]
-image, alpha, info = rasterize(
+image, alpha, info = lpm.rasterize(
     params["means"], params["quats"], params["scales"].exp(), torch.sigmoid(params["opacities"]).flatten(),
     (params["features_dc"][:, None], rest), viewmat[None], K[None], WIDTH, HEIGHT,
     sh_degree=int((rest.shape[1] + 1) ** 0.5) - 1,

@@ -12,7 +12,7 @@ from typing import Annotated, Union
 import tyro
 from rich.console import Console
 
-from lpm.bench.jobs import Start, grid, parse_row, parse_scene
+from lpm.bench.starts import Start
 from lpm.checks import LpmError, one_line_errors
 
 MAIN = ("lpm", "adc", "absgrad", "mcmc", "paper", "lower-tau", "random-zones")
@@ -46,6 +46,7 @@ class Run:
     def __call__(self, console: Console) -> None:
         from lpm.bench import store
         from lpm.bench.grid import run_all
+        from lpm.bench.jobs import grid, parse_row, parse_scene
         from lpm.bench.report import write
 
         threads = max(1, (os.cpu_count() or 1) // max(1, self.jobs))

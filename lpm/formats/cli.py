@@ -1,46 +1,21 @@
-"""The command lpm-export: what was trained, or any file of Gaussians, written for other programs."""
+"""The command lpm-export: what was trained, or any file of Gaussians, written for other programs.
+
+The work is lpm.formats.export, imported once it is known what is to be done: a help text waits for no torch.
+"""
 
 from __future__ import annotations
 
-import shlex
-import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import torch
 import tyro
-from torch import Tensor
 from tyro.conf import Positional, arg
 
-from lpm.checks import fail, one_line_errors
-from lpm.files import atomic_path, bar
-from lpm.formats import splat_transform
-from lpm.formats.moving import at_time, for_splatv, moves, moving_rows
-from lpm.formats.ply import pad_sh, write_ply
-from lpm.formats.ply_sequence import write_ply_sequence
-from lpm.formats.read import Loaded, load
-from lpm.formats.select import select
-from lpm.formats.sidecar import Sidecar, write_sidecar
-from lpm.formats.splat import write_splat
-from lpm.formats.splatv import write_splatv
-from lpm.gaussians.similarity import move
-from lpm.render.sky import dome
+from lpm.checks import one_line_errors
 
-Params = dict[str, Tensor]
 PadSh = Annotated[Literal[0, 1, 2, 3] | None, arg(name="pad-sh")]
-
-# What draws with 3DGS's low-pass filter and does not dim what the filter enlarged.
-ANTIALIASED = (
-    "warning: this model was trained antialiased, and the file does not say so to its viewer. Viewers that draw as the "
-    "original 3DGS does show its small and far Gaussians too bold: GaussianSplats3D unless its option antialiased is "
-    "set, antimatter15's splat and splatv, and others that do not say they compensate (see docs/export.md). Spark "
-    "draws it right as it is. What has to be dimmed depends on the viewer's distance, so it cannot be written into "
-    "the file; for those viewers train with --pipeline.model.rasterize-mode classic."
-)
 
 
 @dataclass
@@ -69,97 +44,6 @@ class Options:
 Source = Annotated[Path, arg(metavar="RUN|CHECKPOINT|FILE")]
 
 
-@dataclass
-class Chosen:
-    """What is to be written of a source."""
-
-    params: Params
-    frame: str
-    """train, world or unknown."""
-    dome: int
-    """How many of `params`, the last ones, show the sky."""
-
-
-def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, Chosen]:
-    """The source, and what is to be written of it.
-
-    `still`: what moves is taken at the time asked for, else at the first.
-    """
-    loaded = load(source, bar)
-    if loaded.rasterize_mode == "antialiased":
-        print(ANTIALIASED, file=sys.stderr)
-    if common.time is not None and not 0 <= common.time <= 1:
-        fail("--time", str(common.time), "a number from 0 to 1")
-    if common.part != "all":
-        rows = moving_rows(loaded.params) == (common.part == "moving")
-        if not bool(rows.any()):
-            fail("--part", f"{common.part}, and there are no such points", "a part that is there", "leave --part out")
-        loaded.params = {name: value[rows] for name, value in loaded.params.items()}
-    if still and common.time is None and moves(loaded.params):
-        print("The model moves; its first frame is written. --time 0.5 takes it from the middle.", file=sys.stderr)
-    params = at_time(loaded.params, common.time or 0.0) if still else loaded.params
-    return loaded, choose(loaded, params, common)
-
-
-def choose(loaded: Loaded, params: Params, common: Options) -> Chosen:
-    """The `params` of `loaded` in the frame asked for, cropped, with the sky if it is wanted."""
-    frame, shown = loaded.frame, loaded.dome
-    wanted = common.sky and common.crop is None and common.part != "moving"
-    behind = dome(loaded.sky, params) if wanted and loaded.sky is not None else None
-    if common.frame is not None and common.frame != frame:
-        if loaded.world_to_train is None or frame == "unknown":
-            fail(
-                "--frame",
-                f"{common.frame}, and nothing beside {loaded.path} says how the frames lie",
-                "dataparser_transforms.json in the run's folder, or the sidecar of an export",
-                "leave --frame out",
-            )
-        if moves(params):
-            fail("--frame", f"{common.frame} for moving Gaussians", "the frame they are in", "leave --frame out")
-        by = loaded.world_to_train
-        by = by if common.frame == "train" else by.inverse()
-        params, behind, frame = move(params, by), behind and move(behind, by), common.frame
-    params = select(params, common.crop, common.min_opacity)
-    if behind is not None:
-        return Chosen({k: torch.cat([v, behind[k]]) for k, v in params.items()}, frame, len(behind["means"]))
-    return Chosen(params, frame, shown if common.crop is None else 0)
-
-
-def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
-    """The scene's up direction in `frame`: the dataparser makes it z in the train frame."""
-    if frame == "train":
-        return [0.0, 0.0, 1.0]
-    if frame == "world" and loaded.world_to_train is not None:
-        return [round(float(v), 6) for v in loaded.world_to_train.rotation.T @ np.array([0.0, 0.0, 1.0])]
-    return None
-
-
-def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options) -> None:
-    """Writes the sidecar and says what was done; `dropped`: rows left out for values that are not finite."""
-    kept = len(chosen.params["means"]) - dropped
-    if common.sidecar:
-        by = loaded.world_to_train
-        matrix = None if by is None else np.column_stack([by.rotation, by.translation / by.scale]).tolist()
-        write_sidecar(
-            out,
-            Sidecar(
-                count=kept,
-                frame=chosen.frame,
-                dataparser_transform=matrix,
-                dataparser_scale=None if by is None else by.scale,
-                rasterize_mode=loaded.rasterize_mode,
-                up=up_direction(loaded, chosen.frame),
-                command=shlex.join(["lpm-export", *sys.argv[1:]]),
-                file=out.name,
-                sky=chosen.dome or None,
-            ),
-        )
-    note = f"; {dropped:,} points with non-finite values were left out" if dropped else ""
-    files = sorted(out.iterdir()) if out.is_dir() else [out]
-    size = sum(file.stat().st_size for file in files) / 1e6
-    print(f"{out}: {kept:,} Gaussians from {loaded.path.name}, {size:.1f} MB{note}")
-
-
 def export_ply(run: Positional[Source], out: Positional[Path], common: Options, pad_sh_to: PadSh = None) -> None:
     """The layout of 3DGS, which SuperSplat, Unity, Blender and web viewers open; nothing is lost.
 
@@ -169,10 +53,9 @@ def export_ply(run: Positional[Source], out: Positional[Path], common: Options, 
         common: What every format takes.
         pad_sh_to: Fill up with zeros to this SH degree; Unity's importers want 3.
     """
-    loaded, chosen = prepare(run, common)
-    if pad_sh_to is not None:
-        chosen.params = pad_sh(chosen.params, pad_sh_to)
-    finish(out, loaded, chosen, write_ply(out, chosen.params, progress=bar), common)
+    from lpm.formats.export import to_ply
+
+    to_ply(run, out, common, pad_sh_to)
 
 
 def export_splat(run: Positional[Source], out: Positional[Path], common: Options) -> None:
@@ -183,8 +66,9 @@ def export_splat(run: Positional[Source], out: Positional[Path], common: Options
         out: The .splat to write.
         common: What every format takes.
     """
-    loaded, chosen = prepare(run, common)
-    finish(out, loaded, chosen, write_splat(out, chosen.params, bar), common)
+    from lpm.formats.export import to_splat
+
+    to_splat(run, out, common)
 
 
 def export_splatv(run: Positional[Source], out: Positional[Path], common: Options) -> None:
@@ -195,10 +79,9 @@ def export_splatv(run: Positional[Source], out: Positional[Path], common: Option
         out: The .splatv to write.
         common: What every format takes.
     """
-    loaded, chosen = prepare(run, common, still=common.time is not None)
-    if chosen.params["features_rest"].shape[1]:
-        print("A .splatv holds one colour a point: what depends on the direction of view is lost.", file=sys.stderr)
-    finish(out, loaded, chosen, write_splatv(out, for_splatv(chosen.params), progress=bar), common)
+    from lpm.formats.export import to_splatv
+
+    to_splatv(run, out, common)
 
 
 def export_ply_sequence(
@@ -213,36 +96,16 @@ def export_ply_sequence(
         steps: Number of time steps, from the first frame to the last; default 50 if something moves, else 1.
         pad_sh_to: Fill up with zeros to this SH degree; Unity's importers want 3.
     """
-    if common.time is not None:
-        fail("--time", "given", "nothing: a sequence has all times", "export a ply of one time")
-    loaded, first = prepare(run, replace(common, time=0.0))
-    count = (50 if moves(loaded.params) else 1) if steps is None else steps
+    from lpm.formats.export import to_ply_sequence
 
-    def one(i: int) -> Params:
-        params = choose(loaded, at_time(loaded.params, i / max(1, count - 1)), common).params
-        return params if pad_sh_to is None else pad_sh(params, pad_sh_to)
-
-    dropped = write_ply_sequence(out, one, count, progress=bar) // max(1, count)
-    finish(out, loaded, first, dropped, common)
-
-
-def _export_with_tool(ending: str, run: Path, out: Path, common: Options) -> None:
-    """Writes a PLY into a temporary folder and lets splat-transform make `out` of it, under a name with `ending`."""
-    if not out.name.endswith(ending):
-        fail(out, f"a name that does not end in {ending}", f"a name ending in {ending}, by which programs tell it")
-    splat_transform.find_tool(lambda text: None)  # before minutes of work
-    loaded, chosen = prepare(run, common)
-    with tempfile.TemporaryDirectory(prefix="lpm-export-") as folder:
-        plain = Path(folder) / "scene.ply"
-        dropped = write_ply(plain, chosen.params, progress=bar)
-        with atomic_path(out) as unfinished:
-            splat_transform.convert(plain, unfinished)
-    finish(out, loaded, chosen, dropped, common)
+    to_ply_sequence(run, out, common, steps, pad_sh_to)
 
 
 def _tool_command(name: str, ending: str, what: str) -> Callable[..., None]:
     def export(run: Positional[Source], out: Positional[Path], common: Options) -> None:
-        _export_with_tool(ending, run, out, common)
+        from lpm.formats.export import with_tool
+
+        with_tool(ending, run, out, common)
 
     export.__doc__ = f"""{what} Needs Node (npm's splat-transform writes it).
 

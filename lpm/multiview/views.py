@@ -7,14 +7,17 @@ forward).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.checks import check_finite, check_shape, fail
+from lpm.scenes.images import load_image
+from lpm.scenes.scene import Scene
 
 GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
@@ -56,6 +59,28 @@ class Views:
             for i, (mask, image) in enumerate(zip(self.masks, self.images, strict=True)):
                 if mask.shape[:2] != image.shape[:2] or mask.numel() != image.shape[0] * image.shape[1]:
                     fail(f"masks[{i}]", f"shape {list(mask.shape)}", f"{list(image.shape[:2])} as its image")
+
+    @classmethod
+    def of_scene(cls, scene: Scene, chosen: Iterable[int] | None = None) -> Views:
+        """The photos `chosen` of `scene` (all, if not given), decoded, in the frame of the scene's files.
+
+        Raises:
+            LpmError: the photos have lens distortion; a camera here is a pinhole.
+        """
+        which = np.arange(len(scene)) if chosen is None else np.array(list(chosen), dtype=np.int64)
+        if np.any(scene.distortion[which]):
+            fail(scene.layout.source, "lens distortion", "pinhole cameras", "lpm-prepare undistorts photos")
+        flip = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera axes to OpenCV's
+        Ks = torch.eye(3).repeat(len(which), 1, 1)
+        Ks[:, [0, 1, 0, 1], [0, 1, 2, 2]] = torch.from_numpy(scene.intrinsics[which]).float()
+        viewmats = torch.from_numpy(np.linalg.inv(scene.c2w[which] @ flip)).float()
+        images = [torch.from_numpy(load_image(scene.images[i]))[..., :3] for i in which]
+        masks, times = None, None
+        if scene.masks is not None:
+            masks = [torch.from_numpy(load_image(scene.masks[i]))[..., 0] for i in which]
+        if scene.times is not None:
+            times = torch.from_numpy(scene.times[which]).float()
+        return cls(images, Ks, viewmats, masks, times)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -7,9 +7,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -17,7 +16,9 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from lpm.checks import fail, one_line_errors
-from lpm.tile.cells import Cells
+
+if TYPE_CHECKING:
+    from lpm.tile.cells import Cells
 
 RUNS = "runs"
 
@@ -124,6 +125,8 @@ def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
 
 def _up(cells: Cells) -> list[float]:
     """Across the ground: the axes are (a, up x a)."""
+    import numpy as np
+
     return [round(float(v), 6) for v in np.cross(*cells.axes)]
 
 

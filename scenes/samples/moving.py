@@ -38,7 +38,6 @@ class Clip:
     """A scene that moves."""
 
     name: str
-    says: str
     happening: Happening
 
 
@@ -66,11 +65,11 @@ def _flash(t: float) -> tuple[list[Solid], float]:
 CLIPS = {
     clip.name: clip
     for clip in (
-        Clip("mover", "moves: a globe flies over a table", _mover),
-        Clip("occluder", "moves: a board slides in before the table and is gone again", _occluder),
-        Clip("appearing", "moves: from the middle on a crate stands on the table", _appearing),
-        Clip("flash", "moves: for a frame or two it is much brighter", _flash),
-        Clip("still", "moves: nothing does; for what must not be taken for motion", lambda t: ([], 1.0)),
+        Clip("mover", _mover),
+        Clip("occluder", _occluder),
+        Clip("appearing", _appearing),
+        Clip("flash", _flash),
+        Clip("still", lambda t: ([], 1.0)),
     )
 }
 

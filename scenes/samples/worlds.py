@@ -19,8 +19,6 @@ class Sample:
     """A sample scene before it is rendered."""
 
     name: str
-    says: str
-    """One line for `lpm-scene list`."""
     world: Callable[[int], World]
     """Builds the geometry; the seed draws the textures."""
     cameras: Callable[[int, np.random.Generator], Floats]
@@ -251,7 +249,6 @@ SAMPLES = {
     for sample in (
         Sample(
             "room",
-            "indoors: thin rails, a glass screen, a window onto a far background, changing exposure",
             room,
             room_cameras,
             focal=0.82,
@@ -261,7 +258,6 @@ SAMPLES = {
         ),
         Sample(
             "garden",
-            "outdoors, from all around: a laid table, thin rails, houses and hills far behind",
             garden,
             garden_cameras,
             focal=0.9,
@@ -270,7 +266,6 @@ SAMPLES = {
         ),
         Sample(
             "street",
-            "outdoors, 24 m long: houses on both sides, no photo shows more than a part; for lpm-tile",
             street,
             street_cameras,
             focal=0.7,

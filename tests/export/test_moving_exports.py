@@ -134,7 +134,7 @@ def test_still_and_moving_parts_make_the_whole(tmp_path):
     whole = {name: torch.cat([still[name], clip[1][name]]) for name in still}
     assert (draw(whole) - draw(at_time(params, 0.5))).abs().max() < 1 / 255
     text = subprocess.run(
-        [sys.executable, "-c", "from lpm.formats.cli import inspect_main; inspect_main()", str(run)],
+        [sys.executable, "-c", "from lpm.formats.inspect import inspect_main; inspect_main()", str(run)],
         capture_output=True,
         text=True,
     ).stdout

@@ -19,7 +19,8 @@ from export import canaries
 from export.some import visible
 
 from lpm.formats import splat_transform
-from lpm.formats.cli import Options, prepare
+from lpm.formats.cli import Options
+from lpm.formats.export import prepare
 from lpm.formats.moving import at_time, for_splatv
 from lpm.formats.picture import draw
 from lpm.formats.ply import write_ply

@@ -40,8 +40,8 @@ def run(tmp_path) -> Path:
 
 COMMANDS = {
     "lpm-export": "from lpm.formats.cli import export_main as main",
-    "lpm-inspect": "from lpm.formats.cli import inspect_main as main",
-    "lpm-view": "from lpm.viewer.page.server import main",
+    "lpm-inspect": "from lpm.formats.inspect import inspect_main as main",
+    "lpm-view": "from lpm.viewer.page.cli import main",
     "lpm-replay": "from lpm.viewer.replay.cli import main",
 }
 

@@ -1,5 +1,6 @@
 """The examples in docs/examples run as they stand."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from lpm.formats.ply import read_ply
+from lpm.formats.splatv import read_splatv
 from lpm.scenes.samples.make import make
+from lpm.scenes.samples.moving import make_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,3 +103,62 @@ def test_editing_and_drawing_a_file(tmp_path):
     pixels = np.asarray(Image.open(picture)).reshape(-1, 3).astype(float)
     assert pixels.max() > 60  # there is something,
     assert pixels[:, 0].sum() > 1.5 * pixels[:, 2].sum()  # and it is red
+
+
+def test_what_is_wrong_with_a_model(scene, tmp_path):
+    from PIL import Image
+
+    said = run("05_where_it_is_wrong.py", scene, tmp_path / "errors.png")
+    assert len(re.findall(r"photo \d+: mean error 0\.\d+; zones: {'", said)) == 2
+    assert Image.open(tmp_path / "errors.png").size == (2 * 80, 64)
+
+
+def test_points_and_depths_by_photos(scene, tmp_path):
+    said = run("06_points_from_photos.py", scene, tmp_path / "points.ply")
+    assert len(read_ply(tmp_path / "points.ply")["means"]) > 500
+    sure, tried = map(int, re.search(r"(\d+) of (\d+) are sure", said).groups())
+    assert 1 <= sure <= tried == 10
+
+
+def test_a_loop_of_what_moves(tmp_path):
+    make_clip("mover", tmp_path / "mover", 4, 10, (80, 60))
+    said = run("07_train_what_moves.py", tmp_path / "mover", tmp_path / "out.splatv", "200")
+    assert "missing" in said
+    assert float(re.search(r"held out: ([\d.]+) dB", said)[1]) > 22
+    assert float(read_splatv(tmp_path / "out.splatv")["motion"].abs().max()) > 0
+
+
+def test_two_strategies_in_one_loop(scene):
+    said = run("08_compare_strategies.py", scene, "150")
+    rows = re.findall(r"(\w+): ([\d.]+) dB with ([\d,]+) points", said)
+    assert [name for name, _, _ in rows] == ["AdcStrategy", "LpmStrategy"]
+    assert all(float(psnr) > 18 for _, psnr, _ in rows)
+
+
+def test_for_another_program(tmp_path):
+    import torch
+
+    from lpm import from_points, load, write_ply
+
+    xyz = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    xyz[0] = 1000.0
+    write_ply(tmp_path / "in.ply", from_points(xyz, None, sh_degree=1))
+    said = run("09_for_another_program.py", tmp_path / "in.ply", tmp_path / "out")
+    assert said.count("299 Gaussians") == 2
+    turned = torch.stack([xyz[1:, 0], xyz[1:, 2], -xyz[1:, 1]], -1)
+    for name in ("scene.ply", "scene.splat"):
+        means = load(tmp_path / "out" / name).params["means"]
+        assert torch.allclose(means.sort(0).values, turned.sort(0).values, atol=1e-4)
+
+
+def test_examples_are_short_and_use_the_public_face():
+    scripts = sorted((ROOT / "docs" / "examples").glob("*.py"))
+    assert [script.name[:3] for script in scripts] == [f"{i:02}_" for i in range(1, len(scripts) + 1)]
+    listed = (ROOT / "docs" / "extending.md").read_text()
+    for script in scripts:
+        assert f"examples/{script.name}" in listed
+        text = script.read_text()
+        assert 15 <= len(text.splitlines()) <= 66, script.name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("lpm."), f"{script.name}: {node.module} is private"

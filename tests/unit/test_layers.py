@@ -64,6 +64,8 @@ def room(module: str) -> str:
 
 @pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda v: v if isinstance(v, str) else "")
 def test_imports_run_one_way(name, path):
+    if name == "lpm":  # the public face: it names everything, for type checkers only (see test_face.py)
+        return
     own = ROOMS.index(room(name))
     for imported in imports(path):
         if imported.startswith("lpm.") and imported != name:

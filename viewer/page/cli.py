@@ -7,17 +7,11 @@ import threading
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 from tyro.conf import Positional, arg
 
 from lpm.checks import fail, one_line_errors
-from lpm.files import bar
-from lpm.formats.read import load
-from lpm.runs.folder import run_folder
-from lpm.viewer.page.film import film as write_film
-from lpm.viewer.page.photos import Photo, read_photos
-from lpm.viewer.page.server import Axis, View, axis
+from lpm.viewer.page.axes import Axis
 
 
 def view(
@@ -51,6 +45,15 @@ def view(
             stands still is passed along the run's photos.
         seconds: Length of that film.
     """
+    import torch
+
+    from lpm.files import bar
+    from lpm.formats.read import load
+    from lpm.runs.folder import run_folder
+    from lpm.viewer.page.film import film as write_film
+    from lpm.viewer.page.photos import Photo, read_photos
+    from lpm.viewer.page.server import View, axis
+
     loaded = load(source, bar)
     if device == "cuda" and not torch.cuda.is_available():
         fail("--device", "cuda, and PyTorch sees no CUDA GPU", "a CUDA GPU", "leave --device out")

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from lpm.viewer.page.page import Page
 from lpm.viewer.page.photos import Photo
 from lpm.viewer.page.scene import Shown
 
-Axis = Literal["+x", "-x", "+y", "-y", "+z", "-z"]
 ANTIALIASED = (
     "**Trained antialiased.** It is drawn so here; viewers that do not dim small Gaussians show it too bold "
     "(docs/export.md)."
