@@ -43,7 +43,7 @@ def make(
         cams: number of cameras, of one that moves.
         frames: number of time steps, of one that moves.
         size: width and height of the images in pixels.
-        seed: draws the textures, the cameras' places and the points' noise.
+        seed: draws the textures, the cameras' places and the points' noise; of `yard`, the place itself.
         overwrite: replace the folder if it is a sample scene.
     """
     from lpm.scenes.clips import CLIPS, make_clip  # torch takes seconds to import
@@ -67,10 +67,10 @@ def list_() -> None:
     """List the sample scenes."""
     from lpm.scenes.clips import CLIPS
     from lpm.scenes.worlds import SAMPLES
+    from lpm.scenes.yards import random_yard
 
-    says = {sample.name: sample.says for sample in SAMPLES.values()} | {c.name: c.says for c in CLIPS.values()}
-    for name, text in says.items():
-        print(f"{name:9} {text}")
+    for known in (*SAMPLES.values(), random_yard(0), *CLIPS.values()):
+        print(f"{known.name:9} {known.says}")
 
 
 def info(
