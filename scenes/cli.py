@@ -69,8 +69,9 @@ def list_() -> None:
     from lpm.scenes.worlds import SAMPLES
     from lpm.scenes.yards import random_yard
 
-    for known in (*SAMPLES.values(), random_yard(0), *CLIPS.values()):
-        print(f"{known.name:9} {known.says}")
+    says = [(sample.name, sample.says) for sample in (*SAMPLES.values(), random_yard(0))]
+    for name, text in says + [(clip.name, clip.says) for clip in CLIPS.values()]:
+        print(f"{name:9} {text}")
 
 
 def info(

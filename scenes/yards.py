@@ -79,8 +79,8 @@ def yard(seed: int) -> World:
             texture, repeat = str(rng.choice(walls)), float(rng.uniform(4.5, 8))
             back = rng.uniform(0, 1.5)
             for name, use, (z, h), inset in (("wing", texture, (0.0, tall), 0.0), ("roof", "roof", (tall, 1.2), 0.7)):
-                low = _place(side, at + inset, out + back + inset, z, long - 2 * inset, deep - inset)
-                solids.append(block(name, use, low[0], (*low[1], h), repeat))
+                corner, (wide, thick) = _place(side, at + inset, out + back + inset, z, long - 2 * inset, deep - inset)
+                solids.append(block(name, use, corner, (wide, thick, h), repeat))
             at += long + (rng.uniform(0.8, 4) if rng.random() < 0.5 else 0.0)
     for _ in range(int(rng.integers(1, 3))):
         x, y, wide, tall = rng.uniform(-1, 1) * half_x, half_y + 7, rng.uniform(3, 5), rng.uniform(12, 19)

@@ -25,7 +25,7 @@ from lpm.evidence import Evidence, look
 from lpm.find_zones import Hull, find_zones
 from lpm.notices import Notices
 from lpm.optim_state import apply
-from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample
+from lpm.proposals import around_cameras, lowest, surface_points, weighted_sample, widest_scales
 from lpm.records import EditRecord
 from lpm.requests import Region, Requests, inside_any
 from lpm.strategy.settings import LpmSettings
@@ -71,7 +71,7 @@ class LpmStrategy(LpmSettings):
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the step it was made or reset at, its votes, gradients, and pixels painted."""
-        names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks")
+        names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks", "widest")
         return {"scene_scale": scene_scale, **dict.fromkeys(names)}
 
     def check_sanity(self, params, optimizers) -> None:
@@ -87,12 +87,20 @@ class LpmStrategy(LpmSettings):
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
-        """Remembers the step's residual; at an event, edits."""
-        if step >= self.refine_stop_iter:
-            return
-        self.gather(params, state, step, info)
-        if step > self.refine_start_iter and step % self.refine_every == 0:
-            self._event(params, optimizers, state, step)
+        """Remembers the step's residual; at an event, edits. Points are kept from growing too wide to the very end."""
+        if step < self.refine_stop_iter:
+            self.gather(params, state, step, info)
+            if step > self.refine_start_iter and step % self.refine_every == 0:
+                self._event(params, optimizers, state, step)
+        if self.widest > 0 and hasattr(self, "surroundings"):
+            self._narrow(params, state, step)
+
+    def _narrow(self, params, state, step: int) -> None:
+        """Holds the scales at `widest`; distances to the cameras are measured anew at every event."""
+        if state.get("widest") is None or step % self.refine_every == 0:
+            centres = centres_of(self.surroundings.views.viewmats)
+            state["widest"] = widest_scales(params["means"].detach(), centres, self.widest)
+        params["scales"].data.copy_(torch.minimum(params["scales"].data, state["widest"]))
 
     @torch.no_grad()
     def gather(self, params, state, step, info) -> None:
