@@ -173,7 +173,7 @@ def test_no_point_grows_too_wide_for_its_distance():
     params["scales"][0] = torch.tensor([3.0, 0.01, 0.01]).log()
     away = torch.cdist(params["means"][:1], -cameras()[1][:, :3, 3]).min()  # the cameras do not turn
     _, after, state, _ = event(params)
-    assert 0.1 * WALL < after["scales"].detach().exp().max() <= 0.2001 * away
+    assert 0.1 * WALL < after["scales"].detach().exp().max() <= 0.3301 * away
     assert state["widest"].shape == (len(after["means"]), 1)
     _, after, _, _ = event(params, widest=0.0)
     assert after["scales"].detach().exp().max() == pytest.approx(3)
@@ -184,4 +184,4 @@ def test_points_are_held_after_the_last_event():
     with torch.no_grad():
         params["scales"][7] = 5.0
     strategy.step_post_backward(params, {}, state, strategy.refine_stop_iter + 1, {})
-    assert params["scales"][7].detach().exp().max() < 0.25 * WALL
+    assert params["scales"][7].detach().exp().max() < 0.4 * WALL

