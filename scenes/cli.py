@@ -42,7 +42,7 @@ def make(
         cams: number of cameras, of one that moves.
         frames: number of time steps, of one that moves.
         size: width and height of the images in pixels.
-        seed: draws the textures, the cameras' places and the points' noise.
+        seed: draws the textures, the cameras' places and the points' noise; of `yard`, the place itself.
         overwrite: replace the folder if it is a sample scene.
     """
     from lpm.scenes.samples.make import make as make_sample

@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = ("lpm", "adc", "mcmc", "4d")
 PARTS = ("cuda", "scenes", "viewer")
@@ -27,6 +29,8 @@ TRAIN = """
 import copy, hashlib, importlib, json, sys, time
 from pathlib import Path
 import torch
+# What is installed in place would lend its modules to the other revision.
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(getattr(finder, "__module__", ""))]
 arm, scene, steps, out = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 import lpm
 rooms = (Path(lpm.__file__).parent / "plugin").is_dir()  # before modules lay in rooms its address was another
@@ -59,6 +63,13 @@ def importable(checkout: Path, folder: Path) -> Path:
         (folder / "lpm" / entry.name).symlink_to(entry)
     for part in PARTS:
         (folder / "lpm" / part).symlink_to(checkout / part)
+    # nerfstudio finds methods by the entry points of what is installed: these come first.
+    entries = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["entry-points"]
+    installed = folder / "lpm_splat-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: lpm-splat\nVersion: 0\n")
+    lines = [f"[{group}]\n" + "".join(f"{a} = {b}\n" for a, b in names.items()) for group, names in entries.items()]
+    (installed / "entry_points.txt").write_text("\n".join(lines))
     return folder
 
 

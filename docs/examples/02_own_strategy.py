@@ -5,7 +5,8 @@ ns-train lpm-splat --data out/room --pipeline.model.strategy 02_own_strategy:Mos
 
 import torch
 
-from lpm import apply_edit, edits
+from lpm import apply_edit
+from lpm.gaussians import edits
 
 
 class MostMoved:

@@ -27,7 +27,7 @@ from lpm.strategy.base import Live
 from lpm.strategy.event import Event
 from lpm.strategy.lpm_options import LpmFields
 from lpm.strategy.requests import Requests, inside_any
-from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
+from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample, widest_scales
 from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse, spread
 from lpm.zones.find import Hull, find_zones
 from lpm.zones.point_errors import Evidence, look
@@ -77,7 +77,7 @@ class LpmStrategy(LpmFields):
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the step it was made or reset at, its votes, gradients, and pixels painted."""
-        names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks")
+        names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks", "widest")
         return {"scene_scale": scene_scale, **dict.fromkeys(names)}
 
     def check_sanity(self, params, optimizers) -> None:
@@ -93,12 +93,20 @@ class LpmStrategy(LpmFields):
 
     @torch.no_grad()
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
-        """Remembers the step's residual; at an event, edits."""
-        if step >= self.refine_stop_iter:
-            return
-        self.gather(params, state, step, info)
-        if step > self.refine_start_iter and step % self.refine_every == 0:
-            self._event(params, optimizers, state, step)
+        """Remembers the step's residual; at an event, edits. Points are kept from growing too wide to the very end."""
+        if step < self.refine_stop_iter:
+            self.gather(params, state, step, info)
+            if step > self.refine_start_iter and step % self.refine_every == 0:
+                self._event(params, optimizers, state, step)
+        if self.widest > 0 and self.photo_graph is not None:
+            self._narrow(params, state, step)
+
+    def _narrow(self, params, state, step: int) -> None:
+        """Holds the scales at `widest`; distances to the cameras are measured anew at every event."""
+        if state.get("widest") is None or step % self.refine_every == 0:
+            centres = centres_of(self.photo_graph.views.viewmats)
+            state["widest"] = widest_scales(params["means"].detach(), centres, self.widest)
+        params["scales"].data.copy_(torch.minimum(params["scales"].data, state["widest"]))
 
     @torch.no_grad()
     def gather(self, params, state, step, info) -> None:

@@ -60,6 +60,18 @@ def around_cameras(means: Tensor, quats: Tensor, scales: Tensor, centres: Tensor
     return mask
 
 
+def widest_scales(means: Tensor, centres: Tensor, share: float) -> Tensor:
+    """[N, 1] log of `share` times the distance (world) of each of `means` [N, 3] to the nearest of `centres` [V, 3].
+
+    How large a point is drawn is a first-order guess at its centre (EWA splatting). Of a point that is wide for its
+    distance and stands beside a camera, not before it, the guess covers the whole picture, at a depth along the
+    camera's axis that may be next to nothing: it is a veil before all else. No training view need show it.
+    """
+    block = max(1, 2**22 // max(1, len(centres)))  # bounds the memory
+    nearest = [torch.cdist(m, centres, compute_mode="donot_use_mm_for_euclid_dist").amin(1) for m in means.split(block)]
+    return (share * torch.cat(nearest)).clamp_min(1e-9).log()[:, None]
+
+
 def sparse_tiles(zones: ViewZones, inside: Tensor, sparse: int) -> Tensor:
     """[rows, columns] bool: tiles whose depth the photos know, with fewer than `sparse` of the points `inside`."""
     return (zones.kind >= 0) & (zones.kind != NO_EVIDENCE) & (inside < sparse)

@@ -22,6 +22,7 @@ from lpm.scenes.samples.points import NOISE_PX, SamplePoints, find_points, in_vi
 from lpm.scenes.samples.textures import usable_cpus
 from lpm.scenes.samples.trace import Shot, World, shoot
 from lpm.scenes.samples.worlds import SAMPLES, Sample
+from lpm.scenes.samples.yards import random_yard
 from lpm.scenes.scene import Floats
 
 LABELS = {"hole": 1, "pane": 2, "rails": 4, "background": 8}
@@ -187,11 +188,12 @@ def make(
     Raises:
         LpmError: no such scene, unusable numbers, or `out` exists.
     """
-    if name not in SAMPLES:
-        fail("scene", repr(name), "one of " + ", ".join(SAMPLES), "see `lpm-scene list`")
+    if name != "yard" and name not in SAMPLES:
+        fail("scene", repr(name), "one of " + ", ".join([*SAMPLES, "yard"]), "see `lpm-scene list`")
     if views < LEAST_VIEWS:
         fail("views", str(views), f"at least {LEAST_VIEWS}", "fewer views do not see every part of the scene twice")
-    return fill_folder(out, size, seed, overwrite, lambda new: write(new, SAMPLES[name], views, size, seed, done))
+    sample = SAMPLES[name] if name in SAMPLES else random_yard(seed)
+    return fill_folder(out, size, seed, overwrite, lambda new: write(new, sample, views, size, seed, done))
 
 
 def fill_folder(out: Path, size: tuple[int, int], seed: int, overwrite: bool, fill: Callable[[Path], None]) -> Path:

@@ -166,6 +166,16 @@ def landscape(rng: Rng) -> Pixels:
     return image
 
 
+def hazy(rng: Rng) -> Pixels:
+    """For a background sphere: a sky that is nearly one colour, bright at the horizon; a haze of hills below."""
+    up = np.linspace(-90, 90, SIZE, dtype=np.float32)[:, None]
+    image = mix((0.88, 0.9, 0.92), (0.55, 0.68, 0.88), np.clip((up + 0 * up.T) / 75, 0, 1))
+    image *= 0.97 + 0.06 * noise(rng, falloff=1.8, lowest=1)[..., None]
+    hill = up < 2 + 10 * (noise(rng, falloff=1.4, lowest=2)[0] - 0.35)
+    ground = mix((0.4, 0.46, 0.44), (0.56, 0.6, 0.6), noise(rng, falloff=0.9, lowest=6))
+    return np.where(hill[..., None], ground, image).astype(np.float32)
+
+
 def usable_cpus() -> int:
     """How many CPUs this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

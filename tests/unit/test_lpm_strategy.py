@@ -166,3 +166,22 @@ def test_same_bits_for_any_number_of_threads(defective):
     for other in results[1:]:
         for name in results[0]:
             assert torch.equal(results[0][name], other[name]), name
+
+
+def test_no_point_grows_too_wide_for_its_distance():
+    params = wall()
+    params["scales"][0] = torch.tensor([3.0, 0.01, 0.01]).log()
+    away = torch.cdist(params["means"][:1], -cameras()[1][:, :3, 3]).min()  # the cameras do not turn
+    _, after, state, _ = event(params, widest=0.33)
+    assert 0.1 * WALL < after["scales"].detach().exp().max() <= 0.3301 * away
+    assert state["widest"].shape == (len(after["means"]), 1)
+    _, after, _, _ = event(params)
+    assert after["scales"].detach().exp().max() == pytest.approx(3)
+
+
+def test_points_are_held_after_the_last_event():
+    strategy, params, state, _ = event(wall(), widest=0.33)
+    with torch.no_grad():
+        params["scales"][7] = 5.0
+    strategy.step_post_backward(params, {}, state, strategy.refine_stop_iter + 1, {})
+    assert params["scales"][7].detach().exp().max() < 0.4 * WALL

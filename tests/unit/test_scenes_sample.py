@@ -225,13 +225,13 @@ def test_command(tmp_path, capsys):
             parse_size(text)
     list_()
     said = capsys.readouterr().out
-    assert all(name in said for name in SAMPLES)
+    assert all(name in said for name in (*SAMPLES, "yard"))
     code = "import sys; from lpm.scenes.cli import main; sys.argv[0] = 'lpm-scene'; main()"
     run = [sys.executable, "-c", code, "make", "attic", str(tmp_path / "x")]
     result = subprocess.run(run, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines() == [
-        "error: scene: 'attic'; wanted one of room, garden, street; see `lpm-scene list`"
+        "error: scene: 'attic'; wanted one of room, garden, street, yard; see `lpm-scene list`"
     ]
 
 
