@@ -46,9 +46,11 @@ gpu-check:
 	$(GPU_PYTHON) -P benchmarks/gpu.py --data $(LPM_TEST_DATA) --out benchmarks/results/gpu/check.json || code=$$?; \
 	exit $$code
 
+KERNELS := $(wildcard cuda/csrc/*.cpp cuda/csrc/*.cu cuda/include/*.h)
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 
 # mypy wants the import layout on disk: a farm of links shows it lpm/cuda, lpm/scenes and lpm/viewer.
 types: setup
@@ -58,7 +60,7 @@ types: setup
 	@cd .cache/types && ../../$(BIN)/mypy --cache-dir ../mypy --config-file ../../pyproject.toml -p lpm
 
 format: setup
-	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(KERNELS)
 
 clean:
 	rm -rf .cache build *.egg-info

@@ -131,8 +131,7 @@ int64_t count(int threads, int64_t n, int cameras, const S* means2d, const S* co
 // after tile and within a tile front to back.
 template <typename S>
 void fill(int threads, int64_t n, int cameras, const S* depths, const Packed<S>* packed, const int64_t* splat_begin,
-          const int64_t* tile_begin, int width, int height, int32_t* pair_splat, uint16_t* pair_rows,
-          int32_t* pair_slot) {
+          const int64_t* tile_begin, int width, int height, int32_t* pair_splat, uint16_t* pair_rows, int32_t* pair_slot) {
     const TileGrid grid = make_grid(width, height);
     const int64_t tiles = int64_t(grid.columns) * grid.rows;
     typedef decltype(depth_key(S())) Key;
@@ -191,19 +190,19 @@ void fill(int threads, int64_t n, int cameras, const S* depths, const Packed<S>*
 
 }  // namespace
 
-#define LPM_BIN_API(S, SUFFIX)                                                                                              \
-    extern "C" int64_t lpm_bin_count_##SUFFIX(int threads, int64_t n, int cameras, const S* means2d, const S* conics,       \
-                                              const S* opacities, const int32_t* radii, const S* colors,                    \
-                                              int64_t color_camera_stride, int channels, int width, int height, S* packed,  \
-                                              int64_t* splat_begin, int64_t* tile_begin) {                                  \
-        return count<S>(threads, n, cameras, means2d, conics, opacities, radii, colors, color_camera_stride, channels,      \
-                        width, height, reinterpret_cast<Packed<S>*>(packed), splat_begin, tile_begin);                      \
-    }                                                                                                                       \
-    extern "C" void lpm_bin_fill_##SUFFIX(int threads, int64_t n, int cameras, const S* depths, const S* packed,            \
-                                          const int64_t* splat_begin, const int64_t* tile_begin, int width, int height,     \
-                                          int32_t* pair_splat, uint16_t* pair_rows, int32_t* pair_slot) {                   \
-        fill<S>(threads, n, cameras, depths, reinterpret_cast<const Packed<S>*>(packed), splat_begin, tile_begin, width,    \
-                height, pair_splat, pair_rows, pair_slot);                                                                  \
+#define LPM_BIN_API(S, SUFFIX)                                                                                                   \
+    extern "C" int64_t lpm_bin_count_##SUFFIX(int threads, int64_t n, int cameras, const S* means2d, const S* conics,            \
+                                              const S* opacities, const int32_t* radii, const S* colors,                         \
+                                              int64_t color_camera_stride, int channels, int width, int height, S* packed,       \
+                                              int64_t* splat_begin, int64_t* tile_begin) {                                       \
+        return count<S>(threads, n, cameras, means2d, conics, opacities, radii, colors, color_camera_stride, channels, width,    \
+                        height, reinterpret_cast<Packed<S>*>(packed), splat_begin, tile_begin);                                  \
+    }                                                                                                                            \
+    extern "C" void lpm_bin_fill_##SUFFIX(int threads, int64_t n, int cameras, const S* depths, const S* packed,                 \
+                                          const int64_t* splat_begin, const int64_t* tile_begin, int width, int height,          \
+                                          int32_t* pair_splat, uint16_t* pair_rows, int32_t* pair_slot) {                        \
+        fill<S>(threads, n, cameras, depths, reinterpret_cast<const Packed<S>*>(packed), splat_begin, tile_begin, width, height, \
+                pair_splat, pair_rows, pair_slot);                                                                               \
     }
 LPM_BIN_API(float, f32)
 LPM_BIN_API(double, f64)

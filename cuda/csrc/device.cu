@@ -17,8 +17,7 @@ struct TileOptions {
 
 // scratch: loss_scratch() bytes. gradient: [height, width, channels], or null. loss [2]: mean L1, mean SSIM.
 template <typename S>
-static void loss(Queue queue, LossImages<S> images, S lambda, const TileOptions<S>& tiles, void* scratch, S* gradient,
-                 S* loss) {
+static void loss(Queue queue, LossImages<S> images, S lambda, const TileOptions<S>& tiles, void* scratch, S* gradient, S* loss) {
     gaussian(images.taps);
     const int64_t row = images.row(), valid = images.valid(), rows = images.rows(), height = images.height;
     RowSums* sums = static_cast<RowSums*>(scratch);
@@ -36,8 +35,7 @@ static void loss(Queue queue, LossImages<S> images, S lambda, const TileOptions<
     }
     if (tiles.out) {
         const int64_t down = (pixels.rows() + tiles.tile - 1) / tiles.tile;
-        for_each_sum(queue, down * pixels.across(),
-                     TileErrors<S>{pixels, gain, tiles.old, tiles.dssim, tiles.keep, tiles.out});
+        for_each_sum(queue, down * pixels.across(), TileErrors<S>{pixels, gain, tiles.old, tiles.dssim, tiles.keep, tiles.out});
     }
 }
 
@@ -65,27 +63,24 @@ extern "C" const char* lpm_device_error(int status) {
 }
 
 // All return 0, or a number for lpm_device_error().
-#define LPM_DEVICE_API(S, SUFFIX)                                                                                     \
-    extern "C" int lpm_device_loss_##SUFFIX(void* queue, int64_t height, int64_t width, int channels, const S* x,     \
-                                            const S* y, double lambda, int stride, int tile, const uint8_t* mask,     \
-                                            const S* old, double dssim, double keep, S* tiles, void* scratch,         \
-                                            S* gradient, S* loss) {                                                   \
-        lpm::loss<S>(queue, {height, width, channels, x, y, {}}, S(lambda),                                           \
-                     {stride, tile, mask, old, S(dssim), S(keep), tiles}, scratch, gradient, loss);                   \
-        return lpm::status();                                                                                         \
-    }                                                                                                                 \
-    extern "C" int lpm_device_zone_votes_##SUFFIX(void* queue, int64_t n, int views, const S* means,                  \
-                                                  const S* cameras, const int64_t* grids, const S* near,              \
-                                                  const S* far, const S* limit, S* inside, S* front,                  \
-                                                  int64_t* counts) {                                                  \
-        lpm::for_each(queue, n, lpm::ZoneVotes<S>{views, means, cameras, grids, near, far, limit, inside, front,      \
-                                                  counts});                                                           \
-        return lpm::status();                                                                                         \
-    }                                                                                                                 \
-    extern "C" int lpm_device_follow_rows_##SUFFIX(void* queue, int64_t rows, int64_t width, const S* from, S* to,    \
-                                                   const int64_t* source, const uint8_t* zero) {                      \
-        lpm::for_each(queue, rows * width, lpm::FollowRows<S>{width, from, to, source, zero});                        \
-        return lpm::status();                                                                                         \
+#define LPM_DEVICE_API(S, SUFFIX)                                                                                                \
+    extern "C" int lpm_device_loss_##SUFFIX(void* queue, int64_t height, int64_t width, int channels, const S* x, const S* y,    \
+                                            double lambda, int stride, int tile, const uint8_t* mask, const S* old,              \
+                                            double dssim, double keep, S* tiles, void* scratch, S* gradient, S* loss) {          \
+        lpm::loss<S>(queue, {height, width, channels, x, y, {}}, S(lambda), {stride, tile, mask, old, S(dssim), S(keep), tiles}, \
+                     scratch, gradient, loss);                                                                                   \
+        return lpm::status();                                                                                                    \
+    }                                                                                                                            \
+    extern "C" int lpm_device_zone_votes_##SUFFIX(void* queue, int64_t n, int views, const S* means, const S* cameras,           \
+                                                  const int64_t* grids, const S* near, const S* far, const S* limit, S* inside,  \
+                                                  S* front, int64_t* counts) {                                                   \
+        lpm::for_each(queue, n, lpm::ZoneVotes<S>{views, means, cameras, grids, near, far, limit, inside, front, counts});       \
+        return lpm::status();                                                                                                    \
+    }                                                                                                                            \
+    extern "C" int lpm_device_follow_rows_##SUFFIX(void* queue, int64_t rows, int64_t width, const S* from, S* to,               \
+                                                   const int64_t* source, const uint8_t* zero) {                                 \
+        lpm::for_each(queue, rows* width, lpm::FollowRows<S>{width, from, to, source, zero});                                    \
+        return lpm::status();                                                                                                    \
     }
 LPM_DEVICE_API(float, f32)
 LPM_DEVICE_API(double, f64)

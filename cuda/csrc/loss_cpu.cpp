@@ -47,8 +47,7 @@ static void blurred_row(const S* x, const S* y, int64_t row, int channels, const
     });
     for (int m = 0; m < 5; m++) {
         in_vectors<S>(valid, [&](auto sum, int64_t i) {
-            for (int k = 0; k < ssim_taps; k++)
-                sum += taps[k] * load<decltype(sum)>(columns + m * row + i + k * channels);
+            for (int k = 0; k < ssim_taps; k++) sum += taps[k] * load<decltype(sum)>(columns + m * row + i + k * channels);
             memcpy(out + m * valid + i, &sum, sizeof sum);
         });
     }
@@ -143,11 +142,11 @@ static void l1_ssim(int threads, int64_t height, int64_t width, int channels, co
 
 }  // namespace lpm
 
-extern "C" void lpm_l1_ssim_f32(int threads, int64_t height, int64_t width, int channels, const float* x,
-                                const float* y, double lambda, float* maps, float* gradient, float* loss) {
+extern "C" void lpm_l1_ssim_f32(int threads, int64_t height, int64_t width, int channels, const float* x, const float* y,
+                                double lambda, float* maps, float* gradient, float* loss) {
     lpm::l1_ssim<float>(threads, height, width, channels, x, y, float(lambda), maps, gradient, loss);
 }
-extern "C" void lpm_l1_ssim_f64(int threads, int64_t height, int64_t width, int channels, const double* x,
-                                const double* y, double lambda, double* maps, double* gradient, double* loss) {
+extern "C" void lpm_l1_ssim_f64(int threads, int64_t height, int64_t width, int channels, const double* x, const double* y,
+                                double lambda, double* maps, double* gradient, double* loss) {
     lpm::l1_ssim<double>(threads, height, width, channels, x, y, lambda, maps, gradient, loss);
 }

@@ -107,11 +107,11 @@ static void zncc(int threads, int64_t count, const int64_t* pairs, const int64_t
 
 }  // namespace lpm
 
-#define LPM_PATCHES_API(S, SUFFIX)                                                                                     \
-    extern "C" void lpm_zncc_##SUFFIX(int threads, int64_t count, const int64_t* pairs, const int64_t* rows, int k,    \
-                                      int64_t depths, int side, const S* gray, int64_t height, int64_t width,          \
-                                      const S* a, const S* b, const S* ref, const S* w, const S* slope, S* out) {      \
-        lpm::zncc<S>(threads, count, pairs, rows, k, depths, side, {gray, int(height), int(width)}, a, b, ref, w, slope, out);   \
+#define LPM_PATCHES_API(S, SUFFIX)                                                                                             \
+    extern "C" void lpm_zncc_##SUFFIX(int threads, int64_t count, const int64_t* pairs, const int64_t* rows, int k,            \
+                                      int64_t depths, int side, const S* gray, int64_t height, int64_t width, const S* a,      \
+                                      const S* b, const S* ref, const S* w, const S* slope, S* out) {                          \
+        lpm::zncc<S>(threads, count, pairs, rows, k, depths, side, {gray, int(height), int(width)}, a, b, ref, w, slope, out); \
     }
 LPM_PATCHES_API(float, f32)
 LPM_PATCHES_API(double, f64)

@@ -90,8 +90,8 @@ std::vector<Camera<S>> make_cameras(int count, const S* viewmats, const S* Ks, i
 // Returns how many rows hold a NaN or infinity; they are not drawn.
 template <typename S>
 int64_t forward(int threads, int64_t n, int cameras, const S* means, const S* quats, const S* scales, const S* opacities,
-                const S* viewmats, const S* Ks, int width, int height, CullRange range, bool antialiased,
-                Harmonics<const S> sh, int32_t* radii, S* means2d, S* depths, S* conics, S* splat_opacities, S* colors) {
+                const S* viewmats, const S* Ks, int width, int height, CullRange range, bool antialiased, Harmonics<const S> sh,
+                int32_t* radii, S* means2d, S* depths, S* conics, S* splat_opacities, S* colors) {
     const std::vector<Camera<S>> views = make_cameras(cameras, viewmats, Ks, width, height);
     int64_t bad = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : bad)
@@ -104,7 +104,8 @@ int64_t forward(int threads, int64_t n, int cameras, const S* means, const S* qu
             Footprint<S> f;
             Splat<S> splat{};
             S color[3] = {0, 0, 0};
-            const bool drawn = finite && project(views[c], mean, quat, scale, opacities[i], width, height, range, antialiased, f, splat);
+            const bool drawn =
+                finite && project(views[c], mean, quat, scale, opacities[i], width, height, range, antialiased, f, splat);
             if (!drawn) {
                 splat = Splat<S>{};
                 f.z = 0;
@@ -135,7 +136,8 @@ void backward(int threads, int64_t n, int cameras, const S* means, const S* quat
     const std::vector<Camera<S>> views = make_cameras(cameras, viewmats, Ks, width, height);
     if (colors && n > 0) {
         advise_huge_pages(grad_sh.first, sizeof(S) * grad_sh.first_stride * n);
-        if (grad_sh.rest_count > 0) advise_huge_pages(grad_sh.rest, sizeof(S) * (grad_sh.rest_stride * (n - 1) + 3 * grad_sh.rest_count));
+        if (grad_sh.rest_count > 0)
+            advise_huge_pages(grad_sh.rest, sizeof(S) * (grad_sh.rest_stride * (n - 1) + 3 * grad_sh.rest_count));
     }
     const int64_t blocks = (n + BLOCK - 1) / BLOCK;
     std::vector<S> block_sums(grad_viewmats ? size_t(blocks) * cameras * 12 : 0, S(0));
@@ -156,11 +158,13 @@ void backward(int threads, int64_t n, int cameras, const S* means, const S* quat
                 g.depth = grad_depths ? grad_depths[row] : S(0);
                 g.opacity = grad_splat_opacities ? grad_splat_opacities[row] : S(0);
                 S* grad_view = grad_viewmats ? block_sums.data() + 12 * (size_t(block) * cameras + c) : nullptr;
-                project_backward(views[c], mean, quats + 4 * i, scales + 3 * i, opacities[i], S(eps2d), antialiased, g, point, grad_view);
+                project_backward(views[c], mean, quats + 4 * i, scales + 3 * i, opacities[i], S(eps2d), antialiased, g, point,
+                                 grad_view);
                 if (colors) {
                     S direction[3], grad_direction[3];
                     const S inv_distance = view_direction(views[c], mean, direction);
-                    sh_backward(sh, grad_sh, i, direction, inv_distance, colors + 3 * row, grad_colors + 3 * row, seen, grad_direction);
+                    sh_backward(sh, grad_sh, i, direction, inv_distance, colors + 3 * row, grad_colors + 3 * row, seen,
+                                grad_direction);
                     for (int k = 0; k < 3; k++) point.mean[k] += grad_direction[k];
                     if (grad_view)
                         for (int k = 0; k < 3; k++) center_sums[3 * c + k] -= grad_direction[k];
@@ -191,29 +195,27 @@ void backward(int threads, int64_t n, int cameras, const S* means, const S* quat
 
 }  // namespace
 
-#define LPM_PROJECT_API(S, SUFFIX)                                                                                          \
-    extern "C" int64_t lpm_project_forward_##SUFFIX(                                                                        \
-        int threads, int64_t n, int cameras, const S* means, const S* quats, const S* scales, const S* opacities,           \
-        const S* viewmats, const S* Ks, int width, int height, double near_plane, double far_plane, double eps2d,           \
-        double radius_clip, int antialiased, int sh_degree, const S* sh0, int64_t sh0_stride, const S* shN,                 \
-        int64_t shN_stride, int64_t shN_count, int32_t* radii, S* means2d, S* depths, S* conics, S* splat_opacities,        \
-        S* colors) {                                                                                                        \
-        return forward<S>(threads, n, cameras, means, quats, scales, opacities, viewmats, Ks, width, height,                \
-                          {near_plane, far_plane, eps2d, radius_clip}, antialiased,                                         \
-                          {sh_degree, sh0, shN, sh0_stride, shN_stride, shN_count}, radii, means2d, depths, conics,         \
-                          splat_opacities, colors);                                                                         \
-    }                                                                                                                       \
-    extern "C" void lpm_project_backward_##SUFFIX(                                                                          \
-        int threads, int64_t n, int cameras, const S* means, const S* quats, const S* scales, const S* opacities,           \
-        const S* viewmats, const S* Ks, int width, int height, double eps2d, int antialiased, int sh_degree, const S* sh0,  \
-        int64_t sh0_stride, const S* shN, int64_t shN_stride, int64_t shN_count, const int32_t* radii, const S* colors,     \
-        const S* grad_means2d, const S* grad_depths, const S* grad_conics, const S* grad_splat_opacities,                   \
-        const S* grad_colors, S* grad_means, S* grad_quats, S* grad_scales, S* grad_opacities, S* grad_sh0, S* grad_shN,    \
-        S* grad_viewmats) {                                                                                                 \
-        backward<S>(threads, n, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased,  \
-                    {sh_degree, sh0, shN, sh0_stride, shN_stride, shN_count}, radii, colors, grad_means2d, grad_depths,     \
-                    grad_conics, grad_splat_opacities, grad_colors, grad_means, grad_quats, grad_scales, grad_opacities,    \
-                    {sh_degree, grad_sh0, grad_shN, sh0_stride, shN_stride, shN_count}, grad_viewmats);                     \
+#define LPM_PROJECT_API(S, SUFFIX)                                                                                              \
+    extern "C" int64_t lpm_project_forward_##SUFFIX(                                                                            \
+        int threads, int64_t n, int cameras, const S* means, const S* quats, const S* scales, const S* opacities,               \
+        const S* viewmats, const S* Ks, int width, int height, double near_plane, double far_plane, double eps2d,               \
+        double radius_clip, int antialiased, int sh_degree, const S* sh0, int64_t sh0_stride, const S* shN, int64_t shN_stride, \
+        int64_t shN_count, int32_t* radii, S* means2d, S* depths, S* conics, S* splat_opacities, S* colors) {                   \
+        return forward<S>(threads, n, cameras, means, quats, scales, opacities, viewmats, Ks, width, height,                    \
+                          {near_plane, far_plane, eps2d, radius_clip}, antialiased,                                             \
+                          {sh_degree, sh0, shN, sh0_stride, shN_stride, shN_count}, radii, means2d, depths, conics,             \
+                          splat_opacities, colors);                                                                             \
+    }                                                                                                                           \
+    extern "C" void lpm_project_backward_##SUFFIX(                                                                              \
+        int threads, int64_t n, int cameras, const S* means, const S* quats, const S* scales, const S* opacities,               \
+        const S* viewmats, const S* Ks, int width, int height, double eps2d, int antialiased, int sh_degree, const S* sh0,      \
+        int64_t sh0_stride, const S* shN, int64_t shN_stride, int64_t shN_count, const int32_t* radii, const S* colors,         \
+        const S* grad_means2d, const S* grad_depths, const S* grad_conics, const S* grad_splat_opacities, const S* grad_colors, \
+        S* grad_means, S* grad_quats, S* grad_scales, S* grad_opacities, S* grad_sh0, S* grad_shN, S* grad_viewmats) {          \
+        backward<S>(threads, n, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased,      \
+                    {sh_degree, sh0, shN, sh0_stride, shN_stride, shN_count}, radii, colors, grad_means2d, grad_depths,         \
+                    grad_conics, grad_splat_opacities, grad_colors, grad_means, grad_quats, grad_scales, grad_opacities,        \
+                    {sh_degree, grad_sh0, grad_shN, sh0_stride, shN_stride, shN_count}, grad_viewmats);                         \
     }
 LPM_PROJECT_API(float, f32)
 LPM_PROJECT_API(double, f64)

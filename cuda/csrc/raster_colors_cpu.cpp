@@ -101,17 +101,28 @@ extern "C" int lpm_raster_colors_slot_size(int channels, int double_precision) {
     return double_precision ? colors_slot_size<double>(channels) : colors_slot_size<float>(channels);
 }
 
-#define LPM_RASTER_COLORS_API(S, SUFFIX)                                                                                    \
-    extern "C" void lpm_raster_colors_backward_##SUFFIX(                                                                    \
-        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                       \
-        int64_t color_camera_stride, int color_channels, const int64_t* tile_begin, const int32_t* pair_splat,              \
-        const uint16_t* pair_rows, const int64_t* splat_begin, const int32_t* pair_slot, const int32_t* visited,            \
-        const S* grad_out, int stride, S* slots, S* grad_colors) {                                                          \
-        const Scene<S> scene{n, cameras, width, height, reinterpret_cast<const Packed<S>*>(packed), colors,                 \
-                             color_camera_stride, color_channels, nullptr, 0, tile_begin, pair_splat, pair_rows};           \
-        with_channels<S>(color_channels, [&](auto ch) {                                                                     \
-            colors_backward<S, ch>(threads, scene, splat_begin, pair_slot, visited, grad_out, stride, slots, grad_colors);  \
-        });                                                                                                                 \
+#define LPM_RASTER_COLORS_API(S, SUFFIX)                                                                                   \
+    extern "C" void lpm_raster_colors_backward_##SUFFIX(                                                                   \
+        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                      \
+        int64_t color_camera_stride, int color_channels, const int64_t* tile_begin, const int32_t* pair_splat,             \
+        const uint16_t* pair_rows, const int64_t* splat_begin, const int32_t* pair_slot, const int32_t* visited,           \
+        const S* grad_out, int stride, S* slots, S* grad_colors) {                                                         \
+        const Scene<S> scene{n,                                                                                            \
+                             cameras,                                                                                      \
+                             width,                                                                                        \
+                             height,                                                                                       \
+                             reinterpret_cast<const Packed<S>*>(packed),                                                   \
+                             colors,                                                                                       \
+                             color_camera_stride,                                                                          \
+                             color_channels,                                                                               \
+                             nullptr,                                                                                      \
+                             0,                                                                                            \
+                             tile_begin,                                                                                   \
+                             pair_splat,                                                                                   \
+                             pair_rows};                                                                                   \
+        with_channels<S>(color_channels, [&](auto ch) {                                                                    \
+            colors_backward<S, ch>(threads, scene, splat_begin, pair_slot, visited, grad_out, stride, slots, grad_colors); \
+        });                                                                                                                \
     }
 LPM_RASTER_COLORS_API(float, f32)
 LPM_RASTER_COLORS_API(double, f64)

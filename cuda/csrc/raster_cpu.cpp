@@ -222,7 +222,8 @@ void backward(int threads, const Scene<S>& scene, const int64_t* splat_begin, co
     advise_huge_pages(slots, sizeof(S) * slot_size<S, CH, ABS> * scene.tile_begin[tiles]);
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
     for (int64_t t = 0; t < tiles; t++)
-        backward_tile<S, CH, ABS>(scene, Tile<S>(scene, grid, t), pair_slot, out, out_alpha, visited[t], grad_out, grad_alpha, slots);
+        backward_tile<S, CH, ABS>(scene, Tile<S>(scene, grid, t), pair_slot, out, out_alpha, visited[t], grad_out, grad_alpha,
+                                  slots);
     sum_slots<S, CH, ABS>(threads, scene, splat_begin, slots, grads);
 }
 
@@ -232,39 +233,63 @@ void backward(int threads, const Scene<S>& scene, const int64_t* splat_begin, co
 extern "C" int lpm_raster_slot_size(int channels, int absgrad, int double_precision) {
     int size = 0;
     if (double_precision)
-        with_channels<double>(channels, [&](auto ch) { size = absgrad ? slot_size<double, ch, true> : slot_size<double, ch, false>; });
+        with_channels<double>(channels,
+                              [&](auto ch) { size = absgrad ? slot_size<double, ch, true> : slot_size<double, ch, false>; });
     else
-        with_channels<float>(channels, [&](auto ch) { size = absgrad ? slot_size<float, ch, true> : slot_size<float, ch, false>; });
+        with_channels<float>(channels,
+                             [&](auto ch) { size = absgrad ? slot_size<float, ch, true> : slot_size<float, ch, false>; });
     return size;
 }
 
-#define LPM_RASTER_API(S, SUFFIX)                                                                                           \
-    extern "C" void lpm_raster_forward_##SUFFIX(                                                                            \
-        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                       \
-        int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode,     const int64_t* tile_begin,    \
-        const int32_t* pair_splat, const uint16_t* pair_rows, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) {                          \
-        const Scene<S> scene{n, cameras, width, height, reinterpret_cast<const Packed<S>*>(packed), colors,                 \
-                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat, pair_rows};              \
-        with_channels<S>(scene.channels(),                                                                                  \
-                         [&](auto ch) { forward<S, ch>(threads, scene, backgrounds, out, out_alpha, visited); });           \
-    }                                                                                                                       \
-    extern "C" void lpm_raster_backward_##SUFFIX(                                                                           \
-        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                       \
-        int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode,     const int64_t* tile_begin,    \
-        const int32_t* pair_splat, const uint16_t* pair_rows, const int64_t* splat_begin, const int32_t* pair_slot, const S* out, const S* out_alpha,  \
-        const int32_t* visited, const S* grad_out, const S* grad_alpha, S* slots, S* grad_means2d, S* grad_conics,          \
-        S* grad_opacities, S* grad_depths, S* abs_means2d, S* grad_colors) {                                                \
-        const Scene<S> scene{n, cameras, width, height, reinterpret_cast<const Packed<S>*>(packed), colors,                 \
-                             color_camera_stride, color_channels, depths, depth_mode, tile_begin, pair_splat, pair_rows};              \
-        const SplatGrads<S> grads{grad_means2d, grad_conics, grad_opacities, grad_depths, abs_means2d, grad_colors};        \
-        with_channels<S>(scene.channels(), [&](auto ch) {                                                                   \
-            if (abs_means2d)                                                                                                \
-                backward<S, ch, true>(threads, scene, splat_begin, pair_slot, out, out_alpha, visited, grad_out,            \
-                                      grad_alpha, slots, grads);                                                            \
-            else                                                                                                            \
-                backward<S, ch, false>(threads, scene, splat_begin, pair_slot, out, out_alpha, visited, grad_out,           \
-                                       grad_alpha, slots, grads);                                                           \
-        });                                                                                                                 \
+#define LPM_RASTER_API(S, SUFFIX)                                                                                             \
+    extern "C" void lpm_raster_forward_##SUFFIX(                                                                              \
+        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                         \
+        int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode, const int64_t* tile_begin,          \
+        const int32_t* pair_splat, const uint16_t* pair_rows, const S* backgrounds, S* out, S* out_alpha, int32_t* visited) { \
+        const Scene<S> scene{n,                                                                                               \
+                             cameras,                                                                                         \
+                             width,                                                                                           \
+                             height,                                                                                          \
+                             reinterpret_cast<const Packed<S>*>(packed),                                                      \
+                             colors,                                                                                          \
+                             color_camera_stride,                                                                             \
+                             color_channels,                                                                                  \
+                             depths,                                                                                          \
+                             depth_mode,                                                                                      \
+                             tile_begin,                                                                                      \
+                             pair_splat,                                                                                      \
+                             pair_rows};                                                                                      \
+        with_channels<S>(scene.channels(),                                                                                    \
+                         [&](auto ch) { forward<S, ch>(threads, scene, backgrounds, out, out_alpha, visited); });             \
+    }                                                                                                                         \
+    extern "C" void lpm_raster_backward_##SUFFIX(                                                                             \
+        int threads, int64_t n, int cameras, int width, int height, const S* packed, const S* colors,                         \
+        int64_t color_camera_stride, int color_channels, const S* depths, int depth_mode, const int64_t* tile_begin,          \
+        const int32_t* pair_splat, const uint16_t* pair_rows, const int64_t* splat_begin, const int32_t* pair_slot,           \
+        const S* out, const S* out_alpha, const int32_t* visited, const S* grad_out, const S* grad_alpha, S* slots,           \
+        S* grad_means2d, S* grad_conics, S* grad_opacities, S* grad_depths, S* abs_means2d, S* grad_colors) {                 \
+        const Scene<S> scene{n,                                                                                               \
+                             cameras,                                                                                         \
+                             width,                                                                                           \
+                             height,                                                                                          \
+                             reinterpret_cast<const Packed<S>*>(packed),                                                      \
+                             colors,                                                                                          \
+                             color_camera_stride,                                                                             \
+                             color_channels,                                                                                  \
+                             depths,                                                                                          \
+                             depth_mode,                                                                                      \
+                             tile_begin,                                                                                      \
+                             pair_splat,                                                                                      \
+                             pair_rows};                                                                                      \
+        const SplatGrads<S> grads{grad_means2d, grad_conics, grad_opacities, grad_depths, abs_means2d, grad_colors};          \
+        with_channels<S>(scene.channels(), [&](auto ch) {                                                                     \
+            if (abs_means2d)                                                                                                  \
+                backward<S, ch, true>(threads, scene, splat_begin, pair_slot, out, out_alpha, visited, grad_out, grad_alpha,  \
+                                      slots, grads);                                                                          \
+            else                                                                                                              \
+                backward<S, ch, false>(threads, scene, splat_begin, pair_slot, out, out_alpha, visited, grad_out, grad_alpha, \
+                                       slots, grads);                                                                         \
+        });                                                                                                                   \
     }
 LPM_RASTER_API(float, f32)
 LPM_RASTER_API(double, f64)

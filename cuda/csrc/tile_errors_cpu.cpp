@@ -102,11 +102,10 @@ static void tile_errors(int threads, const Pair<S>& images, int tile, S dssim, S
 
 }  // namespace lpm
 
-#define LPM_TILE_ERRORS_API(S, SUFFIX)                                                                               \
-    extern "C" void lpm_tile_errors_##SUFFIX(int threads, int64_t height, int64_t width, int stride, int tile,       \
-                                             const S* render, const S* truth, const uint8_t* mask, double dssim,     \
-                                             S* out) {                                                               \
-        lpm::tile_errors<S>(threads, {height, width, stride, render, truth, mask}, tile, S(dssim), out);             \
+#define LPM_TILE_ERRORS_API(S, SUFFIX)                                                                                          \
+    extern "C" void lpm_tile_errors_##SUFFIX(int threads, int64_t height, int64_t width, int stride, int tile, const S* render, \
+                                             const S* truth, const uint8_t* mask, double dssim, S* out) {                       \
+        lpm::tile_errors<S>(threads, {height, width, stride, render, truth, mask}, tile, S(dssim), out);                        \
     }
 LPM_TILE_ERRORS_API(float, f32)
 LPM_TILE_ERRORS_API(double, f64)

@@ -21,8 +21,8 @@ struct Tiles {
 // One view's votes on a block, added to `inside` and `front`, and to `counts` of the view's tiles. The view comes as a
 // copy: its values are then kept in registers, and the first loop becomes vectors.
 template <typename S>
-static void vote(const ZoneView<S> view, const Tiles<S>& tiles, int count, const S* x, const S* y, const S* z,
-                 S* inside, S* front, int64_t* counts) {
+static void vote(const ZoneView<S> view, const Tiles<S>& tiles, int count, const S* x, const S* y, const S* z, S* inside,
+                 S* front, int64_t* counts) {
     int32_t cells[BLOCK], chosen[BLOCK];
     S depths[BLOCK];
 #pragma omp simd
@@ -88,11 +88,11 @@ static void zone_votes(int threads, int64_t n, int view_count, const S* means, c
 
 }  // namespace lpm
 
-#define LPM_ZONES_API(S, SUFFIX)                                                                                     \
-    extern "C" void lpm_zone_votes_##SUFFIX(int threads, int64_t n, int views, const S* means, const S* cameras,     \
-                                            const int64_t* grids, const S* near, const S* far, const S* limit,       \
-                                            S* inside, S* front, int64_t* counts) {                                  \
-        lpm::zone_votes<S>(threads, n, views, means, cameras, grids, near, far, limit, inside, front, counts);       \
+#define LPM_ZONES_API(S, SUFFIX)                                                                                          \
+    extern "C" void lpm_zone_votes_##SUFFIX(int threads, int64_t n, int views, const S* means, const S* cameras,          \
+                                            const int64_t* grids, const S* near, const S* far, const S* limit, S* inside, \
+                                            S* front, int64_t* counts) {                                                  \
+        lpm::zone_votes<S>(threads, n, views, means, cameras, grids, near, far, limit, inside, front, counts);            \
     }
 LPM_ZONES_API(float, f32)
 LPM_ZONES_API(double, f64)

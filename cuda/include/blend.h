@@ -9,7 +9,6 @@
 
 namespace lpm {
 
-
 template <typename S>
 struct Scene {
     int64_t n;  // points; splat = camera * n + point

@@ -154,8 +154,7 @@ struct SumRows {
         sum.l1 += x < y ? y - x : x - y;
         if (g < images.rows() && i < images.valid()) sum.ssim += value[g * images.valid() + i];
         const int64_t column = i / 3;
-        if (!pixels.height || g % pixels.stride || column % pixels.stride || !pixels.counts(g * pixels.width + column))
-            return;
+        if (!pixels.height || g % pixels.stride || column % pixels.stride || !pixels.counts(g * pixels.width + column)) return;
         sum.cross[i % 3] += x * y;
         sum.square[i % 3] += x * x;
     }
@@ -175,8 +174,7 @@ struct SumImage {
     LPM_HD void finish(int64_t, const RowSums& sum) const {
         loss[0] = S(sum.l1 / double(images.height * images.row()));
         loss[1] = S(sum.ssim / double(images.rows() * images.valid()));
-        for (int c = 0; c < 3 && gain; c++)
-            gain[c] = S(min_of(2.0, max_of(0.5, sum.cross[c] / max_of(sum.square[c], 1e-12))));
+        for (int c = 0; c < 3 && gain; c++) gain[c] = S(min_of(2.0, max_of(0.5, sum.cross[c] / max_of(sum.square[c], 1e-12))));
     }
 };
 

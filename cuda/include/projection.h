@@ -179,8 +179,8 @@ LPM_HD inline void rotation_backward(const Footprint<S>& f, const S* g, S* grad_
 
 // Backward of `project` for a Gaussian that was drawn. Adds to `out`; grad_viewmat (12 values: rows of [R t]) may be null.
 template <typename S>
-LPM_HD inline void project_backward(const Camera<S>& camera, const S* mean, const S* quat, const S* scale, S opacity,
-                                    S eps2d, bool antialiased, const SplatGrad<S>& g, PointGrad<S>& out, S* grad_viewmat) {
+LPM_HD inline void project_backward(const Camera<S>& camera, const S* mean, const S* quat, const S* scale, S opacity, S eps2d,
+                                    bool antialiased, const SplatGrad<S>& g, PointGrad<S>& out, S* grad_viewmat) {
     Footprint<S> f;
     to_camera(camera, mean, f);
     screen_covariance(camera, quat, scale, f);

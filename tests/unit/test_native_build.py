@@ -144,7 +144,7 @@ def test_without_a_compiler_the_twin_serves_and_says_so_once(tmp_path):
     assert "remedy: apt-get install g++" in result.stderr
     insisting = python(RENDER, **{**environment, "LPM_NATIVE": "cpu"})
     assert insisting.returncode == 1
-    assert "LpmError: LPM_NATIVE: cpu, and the native kernels are not to be had" in insisting.stderr
+    assert "LpmError: LPM_NATIVE: cpu, and the native kernels cannot be loaded" in insisting.stderr
     quiet = python(RENDER, **{**environment, "LPM_NATIVE": "off"})
     assert (quiet.stdout.strip(), quiet.stderr) == ("0.994", "")
 
