@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from lpm.bench.starts import Start
 from lpm.checks import fail
 from lpm.strategy.registry import STRATEGIES, strategy_class
 
 MOVING = "lpm-4d"
 """Base of rows that are trained by `lpm-splat-4d`."""
-Start = Literal["sfm", "thinned", "thinned+photos", "random", "photos"]
 
 # Parts of `lpm`, each left out; and its settings that published methods or a sceptic would ask about.
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
