@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-import yaml
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
@@ -94,7 +93,7 @@ def _one_line_for_bad_input(kind: type[BaseException], error: BaseException, tra
         print(f"error: {error}", file=sys.stderr)
     elif isinstance(error, OSError) and error.filename and "lpm-splat" in sys.argv:  # a folder that cannot be written
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-    elif issubclass(kind, yaml.constructor.ConstructorError) and "'lpm." in str(error):  # modules have moved since
+    elif kind.__name__ == "ConstructorError" and "'lpm." in str(error):  # modules have moved since
         print(
             "error: config.yml: written by another version of lpm-splat; wanted one of this version; go on with "
             "ns-train lpm-splat --load-dir RUN, which writes one, or use lpm-export, lpm-view or lpm-inspect",

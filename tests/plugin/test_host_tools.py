@@ -173,3 +173,13 @@ def test_viewer_serves_and_stops(trained):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_a_config_of_another_version_is_told_in_one_line(tmp_path):
+    """Its classes lie elsewhere now; parameters still open by our own commands."""
+    (tmp_path / "config.yml").write_text("!!python/object:lpm.no_such_module.LpmTrainerConfig\nmax_num_iterations: 3\n")
+    result = call("ns-eval", "--load-config", tmp_path / "config.yml", cwd=tmp_path, check=False)
+    assert result.returncode != 0
+    lines = result.stdout.strip().splitlines()
+    assert lines[-1].startswith("error: config.yml: written by another version of lpm-splat"), result.stdout[-2000:]
+    assert "Traceback" not in result.stdout
