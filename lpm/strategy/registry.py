@@ -75,6 +75,8 @@ def own_strategy(name: str, schedule: Schedule) -> PointStrategy:
     if not isinstance(made, GsplatProtocol):
         missing = [method for method in PROTOCOL if method not in dir(made)]
         fail("strategy", f"{name} has no {', '.join(missing)}", wanted, remedy)
+    if not isinstance(made, PointStrategy) and "attach" in dir(made):
+        fail("strategy", f"{name} has attach() and is no PointStrategy", "one that derives from it", remedy)
     return adopted(made)
 
 
