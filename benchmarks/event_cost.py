@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from nerfstudio.scripts.train import _set_random_seed
 
-import lpm.strategy.lpm as module
 from lpm import records
 from lpm.multiview import feature_matches
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views
 from lpm.plugin.config import lpm_splat
+from lpm.strategy import event, lpm
 
 
 def trainer_on(
@@ -75,7 +75,7 @@ def main() -> None:
         trainer = trainer_on(options.data, options.scale, options.steps, options.cap, folder)
         strategy = trainer.model.strategy
         # Parts of an event, by the names that it calls.
-        for name in ("look", "find_zones", "zone_votes", "apply"):
+        for module, name in ((lpm, "look"), (lpm, "find_zones"), (lpm, "zone_votes"), (event, "apply")):
             setattr(module, name, timed(name, getattr(module, name)))
         strategy.maps.update = timed("error maps", strategy.maps.update)
         strategy.step_post_backward = timed("all of the strategy", strategy.step_post_backward)

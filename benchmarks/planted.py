@@ -24,6 +24,7 @@ from lpm.gaussians import edits, parameters
 from lpm.multiview.views import project, unproject
 from lpm.scenes.samples.make import make
 from lpm.strategy.adc import AdcStrategy
+from lpm.strategy.event import Event
 from lpm.strategy.lpm import LpmStrategy
 from lpm.zones.zone import FALSE_FRONT, MISSING, ViewZones, membership
 
@@ -46,18 +47,15 @@ class Watched(LpmStrategy):
             state["origin"] = torch.where(self.planted, torch.arange(1, len(self.planted) + 1), 0)
         super()._event(params, optimizers, state, step)
 
-    def _find_zones(self, *args) -> list[ViewZones]:
-        self.found = super()._find_zones(*args)
-        return self.found
-
-    def _edit(self, params, state, *args) -> tuple[edits.Edit, dict[str, int]]:
-        edit, counts = super()._edit(params, state, *args)
+    def _edit(self, event: Event) -> edits.Edit:
+        self.found = event.zones
+        edit = super()._edit(event)
         rows = edit.source[edit.cleared]
-        origin = state["origin"][rows]
+        origin = event.state["origin"][rows]
         self.hit |= set(origin[origin > 0].tolist())
-        self.was_reset.append(params["means"][rows[origin == 0]].detach().clone())
+        self.was_reset.append(event.params["means"][rows[origin == 0]].detach().clone())
         self.were_inserted.append(edit.params["means"][edit.source < 0].clone())
-        return edit, counts
+        return edit
 
 
 def in_hole(scene: PlainScene, means: Tensor) -> Tensor:
