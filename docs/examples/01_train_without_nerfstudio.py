@@ -40,7 +40,7 @@ state = strategy.initialize_state(extent)
 def render(views: lpm.Views, i: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """Photo i as the points show it and as it is, [H, W, 3], 0..1."""
     truth = views.images[i] / 255
-    image, _, info = lpm.render.rasterize(
+    image, _, info = lpm.rasterize(
         params["means"], params["quats"], params["scales"].exp(), torch.sigmoid(params["opacities"]).flatten(),
         (params["features_dc"][:, None], params["features_rest"]), views.viewmats[i, None], views.Ks[i, None],
         truth.shape[1], truth.shape[0], sh_degree=2, absgrad=True, rasterize_mode=options.rasterize_mode,

@@ -5,8 +5,7 @@ ns-train lpm-splat --data out/room --pipeline.model.strategy 02_own_strategy:Mos
 
 import torch
 
-from lpm import apply_edit
-from lpm.gaussians import edits
+from lpm import apply_edit, edits
 
 
 class MostMoved:

@@ -27,7 +27,7 @@ viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ eye
 K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 
 rest = params["features_rest"]
-image, alpha, info = lpm.render.rasterize(
+image, alpha, info = lpm.rasterize(
     params["means"], params["quats"], params["scales"].exp(), torch.sigmoid(params["opacities"]).flatten(),
     (params["features_dc"][:, None], rest), viewmat[None], K[None], WIDTH, HEIGHT,
     sh_degree=int((rest.shape[1] + 1) ** 0.5) - 1,

@@ -21,7 +21,7 @@ height, width = views.images[0].shape[:2]
 pixels = torch.stack([torch.arange(4.5, width, 8), torch.full((len(range(4, width, 8)),), height / 2)], 1)
 view = torch.zeros(len(pixels), dtype=torch.int64)
 neighbours = lpm.covisible(views, xyz).neighbours  # who sees the same, under a parallax that tells depths apart
-sweep = lpm.multiview.plane_sweep(views, view, pixels, neighbours, torch.tensor(0.3), torch.tensor(torch.inf))
+sweep = lpm.plane_sweep(views, view, pixels, neighbours, torch.tensor(0.3), torch.tensor(torch.inf))
 for (x, _), depth, score, sure in zip(pixels, sweep.depth, sweep.score, sweep.confident, strict=True):
     print(f"x {x:5.1f}  depth {depth:6.2f}  correlation {score:5.2f}  {'sure' if sure else ''}")
 

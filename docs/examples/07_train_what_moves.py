@@ -19,7 +19,7 @@ scene = lpm.read_scene(Path(sys.argv[1]))
 train, test = (lpm.Views.of_scene(scene, part) for part in lpm.hold_out(scene, 8))  # of a clip: whole time steps
 points = torch.from_numpy(scene.points.xyz).float()
 params = lpm.from_points(points, torch.from_numpy(scene.points.rgb), sh_degree=0)
-params.update(lpm.gaussians.motion.start(len(points), degree=1, spins=False))  # all stand still, always there
+params.update(lpm.motion.start(len(points), degree=1, spins=False))  # all stand still, and are there all the time
 optimizers = {name: torch.optim.Adam([p], lr=RATES[name], eps=1e-15) for name, p in params.items()}
 strategy = lpm.Lpm4dStrategy(max_points=4 * len(points), refine_start_iter=STEPS // 10, refine_stop_iter=STEPS * 4 // 5,
                              on_event=lambda record: print(record.line()))  # fmt: skip
@@ -30,9 +30,9 @@ state = strategy.initialize_state()
 def render(views: lpm.Views, i: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """Photo i as the points show it at its time, and as it is."""
     truth, t = views.images[i] / 255, views.times[i]
-    opacities = torch.sigmoid(params["opacities"]).flatten() * lpm.gaussians.motion.weight_at(params, t)
-    image, _, info = lpm.render.rasterize(
-        lpm.gaussians.motion.means_at(params, t), params["quats"], params["scales"].exp(), opacities,
+    opacities = torch.sigmoid(params["opacities"]).flatten() * lpm.motion.weight_at(params, t)
+    image, _, info = lpm.rasterize(
+        lpm.motion.means_at(params, t), params["quats"], params["scales"].exp(), opacities,
         (params["features_dc"][:, None], params["features_rest"]), views.viewmats[i, None], views.Ks[i, None],
         truth.shape[1], truth.shape[0], sh_degree=0, absgrad=True,
     )  # fmt: skip

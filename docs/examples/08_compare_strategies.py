@@ -23,7 +23,7 @@ points, rgb = torch.from_numpy(scene.points.xyz).float(), torch.from_numpy(scene
 def draw(params: dict, views: lpm.Views, i: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """Photo i as the points show it, and as it is."""
     truth = views.images[i] / 255
-    image, _, info = lpm.render.rasterize(
+    image, _, info = lpm.rasterize(
         params["means"], params["quats"], params["scales"].exp(), torch.sigmoid(params["opacities"]).flatten(),
         (params["features_dc"][:, None], params["features_rest"]), views.viewmats[i, None], views.Ks[i, None],
         truth.shape[1], truth.shape[0], sh_degree=0, absgrad=True,
