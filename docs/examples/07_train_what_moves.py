@@ -22,7 +22,7 @@ params = lpm.from_points(points, torch.from_numpy(scene.points.rgb), sh_degree=0
 params.update(lpm.motion.start(len(points), degree=1, spins=False))  # all stand still, and are there all the time
 optimizers = {name: torch.optim.Adam([p], lr=RATES[name], eps=1e-15) for name, p in params.items()}
 strategy = lpm.Lpm4dStrategy(max_points=4 * len(points), refine_start_iter=STEPS // 10, refine_stop_iter=STEPS * 4 // 5,
-                             on_event=lambda record: print(record.line()))  # fmt: skip
+                             on_event=lambda record, _: print(record.line()))  # fmt: skip
 strategy.attach(train, points)
 state = strategy.initialize_state()
 
