@@ -64,9 +64,9 @@ def make(
 
 def list_() -> None:
     """List the sample scenes."""
-    from lpm.scenes.samples.names import CLIPS, SAMPLES
+    from lpm.scenes.samples.names import CLIPS, SAMPLES, YARD
 
-    for name, text in (SAMPLES | CLIPS).items():
+    for name, text in (SAMPLES | {"yard": YARD} | CLIPS).items():
         print(f"{name:9} {text}")
 
 

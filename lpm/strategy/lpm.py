@@ -77,7 +77,7 @@ class LpmStrategy(LpmFields):
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """Running state: per point the step it was made or reset at, its votes, gradients, and pixels painted."""
-        names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks", "widest")
+        names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks")
         return {"scene_scale": scene_scale, **dict.fromkeys(names)}
 
     def check_sanity(self, params, optimizers) -> None:
@@ -177,7 +177,6 @@ class LpmStrategy(LpmFields):
             self.on_event(event.record(time.perf_counter() - start, self.budget(step)), changes)
 
     def _begin(self, event: Event) -> Event:
-        """The event with all that its parts need."""
         return event
 
     def _exchange(self, state) -> None:
@@ -285,7 +284,6 @@ class LpmStrategy(LpmFields):
         return state["painted"] / state["looks"].clamp_min(1e-6)
 
     def _edited(self, params) -> tuple[str, ...]:
-        """The parameters that edits read and change."""
         return EDITED
 
     def _born(self, event: Event, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:

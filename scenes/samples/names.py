@@ -3,7 +3,6 @@
 SAMPLES = {
     "room": "indoors: thin rails, a glass screen, a window onto a far background, changing exposure",
     "garden": "outdoors, from all around: a laid table, thin rails, houses and hills far behind",
-    "yard": "outdoors, each --seed another: buildings around a yard, sky, few points far away; 15 to 30 views",
     "street": "outdoors, 24 m long: houses on both sides, no photo shows more than a part; for lpm-tile",
 }
 """Scenes that stand still."""
@@ -15,3 +14,5 @@ CLIPS = {
     "still": "moves: nothing does; for what must not be taken for motion",
 }
 """Scenes that move."""
+YARD = "outdoors, each --seed another: buildings around a yard, sky, few points far away; 15 to 30 views"
+"""Of the scene `yard`, which its seed draws."""

@@ -19,7 +19,7 @@ from lpm.runs.folder import find_checkpoint, latest_checkpoint, load_gaussians
 WRITER = """
 import sys, torch
 from pathlib import Path
-from lpm import checkpoint
+from lpm.runs import checkpoint
 run = Path(sys.argv[1])
 folder = run / "nerfstudio_models"
 step = 0

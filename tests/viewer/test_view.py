@@ -560,7 +560,7 @@ def test_what_the_page_says():
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    code = "from lpm.viewer.page.server import main; main()"
+    code = "from lpm.viewer.page.cli import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
 
 
