@@ -3,54 +3,37 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from lpm import distributed
-from lpm.checks import fail
-from lpm.multiview.covisibility import FEWEST
-from lpm.multiview.depth_prior import at_grid, laid_over, points_from_depth, read_depth
-from lpm.multiview.points_from_photos import looked_at, points_from_photos
+from lpm.files import bar
 from lpm.multiview.views import Views, world_to_camera
 from lpm.plugin.dataparser import LpmDataParserConfig
-from lpm.scenes.images import load_image
-
-# Longest side of a training image in pixels: what two cores train on in minutes; 3DGS's limit on a GPU.
-LONGEST_SIDE = {"cpu": 480, "cuda": 1600}
-
-POINTS = 100_000
-"""At most so many are drawn from depths."""
-FEW = 2_000
-"""Points of a scene below which more are looked for; beside many good ones, more of those that photos show do harm."""
-UNLIKELY = 20
-"""Depths of so many times what the cameras look at, or so many times less, are in another unit."""
+from lpm.train.cameras import Cameras as OurCameras
+from lpm.train.load_photos import add_depths, fitting_scale, load_photos, read_photo
+from lpm.train.photos import find_points, views_of
+from lpm.train.placed import Split
 
 
-def usable(data: dict[str, Any]) -> Tensor | None:
-    """[H, W] bool where a photo says something: not masked, not transparent. None: everywhere."""
-    mask, image = data.get("mask"), data["image"]
-    known = None if mask is None else mask.reshape(image.shape[:2]) != 0
-    if image.shape[-1] == 4:
-        solid = image[..., 3] > (0.5 if image.is_floating_point() else 127)
-        known = solid if known is None else known & solid.to(known.device)
-    return known
-
-
-def fitting_scale(longest: int, device_type: str) -> float:
-    """1, or 1/2, 1/3, ... such that the `longest` side (pixels) is at most what suits the device."""
-    return 1.0 / max(1, math.ceil(longest / LONGEST_SIDE.get(device_type, LONGEST_SIDE["cuda"])))
+def our_cameras(cameras: Cameras) -> OurCameras:
+    """nerfstudio's perspective cameras as ours, on the CPU."""
+    cameras = cameras.to("cpu")
+    intrinsics = torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], -1)
+    times = None if cameras.times is None else cameras.times.flatten()
+    sizes = torch.cat([cameras.width, cameras.height], -1)
+    return OurCameras(cameras.camera_to_worlds.float(), intrinsics, sizes, cameras.distortion_params, times)
 
 
 class LpmDataset(InputDataset):
@@ -58,13 +41,18 @@ class LpmDataset(InputDataset):
 
     def get_numpy_image(self, image_idx: int) -> np.ndarray:
         """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
-        image = load_image(self._dataparser_outputs.image_filenames[image_idx])
-        if self.scale_factor != 1.0:
-            # The camera's own arithmetic (float32, rounded down), so that both agree to the pixel.
-            height, width = (int(torch.floor(torch.tensor(n) * self.scale_factor)) for n in image.shape[:2])
-            size = (width, height)
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return image
+        return read_photo(self._dataparser_outputs.image_filenames[image_idx], self.scale_factor).numpy()
+
+    def split(self) -> Split:
+        """The photos and their cameras as the files have them."""
+        parsed: DataparserOutputs = self._dataparser_outputs
+        return Split(
+            [path.name for path in parsed.image_filenames],
+            parsed.image_filenames,
+            our_cameras(parsed.cameras),
+            parsed.mask_filenames,
+            parsed.metadata.get("depth_filenames"),
+        )
 
 
 @dataclass
@@ -114,82 +102,55 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
         # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
         on_cpu = str(self.device) == "cpu"
-        images = super()._load_images(split, "gpu" if on_cpu else cache_images_device)
-        files = self.train_dataparser_outputs.metadata.get("depth_filenames") if split == "train" else None
-        for i, file in enumerate(files or []):
-            images[i]["depth"] = self._depth(i, file, usable(images[i])).to(self.device)
-        if files:
-            self._check_depths([data["depth"] for data in images])
+        dataset: LpmDataset = self.train_dataset if split == "train" else self.eval_dataset
+        if self.config.cache_images_type == "float32" or bool(
+            (dataset.cameras.camera_type != CameraType.PERSPECTIVE.value).any()
+        ):
+            images = super()._load_images(split, "gpu" if on_cpu else cache_images_device)
+        else:
+            images = self._load(split, dataset, on_cpu or cache_images_device == "gpu")
+        if split == "train" and dataset.split().depths:
+            parsed = self.train_dataparser_outputs
+            unit = parsed.metadata["depth_unit_scale_factor"] * parsed.dataparser_scale
+            option = "--pipeline.datamanager.dataparser.depth-unit-scale-factor"
+            add_depths(images, dataset.split(), our_cameras(dataset.cameras), unit, CONSOLE.print, option)
+            for data in images:
+                data["depth"] = data["depth"].to(self.device)
         return images
 
-    def _check_depths(self, depths: list[Tensor]) -> None:
-        """Depths in millimetres that are taken for metres put everything where the cameras are: said."""
-        found = [(float(d[d > 0].median()), v) for v, d in enumerate(depths) if bool((d > 0).any())]
-        if not found:
-            fail("depth_file_path", "no depth above 0 in any photo", "depths", "remove it from all frames")
-        distance = looked_at(world_to_camera(self.train_dataset.cameras.camera_to_worlds))
-        ratio = float(np.median([depth / float(distance[v]) for depth, v in found]))
-        if not 1 / UNLIKELY < ratio < UNLIKELY:
-            CONSOLE.print(f"warning: the scene's depths are {ratio:.2g} times as far as what the cameras look at. Is "
-                          "--pipeline.datamanager.dataparser.depth-unit-scale-factor right?")  # fmt: skip
+    def _load(self, split: str, dataset: LpmDataset, to_device: bool) -> list[dict]:
+        """What nerfstudio's loading does with perspective cameras, by our own."""
+        parsed = dataset.split()
+        assert self.config.camera_res_scale_factor is not None
 
-    def _depth(self, i: int, file: Path, known: Tensor | None) -> Tensor:
-        """The depth prior of training photo `i`, world; see lpm.multiview.depth_prior.laid_over."""
-        parsed, camera = self.train_dataparser_outputs, self.train_dataset.cameras[i]
-        unit = parsed.metadata["depth_unit_scale_factor"] * parsed.dataparser_scale
-        c = parsed.cameras[i]
-        intrinsics = np.array([float(value) for value in (c.fx, c.fy, c.cx, c.cy)])
-        bent = np.zeros(6) if c.distortion_params is None else c.distortion_params.double().numpy()
-        size = int(camera.width), int(camera.height)
-        given = intrinsics, bent, (int(c.width), int(c.height))
-        depth = read_depth(file)
-        if abs(depth.shape[1] * given[2][1] / (depth.shape[0] * given[2][0]) - 1) > 0.02:
-            wanted = f"the shape of its photo, {given[2][0]}x{given[2][1]}, at any resolution"
-            fail(file, f"{depth.shape[1]}x{depth.shape[0]}", wanted, "turn it as its photo is")
-        kept = laid_over(depth * np.float32(unit), given, camera.get_intrinsics_matrices(), size)
-        return kept if known is None else torch.where(at_grid(known.cpu(), kept), kept, 0.0)
+        def read(i: int) -> dict[str, Tensor]:
+            data = dataset.get_data(i, image_type="uint8")
+            return {name: value for name, value in data.items() if isinstance(value, Tensor)}
+
+        photos, cameras = load_photos(parsed, self.config.camera_res_scale_factor, None, bar, read)
+        dataset.cameras.fx, dataset.cameras.fy, dataset.cameras.cx, dataset.cameras.cy = (
+            column[:, None].clone() for column in cameras.intrinsics.unbind(-1)
+        )
+        dataset.cameras.width, dataset.cameras.height = (side[:, None].clone() for side in cameras.sizes.unbind(-1))
+        for photo in photos:
+            photo.update({name: v.to(self.device) if to_device else v.pin_memory() for name, v in photo.items()})
+        if split == "train":
+            self.train_cameras = dataset.cameras.to(self.device) if to_device else dataset.cameras
+        return [photo | {"image_idx": i} for i, photo in enumerate(photos)]  # type: ignore[operator]
 
     def views(self, device: Any) -> Views:
         """The training photos with their cameras on `device`."""
         cached = self.cached_train  # first: undistortion changes the cameras
         cameras = self.train_dataset.cameras.to(device)
-        known = [usable(data) for data in cached]
-        masks = [torch.ones(data["image"].shape[:2], dtype=torch.bool) if k is None else k
-                 for data, k in zip(cached, known, strict=True)]  # fmt: skip
-        return Views(
-            images=[data["image"] for data in cached],
-            Ks=cameras.get_intrinsics_matrices(),
-            viewmats=world_to_camera(cameras.camera_to_worlds),
-            masks=None if all(k is None for k in known) else masks,
-            times=None if cameras.times is None else cameras.times.flatten(),
-        )
+        times = None if cameras.times is None else cameras.times.flatten()
+        return views_of(cached, cameras.get_intrinsics_matrices(), world_to_camera(cameras.camera_to_worlds), times)
 
     def _find_points(self) -> None:
         """Adds to few or no points those that the scene's depths tell, else those that its photos show, if they do."""
         metadata = self.train_dataparser_outputs.metadata
-        given = len(metadata.get("points3D_xyz", ()))
-        if given >= FEW:
-            return
-        few, more = (f"Only {given:,} points in the scene", " more") if given else ("No points in the scene", "")
-        if metadata.get("depth_filenames"):
-            depths = [data["depth"] for data in self.cached_train]
-            xyz, rgb = points_from_depth(self.views(self.device), depths, POINTS)
-            if len(xyz) >= FEWEST:
-                CONSOLE.print(f"{few}: {len(xyz):,}{more} are drawn from its depths.")
-                self._add(xyz, rgb)
-                return
-        with CONSOLE.status(f"{few}: comparing the photos to find{more or ' some'}..."):
-            xyz, rgb = points_from_photos(self.views(self.device))
-        if len(xyz) >= FEWEST:
-            CONSOLE.print(f"{few}: {len(xyz):,}{more} were found by comparing the photos.")
-            self._add(xyz, rgb)
-        elif not given:
-            CONSOLE.print("No points, and the photos show none that are sure: training starts from random ones.")
-
-    def _add(self, xyz: Tensor, rgb: Tensor) -> None:
-        """Puts points [N, 3] (world) and their colours [N, 3] (uint8) beside those that the scene has."""
-        metadata = self.train_dataparser_outputs.metadata
-        for name, new in (("points3D_xyz", xyz.cpu()), ("points3D_rgb", rgb.cpu())):
+        depths = [data["depth"] for data in self.cached_train] if metadata.get("depth_filenames") else None
+        found = find_points(self.views(self.device), depths, len(metadata.get("points3D_xyz", ())), CONSOLE.print)
+        for name, new in zip(("points3D_xyz", "points3D_rgb"), found or (), strict=False):
             metadata[name] = torch.cat([metadata[name], new]) if name in metadata else new
 
     def next_train(self, step: int) -> tuple[Cameras, dict]:
@@ -210,10 +171,8 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
     def _camera_matrices(self) -> tuple[Tensor, Tensor]:
         """Ks [V, 3, 3] and viewmats [V, 4, 4] of the training photos, on the device: a step cuts out its own."""
         if self._matrices is None:
-            cameras = self.train_cameras
-            # One by one: the bits of a product of matrices are not those of many at once.
-            viewmats = torch.cat([world_to_camera(c.float()[None]) for c in cameras.camera_to_worlds])
-            self._matrices = cameras.get_intrinsics_matrices().to(self.device), viewmats.to(self.device)
+            cameras = our_cameras(self.train_cameras)
+            self._matrices = cameras.Ks().to(self.device), cameras.each_viewmat().to(self.device)
         return self._matrices
 
     def _next_index(self) -> int:

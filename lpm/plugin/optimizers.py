@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 
-from lpm import distributed
 from lpm.plugin.model import LpmModel
-from lpm.train import bad_steps
 from lpm.train.adam import Adam
+from lpm.train.optimizers import EPS, Rates, checked_step
 
 
 class LpmOptimizers(Optimizers):
@@ -25,22 +25,9 @@ class LpmOptimizers(Optimizers):
 
     def optimizer_scaler_step_some(self, grad_scaler: Any, param_groups: list[str]) -> None:
         """A step of all of `param_groups`, or of none; by the mean gradient of all processes."""
-        groups = [group for name in param_groups for group in self.optimizers[name].param_groups]
-        if distributed.size() > 1:
-            for parameter in (p for group in groups for p in group["params"] if p.grad is None):
-                parameter.grad = torch.zeros_like(parameter)  # another process's view may have seen it
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        distributed.average(gradients)
-        self.flag = bad_steps.not_finite(self.model.losses + gradients)
-        distributed.most(self.flag)
-        if self.flag.is_cuda:
-            self.model.spoilt = self.flag
-            for name in param_groups:
-                self.optimizers[name].found_inf = self.flag
-        elif self.flag.numpy() > 0:
-            self.model.spoilt = True
-            return
-        super().optimizer_scaler_step_some(grad_scaler, param_groups)
+        self.flag, step = checked_step(self.model, [self.optimizers[name] for name in param_groups])
+        if step:
+            super().optimizer_scaler_step_some(grad_scaler, param_groups)
 
 
 @dataclass
@@ -48,3 +35,14 @@ class AdamConfig(AdamOptimizerConfig):
     """Adam, straight to torch's fused kernel."""
 
     _target: type = field(default_factory=lambda: Adam)
+
+
+def optimizer_configs(rates: Rates) -> dict[str, dict[str, Any]]:
+    """`rates` as nerfstudio's options."""
+    return {
+        name: {
+            "optimizer": AdamConfig(lr=rate.first, eps=EPS),
+            "scheduler": None if rate.last is None else ExponentialDecaySchedulerConfig(lr_final=rate.last),
+        }
+        for name, rate in rates.items()
+    }

@@ -28,19 +28,17 @@ from lpm.plugin.monitor import TRAIN_SHARE, Monitor
 from lpm.plugin.nerfstudio_patches import free_viewer_port, leave_no_threads_behind, mend
 from lpm.plugin.optimizers import LpmOptimizers
 from lpm.plugin.pipeline import LpmPipeline
-from lpm.plugin.resume import changed_options, own_state, put_back
-from lpm.plugin.run_summary import announcement
 from lpm.runs import checkpoint
 from lpm.runs.claim import claim, release, remove_empty
 from lpm.runs.folder import find_checkpoint, read_checkpoint
 from lpm.strategy.registry import strategy_class
 from lpm.train import bad_steps
+from lpm.train.announcement import announcement
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
+from lpm.train.run_settings import MAX_POINTS, STEPS
+from lpm.train.run_state import changed_options, own_state, put_back
 from lpm.train.signals import Signals, resume_command
 from lpm.viewer import compat
-
-STEPS = {"cpu": 3_000, "cuda": 30_000}
-MAX_POINTS = {"cpu": 60_000, "cuda": 1_000_000}
 
 
 @dataclass
@@ -192,7 +190,9 @@ class LpmTrainer(Trainer):
         checkpoint.set_random_state(distributed.from_first(checkpoint.random_state()))
         with self.train_lock:  # a page that was open before the run began looks already
             if distributed.rank() == 0:
-                CONSOLE.print(announcement(self.model, self.data, remaining))
+                camera = self.model.camera_of(self.data.train_dataset.cameras[0:1].to(self.model.device))
+                photos = len(self.data.train_dataset), len(self.data.eval_dataset)
+                CONSOLE.print(announcement(self.model, camera, photos, remaining))
         # nerfstudio logs losses as floats without detaching, and torch warns of it in the middle of the progress.
         warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
         self.config.max_num_iterations = remaining  # nerfstudio counts from the resumed step
@@ -273,7 +273,7 @@ class LpmTrainer(Trainer):
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
             "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
-            "lpm": own_state(self.model, self.data),
+            "lpm": own_state(self.model, self.data.sampling_state()),
         }
         try:
             checkpoint.atomic_save(state, path, scratch=self.base_dir)
@@ -326,7 +326,8 @@ class LpmTrainer(Trainer):
         self.grad_scaler.load_state_dict(state["scalers"])
         own = state.get("lpm")
         if own is not None and own["strategy"] == self.model.config.strategy:
-            put_back(own, self.model, self.data)
+            put_back(own, self.model)
+            self.data.set_sampling_state(own["sampling"])
             changed = changed_options(own, self.model)
             if changed:
                 CONSOLE.print(

@@ -20,7 +20,10 @@ from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 from lpm.runs import checkpoint
 
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt$")
-RASTERIZE_MODE = re.compile(r"^\s*rasterize_mode:\s*['\"]?(classic|antialiased)\b", re.MULTILINE)
+CHECKPOINTS = ("checkpoints", "nerfstudio_models")
+"""Where a run's folder has its checkpoints: one of lpm-train, and one of ns-train."""
+CONFIGS = ("config.toml", "config.yml")
+RASTERIZE_MODE = re.compile(r"^\s*rasterize_mode\s*[:=]\s*['\"]?(classic|antialiased)\b", re.MULTILINE)
 
 
 def _step(path: Path) -> int:
@@ -36,14 +39,19 @@ def latest_checkpoint(folder: Path) -> Path:
     return found
 
 
+def checkpoint_folder(run: Path) -> Path:
+    """Where the run in the folder `run` has its checkpoints, or will have them."""
+    return next((run / name for name in CHECKPOINTS if (run / name).is_dir()), run / CHECKPOINTS[0])
+
+
 def find_checkpoint(run: Path) -> Path:
-    """The newest checkpoint of `run`: its folder, its config.yml, its nerfstudio_models folder, or a .ckpt file."""
-    if run.suffix == ".ckpt" or (run.is_file() and run.name != "config.yml"):
+    """The newest checkpoint of `run`: its folder, its config file, its folder of checkpoints, or a .ckpt file."""
+    if run.suffix == ".ckpt" or (run.is_file() and run.name not in CONFIGS):
         return run
-    folder = run.parent if run.name == "config.yml" else run
+    folder = run.parent if run.name in CONFIGS else run
     if not folder.is_dir():
-        fail(run, "no such folder", "a run's folder, its config.yml or a .ckpt file")
-    inner = folder / "nerfstudio_models"
+        fail(run, "no such folder", "a run's folder, its config.toml or config.yml, or a .ckpt file")
+    inner = checkpoint_folder(folder)
     return latest_checkpoint(inner if inner.is_dir() else folder)
 
 
@@ -68,7 +76,7 @@ def read_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
 def run_folder(checkpoint: Path) -> Path:
     """The run's folder that `checkpoint` lies in (or, alone somewhere, the folder it is in)."""
     folder = checkpoint.absolute().parent
-    return folder.parent if folder.name == "nerfstudio_models" else folder
+    return folder.parent if folder.name in CHECKPOINTS else folder
 
 
 def run_frame(folder: Path) -> tuple[np.ndarray, float] | None:
@@ -96,11 +104,11 @@ def run_frame(folder: Path) -> tuple[np.ndarray, float] | None:
 
 
 def run_rasterize_mode(folder: Path) -> str | None:
-    """How the run in `folder` was trained, classic or antialiased; None where no config.yml says it."""
-    path = folder / "config.yml"
-    if not path.is_file():
+    """How the run in `folder` was trained, classic or antialiased; None where no config file says it."""
+    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if path is None:
         return None
-    # The file is YAML with Python objects of nerfstudio in it, which reading as YAML would import.
+    # nerfstudio's file is YAML with Python objects of nerfstudio in it, which reading as YAML would import.
     found = RASTERIZE_MODE.search(path.read_text(errors="replace"))
     return found[1] if found else None
 

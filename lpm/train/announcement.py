@@ -1,4 +1,4 @@
-"""What a training run says of itself before it begins."""
+"""What a run says of itself before it begins."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ import time
 
 import torch
 
-from lpm.plugin.datamanager import LpmDatamanager
-from lpm.plugin.model import LpmModel
 from lpm.runs import checkpoint
+from lpm.train.cameras import Camera
+from lpm.train.model import GaussianModel
 
 
-def announcement(model: LpmModel, data: LpmDatamanager, steps: int) -> str:
-    """What `steps` steps will be made on, and about how long they take."""
-    height, width = data.cached_train[0]["image"].shape[:2]
+def announcement(model: GaussianModel, camera: Camera, photos: tuple[int, int], steps: int) -> str:
+    """What `steps` steps will be made on, and about how long they take.
+
+    Args:
+        camera: of a training photo, drawn from to know the time of a step.
+        photos: how many are trained on, and held out.
+    """
     cap, device = model.schedule.max_points, model.device.type
     chosen = "CPU defaults; each can be overridden" if device == "cpu" else str(model.device)
     return (
         f"[bold]lpm-splat[/bold] ({chosen}): strategy {model.config.strategy}, {steps:,} steps, "
-        f"{len(data.train_dataset)} training and {len(data.eval_dataset)} held-out images of {width}x{height}, "
+        f"{photos[0]} training and {photos[1]} held-out images of {camera.width}x{camera.height}, "
         f"{model.num_points:,} points to start with, at most {f'{cap:,}' if cap else 'as many as it takes'}. "
-        f"About {_spoken(steps * _seconds_per_step(model, data))}."
+        f"About {_spoken(steps * _seconds_per_step(model, camera))}."
     )
 
 
-def _seconds_per_step(model: LpmModel, data: LpmDatamanager) -> float:
+def _seconds_per_step(model: GaussianModel, camera: Camera) -> float:
     """Time of one render and its gradient now, with allowance for growth, loss and optimizer."""
-    state, cached = checkpoint.random_state(), data.cached_train[0]["image"]
-    camera = data.train_dataset.cameras[0:1].to(model.device)
+    state = checkpoint.random_state()
     model.eval()
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        model.get_outputs(camera)["rgb"].mean().backward()
+        model.draw(camera)["rgb"].mean().backward()
         if model.device.type != "cpu":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
@@ -44,8 +47,7 @@ def _seconds_per_step(model: LpmModel, data: LpmDatamanager) -> float:
     edits = max(0, plan.stop - plan.start) // plan.every
     at_most = min(points * 1.1 ** min(edits, 100), plan.max_points or math.inf)  # an edit adds about a tenth
     growth = (points + at_most) / 2 / points
-    pixels = cached.shape[0] * cached.shape[1]
-    loss = 1.2e-7 * pixels if model.device.type == "cpu" else 1e-3
+    loss = 1.2e-7 * camera.height * camera.width if model.device.type == "cpu" else 1e-3
     return min(seconds) * growth**0.6 + loss
 
 

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import ParameterDict
 
 from lpm.gaussians import parameters
 from lpm.gaussians.similarity import Similarity
-from lpm.plugin.options import LpmModelOptions
 from lpm.train.gaussians_from_file import start_from
+from lpm.train.model_settings import ModelSettings
 
 
 def from_file(
-    config: LpmModelOptions, world_to_train: Similarity | None, cap: int | None
+    config: ModelSettings, world_to_train: Similarity | None, cap: int | None, say: Callable[[str], Any]
 ) -> tuple[ParameterDict, Tensor | None]:
-    """Those of `init_from`, and its sky [K, 3] (lpm.render.sky) if it has one; says how many, and what is left out.
+    """Those of `init_from`, and its sky [K, 3] (lpm.render.sky) if it has one; `say`s how many, and what is left out.
 
     Raises LpmError if the file cannot be used.
     """
     assert config.init_from is not None
     params, sky = start_from(config.init_from, config.sh_degree, config.init_frame, world_to_train)
     n = len(params["means"])
-    CONSOLE.print(f"Starts from {n:,} Gaussians of {config.init_from}.")
+    say(f"Starts from {n:,} Gaussians of {config.init_from}.")
     if cap is not None and n > cap:
-        CONSOLE.print(f"That is more than max_points ({cap:,}): none are added, and some strategies remove down to it.")
+        say(f"That is more than max_points ({cap:,}): none are added, and some strategies remove down to it.")
     if sky is not None and config.sky == "none":
-        CONSOLE.print("It has a sky, which is left out: --pipeline.model.sky sphere takes it over.")
+        say("It has a sky, which is left out: --pipeline.model.sky sphere takes it over.")
     return params, sky
 
 
 def from_scene(
-    config: LpmModelOptions, points: tuple[Tensor, Tensor] | None, extent: float, cap: int | None
+    config: ModelSettings, points: tuple[Tensor, Tensor] | None, extent: float, cap: int | None
 ) -> ParameterDict:
     """Those of the scene's points [N, 3] (world) and colours [N, 3] (0..255; or [0, 3]), or random ones within `extent`
     (world). Half of `cap` at the most: room to grow."""

@@ -1,4 +1,4 @@
-"""Image metrics that need more than a formula."""
+"""How near a picture is to a photo: PSNR, SSIM, LPIPS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 
 class Lpips:
@@ -45,3 +46,14 @@ class Lpips:
             return None
         finally:
             socket.setdefaulttimeout(before)
+
+
+def image_metrics(render: Tensor, truth: Tensor, lpips: Lpips | None) -> dict[str, float]:
+    """PSNR (dB), SSIM and, where `lpips` has its weights, LPIPS of two images [H, W, 3] in 0..1."""
+    a, b = (image.permute(2, 0, 1)[None] for image in (render, truth))
+    metrics = {
+        "psnr": float(peak_signal_noise_ratio(a, b, data_range=1.0)),
+        "ssim": float(structural_similarity_index_measure(a, b, data_range=1.0)),  # type: ignore[arg-type]
+    }
+    value = lpips(a, b) if lpips is not None else math.nan
+    return metrics if math.isnan(value) else metrics | {"lpips": value}
