@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lpm.checks import fail
+from lpm.checks import LpmError, fail
 from lpm.scenes.video import SUFFIXES
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -59,6 +59,19 @@ def photo_folder(data: Path) -> Path | None:
         if folder.is_dir() and any(path.suffix.lower() in PHOTOS for path in folder.iterdir()):
             return folder
     return None
+
+
+def holds_photos_only(data: Path) -> bool:
+    """Whether `data` is a video, or a folder with photos in it and none of the layouts: without poses."""
+    if data.is_file():
+        return data.suffix.lower() in VIDEOS
+    if not data.is_dir() or photo_folder(data) is None:
+        return False
+    try:
+        detect(data)
+    except LpmError:
+        return not (data / ".prepare").is_dir()
+    return False
 
 
 def colmap_model(root: Path) -> Path | None:

@@ -24,7 +24,15 @@ from lpm.formats.splat import looks_like_splat, read_splat
 from lpm.formats.spz import MAGIC as SPZ_MAGIC
 from lpm.formats.spz import read_spz
 from lpm.gaussians.similarity import Similarity, from_dataparser
-from lpm.runs.folder import load_gaussians, load_sky, read_checkpoint, run_folder, run_frame, run_rasterize_mode
+from lpm.runs.folder import (
+    CONFIGS,
+    load_gaussians,
+    load_sky,
+    read_checkpoint,
+    run_folder,
+    run_frame,
+    run_rasterize_mode,
+)
 
 WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or .sog file"
 
@@ -58,7 +66,7 @@ def kind_of(path: Path) -> str:
     """
     if path.is_dir():
         return "ply-sequence" if any(NUMBERED.match(p.name) for p in path.glob("*.ply")) else "checkpoint"
-    if path.name == "config.yml":
+    if path.name in CONFIGS:
         return "checkpoint"
     check_file(path, WANTED)
     with path.open("rb") as file:

@@ -3,124 +3,131 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from lpm.checks import fail, one_line_errors
 
-HELP = """Train Gaussians on a scene: photos with poses, as COLMAP, nerfstudio and many others write them.
+if TYPE_CHECKING:  # a help text needs none of it
+    from lpm.scenes.scene import Scene
+    from lpm.train.run_settings import RunSettings
+
+HELP = """Train Gaussians on a scene: photos with poses, as COLMAP, nerfstudio and many others write them. Of a folder
+of photos without poses, or a video, lpm-prepare finds them first.
 
 The run's folder gets checkpoints, settings (config.toml), held-out quality (metrics.json) and what point management
-did. `lpm-view RUN` shows the result, `lpm-export ply RUN` writes it for other programs, and
-`lpm-train --resume RUN` goes on with a run that was stopped. A scene that moves is trained with points that move;
-`lpm-train --moving --help` shows what can be set there."""
+did. `lpm-view RUN` shows the result and `lpm-export ply RUN` writes it for other programs.
+
+Beside the options below: --resume RUN goes on with a run that was stopped (with --steps, to another number);
+--config FILE takes the settings of a run's config.toml; --moving trains points that move, which a scene with times gets
+by itself (`lpm-train --moving --help` shows what can be set there; --still trains points that do not)."""
 
 
-def _take(words: list[str], name: str, wants_value: bool) -> str | None:
-    """Takes option `name` out of `words`; its value, or "" for one that wants none; None where it is not there."""
+def _take(words: list[str], name: str, has_value: bool) -> str | None:
+    """Takes the option `name` out of `words`: its value, "" if it has none, None where it is not there."""
     for i, word in enumerate(words):
         head, equals, tail = word.partition("=")
-        if head != name:
-            continue
-        if not wants_value:
-            del words[i]
-            return ""
-        if equals:
-            del words[i]
-            return tail
-        if i + 1 == len(words):
-            fail(name, "nothing after it", "a path")
-        value = words[i + 1]
-        del words[i : i + 2]
-        return value
+        if head == name:
+            if not has_value or equals:
+                del words[i]
+                return tail
+            if i + 1 == len(words):
+                fail(name, "nothing after it", "a path")
+            value = words[i + 1]
+            del words[i : i + 2]
+            return value
     return None
 
 
-def _scene_of(words: list[str]) -> Path | None:
-    return Path(words[0]) if words and not words[0].startswith("-") else None
-
-
-def train(words: list[str]) -> None:
-    """What `lpm-train` does with its words. Raises LpmError."""
-    resume, file = _take(words, "--resume", True), _take(words, "--config", True)
-    moving, still = (_take(words, name, False) is not None for name in ("--moving", "--no-moving"))
-    if resume is not None and file is not None:
-        fail("--config", f"{file}, beside --resume", "one of them: a run that goes on keeps its settings")
+def parse(words: list[str]) -> tuple[RunSettings, Scene, Path | None]:
+    """The settings that the command line `words` asks for, the scene, and what to go on with. Raises LpmError."""
     from lpm.train.run_settings import FILE, MovingRunSettings, RunSettings, read_settings
 
-    asking = "--help" in words or "-h" in words
+    words = list(words)
+    resume, file = _take(words, "--resume", True), _take(words, "--config", True)
+    moving, still = (_take(words, name, False) is not None for name in ("--moving", "--still"))
     default: RunSettings | None = None
     if resume is not None:
         run = Path(resume)
-        run = run.parent if run.is_file() and run.suffix != ".ckpt" else run
-        if not (run / FILE).is_file():
-            fail(run, f"no {FILE} in it", "the folder of a run", "give the folder that lpm-train named when it began")
-        default = read_settings(run / FILE)
-        default.out = run
+        folder = run if run.is_dir() else run.parent.parent if run.suffix == ".ckpt" else run.parent
+        if not (folder / FILE).is_file():
+            fail(
+                folder, f"no {FILE} in it", "the folder of a run of lpm-splat", "give the one that it named at its end"
+            )
+        default = read_settings(folder / FILE)
+        default.out = folder
     elif file is not None:
         default = read_settings(Path(file))
+        default.out = None  # that run's own folder
+    given = Path(words[0]) if words and not words[0].startswith("-") else None
+    place = given or (default.scene if default is not None and default.scene != Path() else None)
+    asks = "--help" in words or "-h" in words
     scene = None
-    place = _scene_of(words) or (default.scene if default is not None else None)
-    if place is not None and not asking:
-        scene, place = _read(place, default)
+    if place is not None and not asks:
+        scene, place = _read(place, "--data.outside-files" in words)
     if default is None:
         moves = moving or (scene is not None and scene.times is not None and not still)
         default = MovingRunSettings() if moves else RunSettings()
-    if place is not None:
-        default.scene = place
-        words = words[1:] if _scene_of(words) is not None else words
-    settings = _parse(type(default), default, words, positional=place is None or asking)
-    if scene is None:
-        fail("SCENE", "none given", "a scene's folder", "lpm-scene make room room makes one")
-    _run(settings, scene, None if resume is None else Path(resume))
+    settings = tyro.cli(type(default), default=default, args=words, prog="lpm-train", description=HELP)
+    if scene is None or place is None:
+        fail("SCENE", "none given", "a scene's folder", "`lpm-scene make room room` makes one to try")
+    settings.scene = place.resolve()
+    return settings, scene, None if resume is None else Path(resume)
 
 
-def _parse(kind: type, default: Any, words: list[str], positional: bool) -> Any:
-    from lpm.train.run_settings import RunSettings
-
-    # The scene comes first and was read already; only a help text shows it as what it is.
-    def chosen(settings: Annotated[kind, tyro.conf.arg(name="")]) -> RunSettings:  # type: ignore[valid-type]
-        return settings
-
-    config: tuple[Any, ...] = (tyro.conf.OmitArgPrefixes,) if False else ()
-    return tyro.cli(kind, default=default, args=words, prog="lpm-train", description=HELP, config=config)
-
-
-def _read(place: Path, default: Any) -> tuple[Any, Path]:
-    """The scene in `place`, and where it is; of a folder of photos without poses, after lpm-prepare found them."""
+def _read(place: Path, outside: bool) -> tuple[Scene, Path]:
+    """The scene in `place`, and where it is: of photos without poses, where lpm-prepare put it."""
+    from lpm.scenes.layout import holds_photos_only
     from lpm.scenes.read import read_scene
-    from lpm.train.prepare_first import is_photos, prepared
 
-    if is_photos(place):
-        place = prepared(place)
-    outside = default is not None and default.data.outside_files
+    if holds_photos_only(place):
+        from rich.console import Console
+
+        from lpm.prepare.run import prepare
+        from lpm.prepare.settings import Settings
+
+        out = place.resolve().with_name(f"{place.resolve().stem}-prepared")
+        if not (out / "report.html").is_file():  # its last file
+            print(f"{place}: photos without poses; lpm-prepare finds them and makes {out}", flush=True)
+            prepare(Settings(place, out), Console())
+        place = out
     return read_scene(place, outside), place
 
 
-def _run(settings: Any, scene: Any, resume: Path | None) -> None:
-    from lpm.train.run_folder import new_run_folder
+def run_folder(settings: RunSettings) -> Path:
+    """The folder of a new run."""
+    return settings.out or Path("outputs") / settings.scene.name / f"{datetime.now():%Y-%m-%d_%H%M%S}"
+
+
+def train(words: list[str]) -> Any:
+    """What `lpm-train` does; the trainer, when it is done."""
+    settings, scene, resume = parse(words)
+    from lpm.train.run_settings import FILE
     from lpm.train.trainer import Trainer
 
-    folder = settings.out or new_run_folder(settings.scene)
+    folder = run_folder(settings)
+    if resume is None and (folder / FILE).exists():
+        fail(folder, "holds a run", "a new folder", f"go on with it by --resume {folder}, or give another --out")
     trainer = Trainer(settings, folder)
     trainer.setup(scene, resume)
-    page: Callable[[], Any] | None = None
+    page = None
     if settings.page:
-        from lpm.viewer.training.page import RunPage
+        from lpm.train.page import RunPage
 
-        page = RunPage(trainer).stop
+        page = RunPage(trainer)
     try:
         trainer.train()
         trainer.summary()
-        trainer.say(f"Run: {folder}\nlpm-view {folder}    looks at it; lpm-export ply {folder}    writes a PLY.")
-        if settings.page and settings.viewer.stay:
-            trainer.stay()
+        trainer.say(f"Run: {folder}\nTo look at it: lpm-view {folder}\nFor other programs: lpm-export ply {folder}")
+        if page is not None and settings.viewer.stay:
+            page.wait()
     finally:
         if page is not None:
-            page()
+            page.stop()
+    return trainer
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ import types
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import tyro
 
 from lpm.checks import LpmError, fail
 from lpm.files import atomic_file
@@ -42,7 +44,7 @@ class PageSettings:
 class RunSettings:
     """A run on a scene that stands still; None means "automatic"."""
 
-    scene: Path = Path()
+    scene: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")] = Path()
     """The scene's folder, its transforms.json, or a folder of photos."""
     out: Path | None = None
     """The run's folder. None: outputs/SCENE/DATE_TIME."""

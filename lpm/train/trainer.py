@@ -84,6 +84,11 @@ class Trainer:
         assert self.settings.steps is not None
         return self.settings.steps
 
+    @property
+    def done(self) -> int:
+        """Steps that have been made."""
+        return self._done + 1
+
     def setup(self, scene: Scene, resume: Path | None = None) -> None:
         """Reads the photos, makes model and optimizers, and puts back what `resume` (a run or checkpoint) holds.
 

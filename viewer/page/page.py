@@ -57,7 +57,7 @@ class Page:
         moment = float(self.time.value) if self.time is not None else 0.0
         return RenderRequest(
             camera or self.camera(), int(self.longer.value), moment, self.antialiased.value,
-            BACKGROUNDS[self.background.value],
+            BACKGROUNDS[self.background.value], self.output.value if self.output is not None else "rgb",
         )  # fmt: skip
 
     def look(self) -> None:
@@ -115,6 +115,10 @@ class Page:
             self.antialiased = gui.add_checkbox(
                 "Antialiased", view.antialiased, hint="Draw as models are that were trained antialiased"
             )
+            self.output = None
+            if len(view.shown.outputs) > 1:
+                self.output = gui.add_dropdown("Show", view.shown.outputs, initial_value="rgb")
+                self.output.on_update(lambda _: self.look())
             for handle in (self.longer, self.background, self.antialiased):
                 handle.on_update(lambda _: self.look())
             gui.add_button("Screenshot").on_click(lambda _: self._screenshot())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from PIL import Image
 from lpm.checks import LpmError
 from lpm.files import Progress, quiet
 from lpm.gaussians.similarity import Similarity
+from lpm.runs.folder import CONFIGS
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
 from lpm.viewer.page.camera import Camera, camera_at
 
-# The file is YAML with Python objects of nerfstudio in it, which reading as YAML would import.
+# nerfstudio's file is YAML with Python objects of nerfstudio in it, which reading as YAML would import.
 DATA = re.compile(r"^( *)data: (?:&\w+ )?!!python/object/apply:pathlib\.\w*Path\n((?:\1- .*\n)+)", re.MULTILINE)
+SCENE = re.compile(r'^scene = "(.*)"$', re.MULTILINE)
 THUMBNAIL = 160
 """Most pixels along a side of a photo in the page."""
 MOST = 80
@@ -36,17 +39,23 @@ class Photo:
     """[h, w, 3] uint8."""
 
 
+def _named(run: Path) -> Iterator[Path]:
+    """The folders that the config files of the run in `run` call its scene."""
+    for name in CONFIGS:
+        if (run / name).is_file():
+            text = (run / name).read_text(errors="replace")
+            for line in SCENE.finditer(text):
+                yield Path(line[1])
+            for found in DATA.finditer(text):
+                yield Path(*(line.strip()[2:].strip().strip("'\"") for line in found[2].splitlines()))
+
+
 def data_folder(run: Path) -> Path | None:
-    """The scene that the run in `run` was trained on, as its config.yml says; None if it says none or it is gone.
+    """The scene that the run in `run` was trained on, as its config file says; None if it says none or it is gone.
 
     A relative path is tried from here, and from the folders above the run, where it may have been started.
     """
-    config = run / "config.yml"
-    if not config.is_file():
-        return None
-    for found in DATA.finditer(config.read_text(errors="replace")):
-        parts = [line.strip()[2:].strip().strip("'\"") for line in found[2].splitlines()]
-        path = Path(*parts)
+    for path in _named(run):
         if path.is_absolute():
             places = [path]
         else:
@@ -83,7 +92,7 @@ def read_photos(run: Path, world_to_train: Similarity | None, progress: Progress
     """The photos of the run in `run`, at most MOST of them, and one line on why there are none or fewer."""
     folder = data_folder(run)
     if folder is None:
-        return [], "The run's photos are not found: its config.yml names no folder that is there."
+        return [], "The run's photos are not found: its config file names no folder that is there."
     if world_to_train is None:
         return [], "The run's photos are not shown: no dataparser_transforms.json says how it lies to them."
     try:

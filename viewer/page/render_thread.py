@@ -27,6 +27,8 @@ class RenderRequest:
     """0..1, of scenes that move."""
     antialiased: bool = False
     background: float = 1.0
+    output: str = "rgb"
+    """What is to be seen, of `outputs` of what is shown."""
 
 
 Draw = Callable[[RenderRequest, int, int, int, Callable[[], bool]], "np.ndarray | None"]
@@ -49,6 +51,7 @@ class RenderThread(threading.Thread):
         self._number = 0  # of the newest request
         self._asked = 0.0  # when it came
         self._full = 0  # number of the request last drawn in full
+        self._small = 0  # number of the request last drawn small
         self._done = False
 
     def ask(self, request: RenderRequest) -> None:
@@ -68,6 +71,14 @@ class RenderThread(threading.Thread):
         if request is not None:
             self.ask(replace(request, **fields))  # type: ignore[arg-type]
 
+    def again(self) -> None:
+        """Wants what is shown at rest drawn again, in full: it may have changed. While the camera moves, nothing."""
+        with self._changed:
+            if self._request is not None and self._full == self._number:
+                self._number += 1
+                self._small, self._asked = self._number, 0.0
+                self._changed.notify()
+
     @property
     def request(self) -> RenderRequest | None:
         """The newest one."""
@@ -86,12 +97,11 @@ class RenderThread(threading.Thread):
 
     def run(self) -> None:
         """The thread's work."""
-        small = 0  # number of the request last drawn small
         while True:
             with self._changed:
                 while not self._done and self._number == self._full:
                     self._changed.wait()
-                if not self._done and small == self._number:
+                if not self._done and self._small == self._number:
                     # Drawn small already: in full once nothing new has come for a while.
                     left = self._asked + SETTLED - time.monotonic()
                     if left > 0:
@@ -101,13 +111,13 @@ class RenderThread(threading.Thread):
                     return
                 request, number = self._request, self._number
             assert request is not None
-            moving = small != number
+            moving = self._small != number
             try:
                 self._paint(request, number, moving)
             except Exception as error:  # the page must stay alive, whatever one view did
                 self.failed(error)
             if moving:
-                small = number
+                self._small = number
             elif self._number == number:
                 self._full = number
 

@@ -56,6 +56,9 @@ def activated(params: Mapping[str, Tensor], time: float = 0.0) -> Ready:
 class Shown:
     """Gaussians to show. `at(0.0)` are those of a scene that stands still."""
 
+    outputs = ("rgb",)
+    """What can be looked at."""
+
     def __init__(self, loaded: Loaded, device: str = "cpu") -> None:
         """Raises LpmError where there is nothing finite in `loaded`."""
         self.loaded, self.device = loaded, device

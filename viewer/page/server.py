@@ -15,7 +15,7 @@ from torch import Tensor
 from lpm.checks import fail
 from lpm.formats.read import Loaded
 from lpm.formats.sidecar import read_sidecar
-from lpm.runs.folder import run_folder
+from lpm.runs.folder import CHECKPOINTS, run_folder
 from lpm.viewer import compat
 from lpm.viewer.page.camera import MOST, Camera, frame, middle
 from lpm.viewer.page.page import Page
@@ -70,6 +70,8 @@ class View:
         longer: int = 960,
         out: Path = Path(),
         device: str = "cpu",
+        label: str = "lpm-view",
+        shown: Any = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -82,6 +84,8 @@ class View:
             longer: pixels along the longer side of a picture at rest.
             out: the folder where films are written.
             device: cpu or cuda.
+            label: the command that the page belongs to.
+            shown: what draws `scene`, where it is not lpm.viewer.page.scene.Shown.
 
         Raises:
             LpmError: nothing finite is there to draw, or `longer` is out of range.
@@ -89,7 +93,8 @@ class View:
         if not 64 <= longer <= MOST:
             fail("--size", str(longer), f"64 to {MOST} pixels")
         loaded = scene if isinstance(scene, Loaded) else Loaded(dict(scene), Path("scene"), "ply")
-        self.shown = Shown(loaded, device)
+        self.shown = Shown(loaded, device) if shown is None else shown
+        self.label = label
         self.host, self.port, self.longer, self.out = host, port, longer, out
         self.up = up_of(loaded) if up is None else torch.nn.functional.normalize(up.float(), dim=0)
         self.photos, self.photo_note = photos or [], photo_note
@@ -98,7 +103,7 @@ class View:
         self.places = np.array([photo.camera.position for photo in self.photos]).reshape(-1, 3)
         self.frustum = self._frustum()
         # Checkpoints are all called alike; their run's folder is not.
-        of_run = loaded.kind == "checkpoint" and loaded.path.parent.name == "nerfstudio_models"
+        of_run = loaded.kind == "checkpoint" and loaded.path.parent.name in CHECKPOINTS
         run = run_folder(loaded.path).name
         self.name = f"{run}/{loaded.path.name}" if of_run else loaded.path.name
         self.stem = (run if of_run else loaded.path.name.split(".")[0]) or "scene"
@@ -167,7 +172,7 @@ class View:
 
     def start(self) -> View:
         """Opens the page. Raises LpmError where the port is taken."""
-        self.server = compat.serve(self.host, self.port, "lpm-view")
+        self.server = compat.serve(self.host, self.port, self.label)
         self.port = self.server.get_port()
         self.server.gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
         self.server.scene.set_up_direction(tuple(self.up.tolist()))
