@@ -119,7 +119,7 @@ class LpmStrategy(LpmFields):
         if gradient is not None:
             x, y = gradient.reshape(-1, len(state["gradient"]), 2).unbind(-1)
             state["gradient"] += torch.hypot(x * info["width"], y * info["height"]).sum(0)
-        self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"), info.get("tiles"))
+        self.maps.update(info["view"], step, info["render"], info["truth"], info.get("mask"), info.get("error_map"))
 
     def budget(self, step: int) -> int:
         """Points allowed at `step`: a straight line that ends at the cap at `growth_end` of the way."""
