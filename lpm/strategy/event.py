@@ -54,11 +54,15 @@ class Event:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("split", "inserted", "pruned", "reset"), 0))
     """Rows that each part of the edit touched."""
 
-    def finish(self, optimizers: dict[str, torch.optim.Optimizer]) -> Changes:
-        """Makes the edit, in parameters, optimizers and state; the places of what was changed."""
+    def changes(self) -> Changes:
+        """The places of what the edit changes; to ask for before it is made."""
         assert self.edit is not None
-        edit = edits.from_first(self.edit)  # a rounding apart, and processes would part for good
-        changes = edit.changes(self.step, self.params["means"].detach())
+        return self.edit.changes(self.step, self.params["means"].detach())
+
+    def finish(self, optimizers: dict[str, torch.optim.Optimizer]) -> None:
+        """Makes the edit, in parameters, optimizers and state."""
+        assert self.edit is not None
+        edit = self.edit
         apply(edit, self.params, optimizers, self.state)
         self.state["gradient"].zero_()
         self.state["touched"].masked_fill_(edit.fresh | edit.cleared, self.step)
@@ -66,7 +70,6 @@ class Event:
             self.state[name].masked_fill_(edit.fresh, 0)
         for name in ("painted", "looks"):
             self.state[name].masked_fill_(edit.fresh | edit.cleared, 0)
-        return changes
 
     def record(self, seconds: float) -> EditRecord:
         """What to tell of it; `seconds`: how long it took."""

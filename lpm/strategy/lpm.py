@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lpm import distributed
 from lpm.checks import fail
+from lpm.gaussians import edits
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views, centres_of
 from lpm.render.losses import TileRequest
@@ -154,8 +155,9 @@ class LpmStrategy(LpmFields):
             state[name] = 0.8 * state[name] + torch.stack(new).sum(0)
         score = parts.scores.split(event).masked_fill(untouched, 0)
         event.score = torch.where(wanted & ~untouched, FIRST * (1 + score.max()), score)
-        event.edit = parts.edit.make(event)
-        changes = event.finish(optimizers)
+        event.edit = edits.from_first(parts.edit.make(event))  # a rounding apart, and processes would part for good
+        changes = None if self.on_event is None else event.changes()
+        event.finish(optimizers)
         if self.on_event is not None:
             self.on_event(event.record(time.perf_counter() - start), changes)
 
