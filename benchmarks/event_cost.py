@@ -26,7 +26,7 @@ from lpm.multiview import feature_matches
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views
 from lpm.plugin.config import lpm_splat
-from lpm.strategy import event, lpm
+from lpm.strategy import event, evidence, false_fronts, zone_search
 
 
 def trainer_on(
@@ -75,7 +75,8 @@ def main() -> None:
         trainer = trainer_on(options.data, options.scale, options.steps, options.cap, folder)
         strategy = trainer.model.strategy
         # Parts of an event, by the names that it calls.
-        for module, name in ((lpm, "look"), (lpm, "find_zones"), (lpm, "zone_votes"), (event, "apply")):
+        parts = ((evidence, "look"), (zone_search, "find_zones"), (false_fronts, "zone_votes"), (event, "apply"))
+        for module, name in parts:
             setattr(module, name, timed(name, getattr(module, name)))
         strategy.maps.update = timed("error maps", strategy.maps.update)
         strategy.step_post_backward = timed("all of the strategy", strategy.step_post_backward)

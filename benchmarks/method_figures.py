@@ -20,6 +20,7 @@ from torch import Tensor
 from lpm.gaussians.edits import Edit
 from lpm.multiview.views import project
 from lpm.scenes.samples.make import make
+from lpm.strategy.event import Event
 from lpm.zones.zone import KINDS, ViewZones
 
 # RGB: red false front, blue under-resolved, green missing, gray without evidence.
@@ -31,10 +32,10 @@ STEPS = 2000
 class Pictured(Watched):
     """Keeps the last event's edit."""
 
-    def _edit(self, params, state, *args) -> tuple[Edit, dict[str, int]]:
-        self.before = {name: params[name].detach().clone() for name in ("means", "opacities")}
-        self.edit, counts = super()._edit(params, state, *args)
-        return self.edit, counts
+    def saw(self, event: Event, edit: Edit) -> None:
+        super().saw(event, edit)
+        self.before = {name: event.params[name].detach().clone() for name in ("means", "opacities")}
+        self.edit = edit
 
 
 def enlarged(image: Tensor | np.ndarray, nearest: bool = False) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,27 @@ from plain import PlainScene, Run
 from torch import Tensor
 
 from lpm.gaussians import edits, parameters
-from lpm.multiview.views import project, unproject
+from lpm.multiview.views import Views, project, unproject
 from lpm.scenes.samples.make import make
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.event import Event
+from lpm.strategy.event_edit import EventEdit
 from lpm.strategy.lpm import LpmStrategy
 from lpm.zones.zone import FALSE_FRONT, MISSING, ViewZones, membership
 
 CAP = 40_000
+
+
+class WatchedEdit:
+    """Makes the edits of `inner`, and shows them to `saw`."""
+
+    def __init__(self, inner: EventEdit, saw: Callable[[Event, edits.Edit], None]) -> None:
+        self.inner, self.saw = inner, saw
+
+    def make(self, event: Event) -> edits.Edit:
+        edit = self.inner.make(event)
+        self.saw(event, edit)
+        return edit
 
 
 class Watched(LpmStrategy):
@@ -42,20 +56,23 @@ class Watched(LpmStrategy):
         self.were_inserted: list[Tensor] = []
         self.found: list[ViewZones] = []
 
-    def _event(self, params, optimizers, state, step) -> None:
+    def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
+        super().attach(views, points, cache)
+        self.parts.edit = WatchedEdit(self.parts.edit, self.saw)
+
+    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
         if "origin" not in state:
             state["origin"] = torch.where(self.planted, torch.arange(1, len(self.planted) + 1), 0)
-        super()._event(params, optimizers, state, step)
+        super().step_post_backward(params, optimizers, state, step, info, packed, lr)
 
-    def _edit(self, event: Event) -> edits.Edit:
+    def saw(self, event: Event, edit: edits.Edit) -> None:
+        """Called with the edit of each event."""
         self.found = event.zones
-        edit = super()._edit(event)
         rows = edit.source[edit.cleared]
         origin = event.state["origin"][rows]
         self.hit |= set(origin[origin > 0].tolist())
         self.was_reset.append(event.params["means"][rows[origin == 0]].detach().clone())
         self.were_inserted.append(edit.params["means"][edit.source < 0].clone())
-        return edit
 
 
 def in_hole(scene: PlainScene, means: Tensor) -> Tensor:

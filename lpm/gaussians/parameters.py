@@ -7,6 +7,9 @@ features_rest [N, K-1, 3] (SH coefficients), opacities [N, 1] (logit).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,8 @@ from lpm.checks import check_finite, check_shape, fail
 from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 
 NAMES = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+Parameters: TypeAlias = Mapping[str, Tensor] | ParameterDict
+"""Name -> tensor [N, ...], as plain tensors or while they are trained."""
 
 
 def start_colors(rgb: Tensor, harmonics: bool) -> Tensor:

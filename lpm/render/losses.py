@@ -20,9 +20,9 @@ WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
 
 
-@dataclass
+@dataclass(frozen=True)
 class TileRequest:
-    """Asks l1_dssim for the step's residuals as lpm.zones.error_maps.tile_errors has them, from the same pass."""
+    """Asks the loss for the step's residuals as lpm.zones.error_maps.tile_errors has them, from the same pass."""
 
     tile: int
     """Pixels, a multiple of `stride`."""
@@ -34,33 +34,39 @@ class TileRequest:
     """[H, W] bool."""
     old: Tensor | None = None
     """[rows, columns], the map so far."""
-    out: Tensor | None = None
-    """The answer; still None after the loss where no kernel made it."""
 
 
-def l1_dssim(render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None = None) -> Tensor:
+def l1_dssim(render: Tensor, truth: Tensor, ssim_lambda: float) -> Tensor:
     """Scalar loss of `render` against `truth`, both [H, W, C] in 0..1.
 
     SSIM has an 11x11 Gaussian window of sigma 1.5, applied without padding; images smaller than that are compared by
     L1 alone. Not differentiable in `truth`, and once only in `render`.
+    """
+    return l1_dssim_and_tiles(render, truth, ssim_lambda, None)[0]
 
-    Args:
-        tiles: of three channels; answered on CUDA, where it saves a pass over both images.
+
+def l1_dssim_and_tiles(
+    render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None
+) -> tuple[Tensor, Tensor | None]:
+    """l1_dssim, and what `tiles` asks for: the next error map [rows, columns], without a gradient.
+
+    It is None where nothing is asked, images have not three channels, and everywhere but on CUDA: elsewhere it would
+    not save a pass over both images.
     """
     if ssim_lambda == 0 or min(render.shape[:2]) < WINDOW:
-        return (render - truth).abs().mean()
+        return (render - truth).abs().mean(), None
     on_device = device_kernels(render.device)
     if on_device is not None:
         return l1_dssim_device(on_device, render, truth, ssim_lambda, tiles)
     if render.device.type == "cpu" and native() is not None:
-        return _L1Dssim.apply(render, truth, ssim_lambda)
-    return l1_dssim_torch(render, truth, ssim_lambda)
+        return _L1Dssim.apply(render, truth, ssim_lambda), None
+    return l1_dssim_torch(render, truth, ssim_lambda), None
 
 
 def l1_dssim_device(
     kernels: DeviceLibrary, render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None = None
-) -> Tensor:
-    """The CUDA kernel, or in tests the same loops on the host; see l1_dssim."""
+) -> tuple[Tensor, Tensor | None]:
+    """The CUDA kernel, or in tests the same loops on the host; see l1_dssim_and_tiles."""
     return _DeviceL1Dssim.apply(render, truth, ssim_lambda, tiles, kernels)
 
 
@@ -112,24 +118,30 @@ class _DeviceL1Dssim(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None, kernels: DeviceLibrary
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         render, truth = render.contiguous(), truth.to(render.dtype).contiguous()
         height, width, channels = render.shape
         gradient = torch.empty_like(render) if ctx.needs_input_grad[0] else None
         parts = render.new_empty(2)  # mean L1, mean SSIM
         scratch = kernels.loss_scratch(height, width, channels, render)
         pooled: list[Any] = [1, 1, None, None, 0.0, 0.0, None]
+        error_map = None
         if tiles is not None and channels == 3:
-            tiles.out = render.new_empty(-(-height // tiles.tile), -(-width // tiles.tile))
+            error_map = render.new_empty(-(-height // tiles.tile), -(-width // tiles.tile))
             mask = None if tiles.mask is None else tiles.mask.contiguous()
             old = None if tiles.old is None else tiles.old.to(render.dtype).contiguous()
-            pooled = [tiles.stride, tiles.tile // tiles.stride, mask, old, tiles.dssim, tiles.keep, tiles.out]
+            pooled = [tiles.stride, tiles.tile // tiles.stride, mask, old, tiles.dssim, tiles.keep, error_map]
         kernels.call(
             "loss", render.dtype, height, width, channels, render, truth, ssim_lambda, *pooled, scratch, gradient, parts
         )  # fmt: skip
         ctx.gradient = gradient
-        return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1])
+        ctx.set_materialize_grads(False)  # of the map: zeros that nobody reads
+        if error_map is not None:
+            ctx.mark_non_differentiable(error_map)
+        return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1]), error_map
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
-        return ctx.gradient * grad, None, None, None, None
+    def backward(  # type: ignore[override]
+        ctx: Any, grad: Tensor | None, _: None
+    ) -> tuple[Tensor | None, None, None, None, None]:
+        return None if grad is None else ctx.gradient * grad, None, None, None, None

@@ -146,7 +146,9 @@ class PointStrategy(Strategy):
         """
 
     def tile_request(self, view: int, size: tuple[int, int], mask: Tensor | None = None) -> TileRequest | None:
-        """What the loss shall find out of the step's residuals on the way, for `info["tiles"]`; None: nothing.
+        """What the loss shall find out of the step's residuals on the way; None: nothing.
+
+        What comes of it, where the loss makes it, is in step_post_backward `info["error_map"]` [rows, columns].
 
         Args:
             view: index of the training view. size: height, width, pixels. mask: [H, W] or [H, W, 1].

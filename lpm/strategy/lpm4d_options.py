@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from lpm.strategy.lpm_options import LpmOptions
+from lpm.strategy.lpm_options import LpmFields, LpmOptions
 
 ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 
@@ -40,3 +40,16 @@ class Lpm4dOptions(LpmOptions):
     """Photos that the first event looks at, evenly spread over the clip."""
     first_births: float = 0.25
     """Share of the points that make room at the first event for births where something moves."""
+
+
+@dataclass
+class Lpm4dFields(Lpm4dOptions, LpmFields):
+    """All that Lpm4dStrategy is made with."""
+
+    Options: ClassVar[type] = Lpm4dOptions
+    summed: ClassVar[tuple[str, ...]] = ("gradient", "present")
+
+    @property
+    def knows_when(self) -> bool:
+        """Whether zones are static or dynamic."""
+        return self.zones_in_time in ("same-time", "calibrated")

@@ -15,7 +15,7 @@ from lpm.checks import check_shape, fail
 from lpm.gaussians.similarity import Similarity
 from lpm.multiview.depth_prior import depth_loss
 from lpm.multiview.views import world_to_camera
-from lpm.render.losses import l1_dssim
+from lpm.render.losses import l1_dssim_and_tiles
 from lpm.render.rasterize import rasterize
 from lpm.render.sky import KINDS, sky_colors
 from lpm.strategy import make_strategy
@@ -267,11 +267,12 @@ class GaussianModel(nn.Module):
             mask = downscaled(photo["mask"], self.downscale_factor()).to(self.device, non_blocking=True)
             truth, render = truth * mask, render * mask
         tiles = None
-        if self.training:  # what error maps are made from
-            if self.step < self.schedule.stop:
-                tiles = self.strategy.tile_request(self.info["view"], self.last_size, mask)
-            self.info.update(render=render, truth=truth, mask=mask, tiles=tiles)
-        loss = {"main_loss": l1_dssim(render, truth, config.ssim_lambda, tiles)}
+        if self.training and self.step < self.schedule.stop:
+            tiles = self.strategy.tile_request(self.info["view"], self.last_size, mask)
+        photometric, error_map = l1_dssim_and_tiles(render, truth, config.ssim_lambda, tiles)
+        if self.training:  # what the strategy knows of the step
+            self.info.update(render=render, truth=truth, mask=mask, error_map=error_map)
+        loss = {"main_loss": photometric}
         regularization = self.strategy.regularization(self.gauss_params)
         loss |= regularization
         if not regularization and config.use_scale_regularization and self.step % 10 == 0:

@@ -143,16 +143,16 @@ class ErrorMaps:
     @torch.no_grad()
     def update(
         self, view: int, step: int, render: Tensor, truth: Tensor, mask: Tensor | None = None,
-        made: TileRequest | None = None,
+        made: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Takes in one training step: `render` and `truth` [H, W, 3] in 0..1, mask [H, W], [H, W, 1] or None.
 
         Args:
-            made: request() of this step after its loss; looked at first, and without an answer of no use.
+            made: the view's next map [rows, columns], where the loss made it as request() asks; then this is all.
         """
         self.seen[view] = step
-        if made is not None and made.out is not None:
-            self.maps[view] = made.out
+        if made is not None:
+            self.maps[view] = made
             return
         seen = None if mask is None else mask.to(render.device).reshape(mask.shape[:2])
         pooled = tile_errors(render, truth, self.tile, seen, self.dssim, self.stride)

@@ -54,7 +54,7 @@ def process(rank: int, world: int, data: Path, out: Path, port: int, dies: int |
     trainer = make(data, out, rank, world)
     iteration = trainer.train_iteration
     if dies == rank and in_edit:
-        trainer.model.strategy._edit = no_memory
+        trainer.model.strategy.parts.edit.make = no_memory
     elif dies == rank:
         trainer.train_iteration = lambda step: os._exit(9) if step == DIES else iteration(step)
     trainer.train()

@@ -14,7 +14,9 @@ from lpm.gaussians import motion
 from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 from lpm.multiview.views import Views
 from lpm.strategy.birth_velocity import neighbours_velocity
+from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event import Event
+from lpm.strategy.false_fronts import FalseFrontsInTime
 from lpm.strategy.lpm4d import Lpm4dStrategy
 from lpm.zones.votes import Votes
 
@@ -88,7 +90,7 @@ def test_first_births_take_the_room_of_points_where_something_moves():
         start, lambda i: add(wall(), plate()) if i == 2 else wall(), max_points=n, first_views=20
     )
     assert len(set(record.views)) == 20
-    assert strategy.times[record.views].tolist() == TIMES.repeat_interleave(4).tolist()
+    assert strategy.capture.times[record.views].tolist() == TIMES.repeat_interleave(4).tolist()
     assert record.inserted == record.pruned >= 16
     assert len(after["means"]) == n
     born = torch.sigmoid(after["gates"].detach().flatten()) < 0.5
@@ -153,16 +155,15 @@ def test_what_is_never_there_is_reset():
 
 
 def test_brief_points_lose_half_of_their_life_first():
-    strategy = Lpm4dStrategy(zones_in_time="calibrated")
-    strategy.moments = TIMES
+    fronts = FalseFrontsInTime(Lpm4dStrategy(zones_in_time="calibrated"), capture=CaptureTimes(TIMES))
     life = torch.tensor([2.0 * FRAME, 0.5 * FRAME, 2.0])  # brief, hardly there, long
     params = {"durations": Parameter(life.log()[:, None]), "gates": Parameter(torch.tensor([[-2.0], [-2.0], [2.0]]))}
     bits = torch.tensor([0b11, 0b11, 0b11])
     state = {"front": bits.clone(), "front_before": bits * 0, "when": torch.tensor([1, 1, 0b111]),
              "when_before": bits * 0, "inside": torch.zeros(3)}  # fmt: skip
-    assert strategy._too_long(params, state).tolist() == [True, False, False]
+    assert fronts.too_long(params, state).tolist() == [True, False, False]
     state["when"] = torch.tensor([1, 1, 0b11])
-    assert strategy._mistaken(params, state).tolist() == [True, True, False]  # two times do not do for a long life
+    assert fronts.mistaken(params, state).tolist() == [True, True, False]  # two times do not do for a long life
 
 
 def brief_plate():
@@ -227,8 +228,9 @@ def test_split_points_that_come_and_go_part_in_time():
     score = torch.ones(len(params["means"]))
     none = torch.zeros(len(score), dtype=torch.bool)
     state["front"], state["front_before"] = state["front"] * 0, state["front_before"] * 0
-    now = Event(101, params, state, none, [], score=score, votes=Votes(score, score, []))
-    edit = strategy._edit(strategy._begin(now))
+    points = strategy.parts.points(params)
+    now = Event(101, params, points, state, none, [], strategy.budget(101), score=score, votes=Votes(score, score, []))
+    edit = strategy.parts.edit.make(now)
     children = (edit.fresh & (edit.source >= 0)).nonzero().flatten()
     assert len(children) == 2 * now.counts["split"] > 0
     parents = edit.source[children]

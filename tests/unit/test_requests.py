@@ -97,6 +97,20 @@ def test_changes_are_what_the_record_counts():
     assert len(after["means"]) == len(before["means"]) - record.pruned + record.inserted + record.split == record.points
 
 
+def test_places_of_changes_are_not_looked_for_where_nobody_listens(monkeypatch):
+    strategy, params, _, _, steps = prepared(wall(0.2), 0.6, refine_every=100)
+    strategy.on_event = None
+    before = len(params["means"])
+
+    def asked(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("lpm.gaussians.edits.Edit.changes", asked)
+    monkeypatch.setattr("lpm.strategy.event.records_of", asked)
+    steps(93, 101)
+    assert len(params["means"]) != before
+
+
 def test_a_setting_counts_from_the_next_event_and_is_in_the_checkpoint():
     ask = lambda requests: requests.set("max_points", 900)  # noqa: E731
     strategy, _, after, record, _ = event(ask)
