@@ -28,6 +28,7 @@ from lpm.train.announcement import announcement
 from lpm.train.event_log import EventLog
 from lpm.train.model import GaussianModel
 from lpm.train.moving_model import MovingGaussianModel
+from lpm.train.opened_run import as_json, load_parameters, means
 from lpm.train.optimizers import MOVING, STILL, Optimizers, with_rates
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.train.placed import place
@@ -261,15 +262,14 @@ class Trainer:
     def summary(self) -> dict[str, Any]:
         """Measures all held-out photos, writes metrics.json, says the means, and gives what was written."""
         rows = list(self.measure())
-        names = [name for name in rows[0] if name != "view"]
-        means = {name: math.fsum(row[name] for row in rows) / len(rows) for name in names}
-        result = {"step": self._done + 1, "points": self.model.num_points, **means, "views": rows,
+        mean = means(rows)
+        result = {"step": self.done, "points": self.model.num_points, **mean, "views": rows,
                   "curve": [{"step": step, "psnr": psnr} for step, psnr in self.psnr]}  # fmt: skip
         with atomic_file(self.folder / "metrics.json") as file:
-            file.write(json.dumps(result, indent=1).encode())
+            file.write(as_json(result))
         shown = f", held-out PSNR on the way {curve([psnr for _, psnr in self.psnr])}" if len(self.psnr) > 1 else ""
-        parts = [f"PSNR {means['psnr']:.2f} dB", f"SSIM {means['ssim']:.4f}"]
-        parts += [f"LPIPS {means['lpips']:.4f}"] if "lpips" in means else []
+        parts = [f"PSNR {mean['psnr']:.2f} dB", f"SSIM {mean['ssim']:.4f}"]
+        parts += [f"LPIPS {mean['lpips']:.4f}"] if "lpips" in mean else []
         self.say(f"{len(rows)} held-out photos: {', '.join(parts)}; {self.model.num_points:,} points{shown}")
         return result
 
@@ -320,12 +320,8 @@ class Trainer:
         self.say(f"Resumed from {path}: step {self.first}.")
 
     def _put_back(self, path: Path, state: dict[str, Any]) -> None:
-        prefix = "_model."
-        saved = {name[len(prefix) :]: value for name, value in state["pipeline"].items() if name.startswith(prefix)}
-        saved.pop("device_indicator_param", None)
-        self.model.resize_for(saved)
-        self.model.load_state_dict(saved)
-        # Parameters are new ones, of the saved size; optimizers of the old ones would move nothing.
+        load_parameters(self.model, state)
+        # Its parameters are new ones; optimizers of the old ones would move nothing.
         self.optimizers = Optimizers(self.model, self.rates)
         self.optimizers.put_back(state)
         own = state.get("lpm")
