@@ -28,6 +28,7 @@ from lpm.plugin.monitor import TRAIN_SHARE, Monitor
 from lpm.plugin.nerfstudio_patches import free_viewer_port, leave_no_threads_behind, mend
 from lpm.plugin.optimizers import LpmOptimizers
 from lpm.plugin.pipeline import LpmPipeline
+from lpm.plugin.settings_of_run import settings_of
 from lpm.runs import checkpoint
 from lpm.runs.claim import claim, release, remove_empty
 from lpm.runs.folder import find_checkpoint, read_checkpoint
@@ -35,7 +36,7 @@ from lpm.strategy.registry import strategy_class
 from lpm.train import bad_steps
 from lpm.train.announcement import announcement
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
-from lpm.train.run_settings import MAX_POINTS, STEPS
+from lpm.train.run_settings import FILE, MAX_POINTS, STEPS, write_settings
 from lpm.train.run_state import changed_options, own_state, put_back
 from lpm.train.signals import Signals, resume_command
 from lpm.viewer import compat
@@ -124,6 +125,9 @@ class LpmTrainer(Trainer):
             self.monitor.show(self.viewer_state, self.train_lock)
         if distributed.rank() == 0:
             self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
+            settings = settings_of(self.config, self.base_dir)
+            if settings is not None:
+                write_settings(self.base_dir / FILE, settings)
 
     def _attach_views(self) -> None:
         """Hands the training photos to a strategy that works on them, and writes what it does into the run's folder."""
@@ -163,7 +167,7 @@ class LpmTrainer(Trainer):
     def _remove_empty_run(self) -> None:
         if distributed.rank() > 0 or any(self.base_dir.rglob("*.ckpt")):
             return
-        for name in ("config.yml", "viewer_log_filename.txt"):
+        for name in ("config.yml", FILE, "viewer_log_filename.txt"):
             (self.base_dir / name).unlink(missing_ok=True)
         release(self.base_dir)
         remove_empty(self.base_dir, self.config.output_dir)

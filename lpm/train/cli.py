@@ -105,11 +105,10 @@ def run_folder(settings: RunSettings) -> Path:
 def train(words: list[str]) -> Any:
     """What `lpm-train` does; the trainer, when it is done."""
     settings, scene, resume = parse(words)
-    from lpm.train.run_settings import FILE
     from lpm.train.trainer import Trainer
 
     folder = run_folder(settings)
-    if resume is None and (folder / FILE).exists():
+    if resume is None and any(folder.rglob("*.ckpt")):
         fail(folder, "holds a run", "a new folder", f"go on with it by --resume {folder}, or give another --out")
     trainer = Trainer(settings, folder)
     trainer.setup(scene, resume)

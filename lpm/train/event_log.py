@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ class EventLog:
     def held_out(self, psnr: float) -> None:
         """Takes the PSNR (dB) of held-out photos; it goes with the next event."""
         self._psnr = psnr
+
+    def clear(self) -> None:
+        """Forgets what a run that was killed before its first checkpoint has left in the folder."""
+        (self.folder / "edits.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / recording.FOLDER, ignore_errors=True)
 
     def _on_event(self, record: records.EditRecord, changes: records.Changes | None) -> None:
         try:

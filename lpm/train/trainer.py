@@ -138,6 +138,8 @@ class Trainer:
         self.log = EventLog(self.folder, self.model, lambda line: None)
         if resume is not None:
             self._resume(resume)
+        else:
+            self.log.clear()
         write_settings(self.folder / FILE, settings)
         frame = {"transform": placed.transform.tolist(), "scale": placed.scale}
         with atomic_file(self.folder / "dataparser_transforms.json") as file:
@@ -165,7 +167,7 @@ class Trainer:
                         self.step(step)
                     self._after(step)
                 self.terminal.end()
-                self.save(self.total - 1)
+                self.save_checkpoint(self.total - 1)
             self.signals.leave()
         finally:
             self.terminal.end()
@@ -200,7 +202,7 @@ class Trainer:
             else:
                 self.left_out.note(step, model.info.get("view"), flag)
         except LpmError:
-            self.save(step)
+            self.save_checkpoint(step)
             raise
         self._done = step
         model.step_post_backward(step)
@@ -224,13 +226,13 @@ class Trainer:
             self.follow(done)
         if done % 10 == 0 or done == self.total:
             self.terminal.update(done, self.model.num_points, self.psnr[-1][1] if self.psnr else None)
-        if done % settings.save_every == 0 and done < self.total:
-            self.save(step)
+        if step and step % settings.save_every == 0 and done < self.total:
+            self.save_checkpoint(step)
 
     def _stop(self, step: int) -> None:
         self.terminal.end()
         if step >= self.first:
-            self.save(step)
+            self.save_checkpoint(step)
         command = f"lpm-train --resume {self.folder}"
         self.say(f"Stopped after step {step}. To go on:\n{command}" if self._saved else "Stopped; nothing new to save.")
         self.signals.leave()
@@ -275,7 +277,7 @@ class Trainer:
 
     # Checkpoints
 
-    def save(self, step: int) -> None:
+    def save_checkpoint(self, step: int) -> None:
         """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones."""
         folder = checkpoint_folder(self.folder)
         path = folder / f"step-{step:09d}.ckpt"

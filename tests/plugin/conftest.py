@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+from faces import core_trainer
 from tiny_scene import make_transforms
 
 
@@ -14,8 +15,19 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def make_trainer(tiny, tmp_path):
-    """make_trainer(name, steps, **model options): a trainer that is set up and seeded as ns-train would."""
+def face() -> str:
+    """Which face make_trainer makes; tests for both are parametrized with faces.BOTH."""
+    return "nerfstudio"
+
+
+@pytest.fixture
+def make_trainer(tiny, tmp_path, face):
+    """make_trainer(name, steps, **model options): a trainer that is set up and seeded as its command would."""
+    if face == "core":
+        yield lambda name, steps, load=None, data=tiny, scale=None, moving=False, vis=None, port=None, **model: (
+            core_trainer(tmp_path / "out" / "tiny" / "lpm-splat" / name, steps, load, data, scale, moving, **model)
+        )
+        return
     from nerfstudio.scripts.train import _set_random_seed
 
     from lpm.plugin.config import lpm_splat, lpm_splat_4d
@@ -41,4 +53,4 @@ def make_trainer(tiny, tmp_path):
         trainer.setup()
         return trainer
 
-    return make
+    yield make

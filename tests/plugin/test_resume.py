@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from faces import BOTH
 
 from lpm.checks import LpmError
 from lpm.runs import checkpoint
@@ -52,6 +53,7 @@ def assert_same(a, b):
             assert a[name] == b[name], name
 
 
+@BOTH
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_resume_is_exact(make_trainer, strategy):
     whole = make_trainer("whole", STEPS, strategy=strategy, **BUSY)
@@ -71,6 +73,7 @@ def test_resume_is_exact(make_trainer, strategy):
     assert before.shape != after.shape or not torch.equal(before, after)  # the optimizers do move what was loaded
 
 
+@BOTH
 def test_resume_with_a_sky_is_exact(make_trainer):
     whole = make_trainer("whole", STEPS, sky="sphere", **BUSY)
     whole.config.steps_per_save = HALF
@@ -81,6 +84,7 @@ def test_resume_with_a_sky_is_exact(make_trainer):
     assert_same(wanted, everything(resumed) | {"sky": resumed.model.sky.detach()})
 
 
+@BOTH
 def test_the_last_two_checkpoints_stay(make_trainer):
     trainer = make_trainer("a", 17, **BUSY)
     trainer.config.steps_per_save, trainer.config.save_only_latest_checkpoint = 5, True
@@ -96,6 +100,7 @@ def test_nothing_left_to_do_is_said(make_trainer):
     assert not (done.base_dir.parent / "again").exists()
 
 
+@BOTH
 def test_an_older_longer_run_of_the_same_name_stays(make_trainer):
     make_trainer("same", 12, **BUSY).train()
     trainer = make_trainer("same", 6, **BUSY)

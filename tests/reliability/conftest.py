@@ -1,5 +1,5 @@
 """The trainers of tests/plugin."""
 
-from plugin.conftest import make_trainer, tiny
+from plugin.conftest import face, make_trainer, tiny
 
-__all__ = ["make_trainer", "tiny"]
+__all__ = ["face", "make_trainer", "tiny"]

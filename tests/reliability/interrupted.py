@@ -1,6 +1,6 @@
 """A run that is stopped by signals again and again and goes on each time, beside one that nobody stops.
 
-`python interrupted.py FOLDER SIGNAL TIMES STEPS EVERY SEED` prints what happened as a line of JSON for each process.
+`python interrupted.py FOLDER SIGNAL TIMES STEPS EVERY SEED FACE` prints what happened, a line of JSON for each process.
 Every process is a fork of one that has imported everything.
 """
 
@@ -22,6 +22,26 @@ from tiny_scene import make_transforms
 
 from lpm.plugin.config import lpm_splat
 from lpm.plugin.trainer import LpmTrainer
+from lpm.train import cli
+from lpm.train.trainer import Trainer
+
+
+def train_core(folder: Path, name: str, steps: int, every: int, report: int) -> None:
+    """As train(), by `lpm-train`."""
+    run = folder / "out" / "tiny" / "lpm-splat" / name
+    words = [str(folder / "scene"), "--out", str(run), "--model.warmup-length", "5", "--model.refine-every", "5",
+             "--max-points", "400", "--scale", "1", "--device", "cpu"]  # fmt: skip
+    if list(run.glob("checkpoints/*.ckpt")):
+        words = ["--resume", str(run)]
+    words += ["--no-page", "--steps", str(steps), "--save-every", str(every), "--measure-every", "10"]
+    usual = Trainer.step
+
+    def reported(self, step):
+        os.write(report, struct.pack("<q", step))
+        return usual(self, step)
+
+    Trainer.step = reported
+    cli.train([*words, "--model.stop-split-at", str(steps - 5)])
 
 
 def train(folder: Path, name: str, steps: int, every: int, report: int) -> None:
@@ -54,7 +74,7 @@ def attempt(folder: Path, name: str, steps: int, every: int, stop: int | None, n
         code = 1
         try:
             os.close(reading)
-            train(folder, name, steps, every, writing)
+            (train_core if sys.argv[7] == "core" else train)(folder, name, steps, every, writing)
             code = 0
         except SystemExit as end:
             code = end.code
@@ -76,7 +96,7 @@ def attempt(folder: Path, name: str, steps: int, every: int, stop: int | None, n
 
 def main() -> None:
     folder, number = Path(sys.argv[1]), signal.Signals[sys.argv[2]]
-    times, steps, every, seed = map(int, sys.argv[3:])
+    times, steps, every, seed = map(int, sys.argv[3:7])
     torch.set_num_threads(1)
     make_transforms(folder / "scene")
     draw = random.Random(seed)

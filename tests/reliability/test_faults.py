@@ -10,15 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from faces import BOTH
 from plugin.test_resume import BUSY, everything
 
 from lpm.checks import LpmError
-from lpm.plugin import model
-from lpm.plugin.model import LpmModel
 from lpm.plugin.nerfstudio_patches import writer  # nerfstudio's cannot be imported first
 from lpm.runs import checkpoint
 from lpm.runs.folder import read_checkpoint
-from lpm.train import bad_steps, out_of_memory, signals
+from lpm.train import bad_steps, model, out_of_memory, signals
+from lpm.train.model import GaussianModel
 
 STRATEGIES = ("lpm", "adc", "mcmc")
 
@@ -28,7 +28,10 @@ def said(capsys) -> str:
 
 
 def step(trainer, number):
-    """A step as nerfstudio's loop makes it."""
+    """A step as the loop of either face makes it."""
+    if hasattr(trainer, "one_step"):
+        trainer.one_step(number)
+        return
     trainer.pipeline.train()
     for where in ("BEFORE_TRAIN_ITERATION", "AFTER_TRAIN_ITERATION"):
         for callback in trainer.callbacks:
@@ -53,6 +56,7 @@ def changed(a, b):
 # -- losses and gradients that are not finite --------------------------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing(make_trainer, monkeypatch, capsys, strategy, what):
@@ -60,7 +64,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_trainer, monkeypatch, ca
     for number in range(8):
         step(trainer, number)
     before = state(trainer)
-    usual = LpmModel.get_loss_dict
+    usual = GaussianModel.loss
 
     def broken(self, *args):
         losses = usual(self, *args)
@@ -73,7 +77,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_trainer, monkeypatch, ca
             )
         return losses
 
-    monkeypatch.setattr(LpmModel, "get_loss_dict", broken)
+    monkeypatch.setattr(GaussianModel, "loss", broken)
     step(trainer, 8)
     monkeypatch.undo()
     after = state(trainer)
@@ -87,15 +91,16 @@ def test_a_step_that_is_not_finite_changes_nothing(make_trainer, monkeypatch, ca
     assert (trainer.left_out.total, trainer.left_out.in_a_row) == (1, 0)
 
 
+@BOTH
 def test_ten_in_a_row_end_the_run_with_a_checkpoint(make_trainer, monkeypatch):
     trainer = make_trainer("a", 60, **BUSY)
-    usual = LpmModel.get_loss_dict
+    usual = GaussianModel.loss
 
     def broken(self, *args):
         losses = usual(self, *args)
         return losses if self.step < 7 else {k: v * torch.nan for k, v in losses.items()}
 
-    monkeypatch.setattr(LpmModel, "get_loss_dict", broken)
+    monkeypatch.setattr(GaussianModel, "loss", broken)
     with pytest.raises(LpmError, match=r"10 steps in a row could not be used.*images/\d+\.png is not finite"):
         trainer.train()
     path, saved = read_checkpoint(trainer.base_dir)
@@ -148,6 +153,7 @@ def test_what_says_that_memory_ran_out():
     assert not any(out_of_memory.out_of_memory(error) for error in others)
 
 
+@BOTH
 def test_no_memory_for_a_step(make_trainer, monkeypatch, capsys):
     trainer = make_trainer("a", 60, **BUSY)
     for number in range(8):
@@ -171,6 +177,7 @@ def test_no_memory_for_a_step(make_trainer, monkeypatch, capsys):
     assert resumed.model.strategy.max_points == cap
 
 
+@BOTH
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_no_memory_in_the_middle_of_an_edit(make_trainer, monkeypatch, capsys, strategy):
     """Three parameters have their new rows, the others do not: all get their old ones back."""
@@ -246,6 +253,7 @@ def test_memory_that_really_runs_out(tmp_path):
 # -- disk --------------------------------------------------------------------------------------------------------------
 
 
+@BOTH
 def test_a_full_disk_for_a_while(make_trainer, monkeypatch, capsys):
     """A limit on the size of files makes every write of a checkpoint fail, as a full disk does, in torch's writer."""
     trainer = make_trainer("a", 40, **BUSY)
@@ -271,6 +279,7 @@ def test_a_full_disk_for_a_while(make_trainer, monkeypatch, capsys):
     assert not list(trainer.base_dir.glob(".*unfinished"))
 
 
+@BOTH
 def test_no_room_for_the_last_checkpoint_is_an_error(make_trainer, monkeypatch):
     trainer = make_trainer("a", 12, **BUSY)
     trainer.config.steps_per_save = 5
@@ -307,6 +316,7 @@ def test_events_and_tensorboard_without_room(make_trainer, monkeypatch, capsys):
     assert (trainer.checkpoint_dir / "step-000000029.ckpt").exists()
 
 
+@BOTH
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * len(data)]
 )
@@ -329,6 +339,7 @@ def test_a_damaged_checkpoint(make_trainer, capfd, damage):
         read_checkpoint(trainer.base_dir)
 
 
+@BOTH
 def test_a_folder_that_cannot_be_written(make_trainer, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(LpmError, match=r"out/tiny/lpm-splat/a: cannot be written \(Not a directory\); wanted a folder"):
@@ -336,6 +347,7 @@ def test_a_folder_that_cannot_be_written(make_trainer, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@BOTH
 def test_a_full_disk_before_the_start(make_trainer, tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
