@@ -129,7 +129,7 @@ def parse_row(text: str) -> Row:
         own, model = known_settings(base)
         unknown = [setting for setting in settings if setting not in own | model]
         if unknown:
-            wanted = f"one of {', '.join(sorted(own))}, or an option of --pipeline.model"
+            wanted = f"one of {', '.join(sorted(own))}, or one of the model (lpm-train --help)"
             fail("--strategies", f"{text}: {base} has no setting {unknown[0]}", wanted)
     if settings and name == base:
         fail("--strategies", repr(text), "a name for the changed strategy", f"for example my-{base}={text}")
@@ -137,14 +137,13 @@ def parse_row(text: str) -> Row:
 
 
 def known_settings(base: str) -> tuple[set[str], set[str]]:
-    """What can be set in a row of `base`: the strategy's own options, and those of nerfstudio's model."""
-    from lpm.plugin.model import LpmModelConfig  # nerfstudio takes seconds to import
-    from lpm.plugin.model4d import LpmModel4dConfig
+    """What can be set in a row of `base`: the strategy's own options, and those of the model."""
+    from lpm.train.model_settings import ModelSettings, MovingModelSettings  # torch takes a second to import
 
     moving = base == MOVING
-    model = LpmModel4dConfig if moving else LpmModelConfig
+    model = MovingModelSettings if moving else ModelSettings
     own = strategy_class("lpm" if moving else base, moving).Options
-    return {option.name for option in fields(own)}, {o.name for o in fields(model) if not o.name.startswith("_")}
+    return {option.name for option in fields(own)}, {option.name for option in fields(model)}
 
 
 def grid(

@@ -5,7 +5,6 @@ Prints `BENCH n` at step n; the result is a file, since whatever else writes to 
 
 from __future__ import annotations
 
-import copy
 import json
 import resource
 import sys
@@ -13,12 +12,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lpm.bench import moving
 from lpm.bench.jobs import MOVING, Job
 from lpm.checks import fail
 from lpm.files import atomic_file
+
+if TYPE_CHECKING:
+    from lpm.train.run_data import RunData
+    from lpm.train.run_settings import RunSettings
+    from lpm.train.trainer import Trainer
 
 CURVE_POINTS = 6
 """How often held-out quality is measured on the way; the clock stands still meanwhile."""
@@ -33,56 +37,55 @@ def clock_of(job: Job) -> tuple[str, Callable[[], float]]:
     return "wall", time.perf_counter
 
 
-def configure(job: Job, folder: Path) -> Any:
-    """The method's own configuration with what the job asks for."""
-    from lpm.plugin.config import lpm_splat, lpm_splat_4d
+def configure(job: Job) -> RunSettings:
+    """The settings of the run that the job asks for."""
     from lpm.scenes.read import read_scene
     from lpm.strategy.registry import strategy_class
+    from lpm.train.run_settings import MovingRunSettings, RunSettings
 
-    config = copy.deepcopy((lpm_splat_4d if job.base == MOVING else lpm_splat).config)
-    config.experiment_name, config.timestamp, config.output_dir = "run", "0", folder
-    config.machine.seed, config.vis = job.seed, "tensorboard"
-    config.max_num_iterations, config.steps_per_eval_image, config.steps_per_save = job.steps, 0, 10**9
-    config.logging.local_writer.enable = False
-    data: Any = config.pipeline.datamanager
-    model: Any = config.pipeline.model
-    data.data, data.camera_res_scale_factor, data.train_cameras_sampling_seed = Path(job.data), job.scale, job.seed
-    model.strategy = "lpm" if job.base == MOVING else job.base
-    model.max_points, model.with_lpips = job.cap, job.lpips
+    moving = job.base == MOVING
+    settings = (MovingRunSettings if moving else RunSettings)(
+        scene=Path(job.data), steps=job.steps, seed=job.seed, scale=job.scale, max_points=job.cap,
+        strategy="lpm" if moving else job.base, page=False, save_every=10**9, measure_every=0,
+    )  # fmt: skip
+    model = settings.model
+    model.with_lpips = job.lpips
     if job.start in ("random", "photos"):
-        data.dataparser.load_3D_points, data.points_from_photos = False, job.start == "photos"
+        settings.data.load_3D_points, settings.points_from_photos = False, job.start == "photos"
     elif job.start in ("thinned", "thinned+photos"):
-        data.points_from_photos = job.start == "thinned+photos"
-        points = read_scene(data.data).points
+        settings.points_from_photos = job.start == "thinned+photos"
+        points = read_scene(settings.scene).points
         if points is None:
             fail("start", f"{job.start}, and the scene has no points", "a scene with points, or start random")
-        data.dataparser.max_points = max(1, len(points.xyz) // 10)
-    own = vars(model.settings)[strategy_class(model.strategy, model.moving).group]
+        settings.data.max_points = max(1, len(points.xyz) // 10)
+    own = vars(model.settings)[strategy_class(settings.strategy, moving).group]
     for name, value in job.settings.items():  # before anything is built
-        setattr(own if name in vars(own) else model, name, value)
-    return config
+        owner = own if name in vars(own) else model if name in vars(model) else settings
+        setattr(owner, name, value)
+    return settings
 
 
-def held_out(trainer: Any, masks: dict[str, Any]) -> list[dict[str, Any]]:
+def held_out(trainer: Trainer, masks: dict[str, Any]) -> list[dict[str, Any]]:
     """The metrics of every held-out view, by name; `masks`: where it moves, [H, W] bool by name."""
+    import torch
+
     from lpm.runs import checkpoint
 
-    state = checkpoint.random_state()
-    data, model = trainer.data, trainer.model
+    state, model = checkpoint.random_state(), trainer.model
     model.eval()
-    names = data.eval_dataset.metadata["image_names"]
     views = []
-    for name, (camera, batch) in zip(names, data.fixed_indices_eval_dataloader, strict=True):
-        outputs = model.get_outputs_for_camera(camera)
-        metrics, _ = model.get_image_metrics_and_images(outputs, batch)
+    for name, camera, photo in trainer.data.held_out():
+        with torch.no_grad():
+            outputs = model.draw(camera)
+        metrics = model.held_out_metrics(outputs, photo)
         kept: dict[str, float | None] = {
             key: float(metrics[key]) for key in ("psnr", "ssim", "lpips") if key in metrics
         }
         if name in masks:
             for part, mask in (("dynamic", masks[name]), ("static", ~masks[name])):
-                kept[f"psnr_{part}"] = moving.psnr(outputs["rgb"], batch["truth"], mask)
-                kept[f"ssim_{part}"] = moving.ssim(outputs["rgb"], batch["truth"], mask)
-            kept["time"] = float(camera.times)
+                kept[f"psnr_{part}"] = moving.psnr(outputs["rgb"], photo["truth"], mask)
+                kept[f"ssim_{part}"] = moving.ssim(outputs["rgb"], photo["truth"], mask)
+            kept["time"] = float(camera.time)  # type: ignore[arg-type]
         views.append(
             {"view": name, **{key: value for key, value in kept.items() if value == value and value is not None}}
         )
@@ -91,28 +94,26 @@ def held_out(trainer: Any, masks: dict[str, Any]) -> list[dict[str, Any]]:
     return views
 
 
-def _masks(data: Any) -> dict[str, Any]:
+def _masks(data: RunData) -> dict[str, Any]:
     """Of a scene that moves: where it does, by the name of the held-out view; by the scene's own masks (dynamic/), else
     by how a camera that stands still sees it change. Other cameras have none."""
-    train, test = data.train_dataset, data.eval_dataset
-    cams = test.metadata.get("cams")
-    if cams is None:
+    train, test = data.scene.train, data.scene.test
+    if test.cams is None or train.cams is None:
         return {}
-    names = test.metadata["image_names"]
-    files = {name: moving.mask_file(path) for name, path in zip(names, test.image_filenames, strict=True)}
+    files = {name: moving.mask_file(path) for name, path in zip(test.names, test.images, strict=True)}
     if all(path.is_file() for path in files.values()):
-        sizes = [tuple(item["image"].shape[:2]) for item in data.cached_eval]
+        sizes = [tuple(photo["image"].shape[:2]) for photo in data.test]
         return {name: moving.read_mask(path, size) for (name, path), size in zip(files.items(), sizes, strict=True)}
     by_camera: dict[str, list[Any]] = {}
     poses: dict[str, list[Any]] = {}
-    for dataset, cached in ((train, data.cached_train), (test, data.cached_eval)):
-        for cam, item, pose in zip(dataset.metadata["cams"], cached, dataset.cameras.camera_to_worlds, strict=True):
-            by_camera.setdefault(cam, []).append(item["image"][..., :3])
+    for split, cameras, photos in ((train, data.train_cameras, data.train), (test, data.test_cameras, data.test)):
+        for cam, photo, pose in zip(split.cams or [], photos, cameras.c2w, strict=True):
+            by_camera.setdefault(cam, []).append(photo["image"][..., :3])
             poses.setdefault(cam, []).append(pose)
     still = {cam: moving.background(images) for cam, images in by_camera.items()
              if len(images) > 2 and all((pose - poses[cam][0]).abs().max() < 1e-5 for pose in poses[cam])}  # fmt: skip
-    return {name: moving.moving_mask(item["image"][..., :3], still[cam])
-            for name, cam, item in zip(names, cams, data.cached_eval, strict=True) if cam in still}  # fmt: skip
+    return {name: moving.moving_mask(photo["image"][..., :3], still[cam])
+            for name, cam, photo in zip(test.names, test.cams, data.test, strict=True) if cam in still}  # fmt: skip
 
 
 def mean(views: list[dict[str, Any]], key: str) -> float:
@@ -131,12 +132,12 @@ def train(job: Job) -> dict[str, Any]:
     clock, now = clock_of(job)
     with tempfile.TemporaryDirectory() as folder:
         start = now()
-        config = configure(job, Path(folder))
-        from lpm.plugin.nerfstudio_patches import set_random_seed  # nerfstudio itself cannot be imported first
+        settings = configure(job)
+        from lpm.scenes.read import read_scene
+        from lpm.train.trainer import Trainer
 
-        set_random_seed(job.seed)
-        trainer = config.setup()
-        trainer.setup()
+        trainer = Trainer(settings, Path(folder) / "run")
+        trainer.setup(read_scene(settings.scene))
         ready = now()
         masks = _masks(trainer.data)
         measured = now() - ready
@@ -154,10 +155,10 @@ def train(job: Job) -> dict[str, Any]:
                 )
                 measured += now() - paused
 
-        trainer.eval_iteration = on_step  # nerfstudio calls it after every step
+        trainer.on_step.append(on_step)
         trainer.train()
         end = now()
-        path = trainer.base_dir / "edits.jsonl"
+        path = trainer.folder / "edits.jsonl"
         events = records.read(path) if path.is_file() else []
         views = held_out(trainer, masks)
     kinds = ("split", "cloned", "inserted", "pruned", "reset")
