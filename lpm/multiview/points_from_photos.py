@@ -68,8 +68,8 @@ def guess_neighbours(views: Views, distance: Tensor, most: int = 4) -> Tensor:
     sizes = views.sizes
     for v in range(count):
         apart = (centres - centres[v]).norm(dim=1)
-        if views.times is not None:
-            apart = torch.where(views.times == views.times[v], apart, torch.inf)
+        if views.capture_times is not None:
+            apart = torch.where(views.capture_times == views.capture_times[v], apart, torch.inf)
         apart[v] = torch.inf
         near = apart.argsort(stable=True)[:CANDIDATES]
         near = near[torch.isfinite(apart[near])]

@@ -161,7 +161,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             Ks=cameras.get_intrinsics_matrices(),
             viewmats=world_to_camera(cameras.camera_to_worlds),
             masks=None if all(k is None for k in known) else masks,
-            times=None if cameras.times is None else cameras.times.flatten(),
+            capture_times=None if cameras.times is None else cameras.times.flatten(),
         )
 
     def _find_points(self) -> None:

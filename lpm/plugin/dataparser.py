@@ -103,7 +103,7 @@ class LpmDataParser(DataParser):
     @property  # type: ignore[misc]
     def includes_time(self) -> bool:  # type: ignore[override]
         """Whether the scene moves: nerfstudio's viewer then has a slider for the time."""
-        return self.scene().times is not None
+        return self.scene().capture_times is not None
 
     def scene(self) -> Scene:
         """The scene as its files have it; its remarks are said once. Raises LpmError, see read_scene."""
@@ -194,5 +194,5 @@ def cameras(scene: Scene, poses: Floats, chosen: np.ndarray) -> Cameras:
         height=column(scene.sizes[:, 1]),
         distortion_params=column(scene.distortion).float(),
         camera_type=CameraType.PERSPECTIVE,
-        times=None if scene.times is None else column(scene.times).float()[:, None],
+        times=None if scene.capture_times is None else column(scene.capture_times).float()[:, None],
     )

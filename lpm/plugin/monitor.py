@@ -66,8 +66,8 @@ class Monitor:
         self.panels = Panels(
             viewer.viser_server, views, live.requests, errors, live.setting, VISER_NERFSTUDIO_SCALE_RATIO
         )
-        if live.times is not None:
-            self.clip = Clip(viewer.viser_server, panel, errors, live.times)
+        if live.capture_times is not None:
+            self.clip = Clip(viewer.viser_server, panel, errors, live.capture_times)
 
     def held_out(self, psnr: float) -> None:
         """Takes the PSNR (dB) of held-out photos; it goes with the next event."""

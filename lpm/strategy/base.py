@@ -93,7 +93,7 @@ class Live:
     """The value of a field of lpm.strategy.requests.SETTINGS."""
     flat: bool = False
     """The points are disks (2DGS)."""
-    times: Tensor | None = None
+    capture_times: Tensor | None = None
     """[V] when each photo was taken, where the strategy manages points in time."""
 
 

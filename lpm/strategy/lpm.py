@@ -54,7 +54,7 @@ class LpmStrategy(LpmFields):
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """See PointStrategy. Photos are compared whenever they were taken: what is managed here stands still."""
         self.generator.manual_seed(self.seed)
-        self.photo_graph = PhotoGraph(replace(views, times=None), points, cache)
+        self.photo_graph = PhotoGraph(replace(views, capture_times=None), points, cache)
         self.parts = still_parts(self, self.photo_graph, self.maps, self.generator, self.messages)
 
     def tile_request(self, view: int, size: tuple[int, int], mask: Tensor | None = None) -> TileRequest | None:

@@ -34,15 +34,18 @@ from lpm.zones.error_maps import TILE
 
 @dataclass
 class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
-    """See the module. Parameters are those of lpm.gaussians and lpm.gaussians.motion; `views.times` must be there."""
+    """See the module. Parameters are those of lpm.gaussians and lpm.gaussians.motion.
+
+    Its photos must have capture times.
+    """
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
-        """See LpmStrategy; `views.times` [V] says when each photo was taken."""
-        if views.times is None:
-            fail("views.times", "none", "when each photo was taken, 0..1", "use the static method, lpm-splat")
-        self.capture = CaptureTimes(views.times)
+        """See LpmStrategy; `views.capture_times` [V] says when each photo was taken."""
+        if views.capture_times is None:
+            fail("views.capture_times", "none", "when each photo was taken, 0..1", "use the static method, lpm-splat")
+        self.capture = CaptureTimes(views.capture_times)
         if self.zones_in_time == "time-blind":
-            views = replace(views, times=None)
+            views = replace(views, capture_times=None)
         self.cameras = Cameras(views, len(self.capture.moments), TILE, self.change)
         self.generator.manual_seed(self.seed)
         self.photo_graph = PhotoGraph(views, points, cache)
@@ -52,7 +55,7 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
 
     def live(self) -> Live:
         """As LpmStrategy's, with the times of the photos."""
-        return replace(super().live(), times=self.capture.times)
+        return replace(super().live(), capture_times=self.capture.by_view)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """As LpmStrategy's, with the times of votes and how much of a point was there."""
@@ -77,7 +80,7 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
                     state[name] = torch.zeros(n, dtype=torch.int64, device=device)
             if state.get("calm") is None:
                 state["calm"] = self._calm(params)
-            there = motion.weight_at(params, self.capture.times[info["view"]]).detach()
+            there = motion.weight_at(params, self.capture.by_view[info["view"]]).detach()
             state["present"] += there
             distributed.average([there])  # each process sees another time, and all are to stay the same
             share = torch.where(state["calm"], self.calm_hold, self.hold) * there

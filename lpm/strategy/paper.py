@@ -123,7 +123,7 @@ class PaperStrategy(PaperOptions, AdcStrategy):
     def attach(self, views: Views, points: Tensor | None = None, cache: Path | None = None) -> None:
         """Tells the training photos with their cameras; the rest is not used, but other strategies take it."""
         # Many features and a lenient ratio: the neighbour may be far off, and the cameras sort out most that is wrong.
-        self.views = replace(views, times=None)
+        self.views = replace(views, capture_times=None)
         self.matcher = PairMatcher(self.views, features=4000, ratio=0.9)
 
     def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None):

@@ -49,8 +49,8 @@ class ScoresInTime(Scores):
 
     def split(self, event: Event) -> Tensor:
         """As Scores', of a point's error and gradient for the time that it is there."""
-        times = self.capture.times
-        there = torch.stack([motion.weight_at(event.params, times[view]).detach() for view in event.views])
+        taken = self.capture.by_view
+        there = torch.stack([motion.weight_at(event.params, taken[view]).detach() for view in event.views])
         there = there.mean(0).clamp_min(0.05)
         present = event.state["present"]
         present = present.clamp_min(0.05 * float(present.max()) + 1e-6)

@@ -44,7 +44,7 @@ def split(data: Path, out: Path, tiles: int, overlap: float, least: float) -> di
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         fail(out, "is there already", "a new folder")
     scene = read_scene(data)
-    if scene.times is not None:
+    if scene.capture_times is not None:
         fail(data, "a scene that moves", "a static one", "train it whole with lpm-splat-4d")
     cells = lay_out(scene, tiles)
     images, points = cameras_of(scene, cells, overlap, least)

@@ -31,12 +31,12 @@ def sample(keyframes: list[Camera], at: np.ndarray) -> list[Camera]:
     at = np.clip(np.asarray(at, np.float64), 0, len(keyframes) - 1)
     if len(keyframes) == 1:
         return [keyframes[0] for _ in at]
-    times = np.arange(len(keyframes))
+    knots = np.arange(len(keyframes))
     places = np.array([camera.position for camera in keyframes])
     turns = Rotation.from_quat(np.array([np.roll(camera.wxyz, -1) for camera in keyframes]))
-    positions = CubicSpline(times, places, bc_type="natural")(at)
-    matrices = RotationSpline(times, turns)(at).as_matrix()
-    fovs = np.interp(at, times, [camera.fov for camera in keyframes])
+    positions = CubicSpline(knots, places, bc_type="natural")(at)
+    matrices = RotationSpline(knots, turns)(at).as_matrix()
+    fovs = np.interp(at, knots, [camera.fov for camera in keyframes])
     return [
         camera_at(np.column_stack([matrix, position]), fov, keyframes[0].aspect)
         for matrix, position, fov in zip(matrices, positions, fovs, strict=True)
