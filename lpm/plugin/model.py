@@ -20,7 +20,6 @@ from nerfstudio.utils.colors import get_color
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from lpm.checks import check_shape, fail
 from lpm.gaussians.similarity import from_dataparser
@@ -338,6 +337,9 @@ class LpmModel(SplatfactoModel):
         return metrics, {"img": torch.cat([truth, render], 1)}
 
     def _image_metrics(self, render: Tensor, truth: Tensor) -> dict[str, float]:
+        # Here: it brings matplotlib and half of scipy, for which ns-train's help text would wait a second.
+        from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
         a, b = (image.permute(2, 0, 1)[None] for image in (render, truth))
         metrics = {
             "psnr": float(peak_signal_noise_ratio(a, b, data_range=1.0)),
