@@ -74,7 +74,8 @@ class Scene:
 def rotation(qvec: Floats) -> Floats:
     """[..., 3, 3] rotation matrices of wxyz quaternions [..., 4] of any length but zero."""
     xyzw = np.roll(np.asarray(qvec, np.float64), -1, axis=-1)
-    return Rotation.from_quat(xyzw.reshape(-1, 4)).as_matrix().reshape(*xyzw.shape[:-1], 3, 3)
+    matrices: Floats = Rotation.from_quat(xyzw.reshape(-1, 4)).as_matrix().reshape(*xyzw.shape[:-1], 3, 3)
+    return matrices
 
 
 def check_pose(name: str | Path, matrix: object) -> Floats:

@@ -169,4 +169,5 @@ def moments(runs: Runs) -> Any:
 
 def _over_scenes(runs: Runs, key: str) -> float:
     scenes = sorted({r["scene"] for r in runs})
-    return statistics.mean(statistics.mean(r[key] for r in runs if r["scene"] == scene) for scene in scenes)
+    of_scenes: list[float] = [statistics.mean(r[key] for r in runs if r["scene"] == scene) for scene in scenes]
+    return statistics.mean(of_scenes)

@@ -117,7 +117,7 @@ def _masks(data: Any) -> dict[str, Any]:
 
 def mean(views: list[dict[str, Any]], key: str) -> float:
     """Mean of `key` over the views that have it."""
-    values = [view[key] for view in views if key in view]
+    values: list[float] = [view[key] for view in views if key in view]
     return sum(values) / len(values)
 
 

@@ -50,7 +50,8 @@ def looked_at(viewmats: Tensor) -> Tensor:
     spread = (origins - origins.mean(0)).norm(dim=1).max().mul(2).clamp_min(1e-3).expand(len(axes))
     total = across.sum(0)
     if len(axes) < 2 or float(torch.linalg.cond(total)) > 1e6:
-        return spread.to(viewmats)
+        distances: Tensor = spread.to(viewmats)
+        return distances
     point = torch.linalg.solve(total, (across @ origins[:, :, None]).sum(0)[:, 0])
     depth = ((point - origins) * axes).sum(1)
     return torch.where(depth > 0.1 * spread, depth, spread).to(viewmats)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
+from typing import Any
 
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
@@ -22,12 +23,14 @@ from lpm.plugin.pipeline import LpmPipelineConfig
 from lpm.plugin.trainer import LpmTrainerConfig
 
 
-def _optimizer(lr: float, lr_final: float | None = None) -> dict:
+def _optimizer(lr: float, lr_final: float | None = None) -> dict[str, Any]:
     scheduler = ExponentialDecaySchedulerConfig(lr_final=lr_final) if lr_final is not None else None
     return {"optimizer": AdamConfig(lr=lr, eps=1e-15), "scheduler": scheduler}
 
 
-def _method(name: str, description: str, pipeline: LpmPipelineConfig, more: dict[str, dict]) -> MethodSpecification:
+def _method(
+    name: str, description: str, pipeline: LpmPipelineConfig, more: dict[str, dict[str, Any]]
+) -> MethodSpecification:
     return MethodSpecification(
         description=description,
         config=LpmTrainerConfig(

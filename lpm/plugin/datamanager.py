@@ -16,6 +16,7 @@ from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm import distributed
@@ -56,7 +57,7 @@ def fitting_scale(longest: int, device_type: str) -> float:
 class LpmDataset(InputDataset):
     """nerfstudio's dataset; an image that cannot be decoded is named."""
 
-    def get_numpy_image(self, image_idx: int) -> np.ndarray:
+    def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
         """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
         image = load_image(self._dataparser_outputs.image_filenames[image_idx])
         if self.scale_factor != 1.0:
@@ -99,7 +100,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
                 self._find_points()
 
     @property
-    def dataset_type(self) -> type[LpmDataset]:  # type: ignore[override]
+    def dataset_type(self) -> type[LpmDataset]:
         """The dataset class; nerfstudio would look for it among the type arguments."""
         return LpmDataset
 
@@ -111,7 +112,9 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             self.config.camera_res_scale_factor = fitting_scale(longest, str(self.device).split(":")[0])
         return super().create_train_dataset()
 
-    def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
+    def _load_images(
+        self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]
+    ) -> list[dict[str, Any]]:
         # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
         on_cpu = str(self.device) == "cpu"
         images = super()._load_images(split, "gpu" if on_cpu else cache_images_device)
@@ -192,7 +195,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         for name, new in (("points3D_xyz", xyz.cpu()), ("points3D_rgb", rgb.cpu())):
             metadata[name] = torch.cat([metadata[name], new]) if name in metadata else new
 
-    def next_train(self, step: int) -> tuple[Cameras, dict]:
+    def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """The next view; its number, size (height, width), Ks and viewmats are in the camera's metadata."""
         # Not nerfstudio's own, which cuts the camera out of all cameras at every step: .4 ms.
         indices = [self._next_index() for _ in range(distributed.size())]  # all processes draw alike
@@ -217,9 +220,9 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         return self._matrices
 
     def _next_index(self) -> int:
-        index = self.train_unseen_cameras.pop(0)
+        index: int = self.train_unseen_cameras.pop(0)
         if not self.train_unseen_cameras:
-            self.train_unseen_cameras = self.sample_train_cameras()
+            self.train_unseen_cameras = self.sample_train_cameras()  # type: ignore[no-untyped-call]
         return index
 
     def get_datapath(self) -> Path:

@@ -50,7 +50,7 @@ class LpmDatamanager4d(LpmDatamanager):
         if cameras.times is None:
             source = self.config.dataparser.data
             fail(source, "a scene without times", "a time (0..1) for every frame", "train with lpm-splat")
-        order = super().sample_train_cameras()
+        order = super().sample_train_cameras()  # type: ignore[no-untyped-call]
         times = cameras.times.flatten().tolist()
         forward = -cameras.camera_to_worlds[:, :3, 2]
         left, pairs = dict.fromkeys(order), []

@@ -17,6 +17,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserCo
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.utils.colors import get_color
 from nerfstudio.utils.rich_utils import CONSOLE
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
@@ -76,7 +77,7 @@ def frame(poses: Floats, orientation: str, center: str) -> Floats:
     return result
 
 
-def random_rows(count: int, most: int | None) -> np.ndarray:
+def random_rows(count: int, most: int | None) -> NDArray[np.int64]:
     """Indices of at most `most` of `count` points, ascending, the same every time."""
     if most is None or count <= most:
         return np.arange(count)
@@ -177,10 +178,10 @@ class LpmDataParser(DataParser):
         )
 
 
-def cameras(scene: Scene, poses: Floats, chosen: np.ndarray) -> Cameras:
+def cameras(scene: Scene, poses: Floats, chosen: NDArray[np.int64]) -> Cameras:
     """nerfstudio's Cameras of the `chosen` images, at `poses` [V, 3, 4]."""
 
-    def column(values: np.ndarray) -> Tensor:
+    def column(values: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values[chosen]))
 
     fx, fy, cx, cy = (column(scene.intrinsics[:, i]).float() for i in range(4))

@@ -163,7 +163,7 @@ class LpmModel(SplatfactoModel):
         if not self.training:
             return 1
         every = self.config.resolution_schedule or max(1, self.schedule.steps // 10)
-        return 2 ** max(self.config.num_downscales - self.step // every, 0)
+        return int(2 ** max(self.config.num_downscales - self.step // every, 0))
 
     def _downscale_if_required(self, image: Tensor) -> Tensor:
         factor = self._get_downscale_factor()
@@ -200,7 +200,7 @@ class LpmModel(SplatfactoModel):
             to_world = self._refined_pose(camera) if self.training else camera.camera_to_worlds
             viewmats = world_to_camera(to_world.to(self.device, torch.float32))
         if self.sky is None:
-            behind = background = self._get_background_color()
+            behind = background = self._get_background_color()  # type: ignore[no-untyped-call]
         else:
             behind = sky_colors(self.sky, viewmats[0], Ks[0], width, height)
             background = behind.detach()  # to a photo's transparent parts it is no error
@@ -261,7 +261,7 @@ class LpmModel(SplatfactoModel):
         view, pose = (camera.metadata or {}).get("cam_idx"), camera.camera_to_worlds
         if self.camera_optimizer.config.mode == "off" or view is None:
             return pose
-        correction = self.camera_optimizer(slice(view, view + 1)).to(pose.device)  # type: ignore[arg-type]
+        correction = self.camera_optimizer(slice(view, view + 1)).to(pose.device)
         rotation = torch.bmm(correction[..., :3, :3], pose[..., :3, :3])
         return torch.cat([rotation, pose[..., :3, 3:] + correction[..., :3, 3:]], -1)
 
@@ -292,11 +292,12 @@ class LpmModel(SplatfactoModel):
             self.camera_optimizer.get_metrics_dict(metrics)  # brings values to the host
         return metrics
 
-    def get_loss_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: Any = None) -> dict:
+    def get_loss_dict(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: Any = None
+    ) -> dict[str, Tensor]:
         """The photometric loss, and the regularizers that are on."""
         config = self.config
-        truth = self._truth(outputs, batch)
-        render = outputs["rgb"]
+        truth, render = self._truth(outputs, batch), outputs["rgb"]
         mask = None
         if "mask" in batch:
             mask = self._downscale_if_required(batch["mask"]).to(self.device, non_blocking=True)

@@ -46,7 +46,8 @@ def _seconds_per_step(model: LpmModel, data: LpmDatamanager) -> float:
     growth = (points + at_most) / 2 / points
     pixels = cached.shape[0] * cached.shape[1]
     loss = 1.2e-7 * pixels if model.device.type == "cpu" else 1e-3
-    return min(seconds) * growth**0.6 + loss
+    whole: float = min(seconds) * growth**0.6 + loss
+    return whole
 
 
 def _spoken(seconds: float) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 from lpm import distributed
 from lpm.checks import fail
 from lpm.gaussians import motion
+from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views
 from lpm.strategy import motion_correction
@@ -62,13 +63,24 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
         more = ("present", "when", "when_before", "calm")
         return super().initialize_state(scene_scale) | dict.fromkeys(more)
 
-    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+    def step_pre_backward(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
+    ) -> None:
         """Remembers, too, when points are there and how they move."""
         super().step_pre_backward(params, optimizers, state, step, info)
         self.before = motion_correction.before(params)
 
     @torch.no_grad()
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """After the optimizer's step. Remembers, too, how much of every point was there at the step's time."""
         motion_correction.correct(params, self.before)
         n, device = len(params["means"]), params["means"].device
@@ -91,7 +103,7 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
             state["present"].zero_()
             state["calm"] = self._calm(params)
 
-    def _calm(self, params) -> Tensor:
+    def _calm(self, params: TrainedParameters) -> Tensor:
         """[N] bool: points where the photos never change; none where zones know nothing of time."""
         if not self.knows_when:
             return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)

@@ -55,7 +55,8 @@ class ScoresInTime(Scores):
         present = event.state["present"]
         present = present.clamp_min(0.05 * float(present.max()) + 1e-6)
         power = self.settings.gradient_power
-        return super().split(event) / (there ** (1 - power) * present**power)
+        shown: Tensor = there ** (1 - power) * present**power
+        return super().split(event) / shown
 
     def worth(self, params: Parameters, state: dict[str, Any]) -> Tensor:
         """What a point paints in a view times how long it is there, as its place (0..1) within its class.

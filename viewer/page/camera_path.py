@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 
@@ -20,7 +21,7 @@ FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 """OpenGL's camera axes (x right, y up, z back), which nerfstudio writes, to OpenCV's and back."""
 
 
-def sample(keyframes: list[Camera], at: np.ndarray) -> list[Camera]:
+def sample(keyframes: list[Camera], at: NDArray[np.float64]) -> list[Camera]:
     """The cameras at the times `at` [T], where keyframe i is at time i; times before and after are those of the ends.
 
     Places go along a cubic spline, directions along scipy's RotationSpline (both twice continuously differentiable);
@@ -50,7 +51,8 @@ def frames(keyframes: list[Camera], seconds: float, fps: float = FPS) -> list[Ca
 
 
 def _opengl(camera: Camera) -> list[float]:
-    return (camera.c2w @ FLIP).flatten().tolist()
+    rows: list[float] = (camera.c2w @ FLIP).flatten().tolist()
+    return rows
 
 
 def to_json(keyframes: list[Camera], seconds: float, size: tuple[int, int], fps: int = FPS) -> bytes:
