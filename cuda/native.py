@@ -58,9 +58,9 @@ class NativeLibrary:
     def __init__(self, path: str):
         self.path = path
         self._library = ctypes.CDLL(path)
-        self._functions: dict[tuple[str, torch.dtype], Callable] = {}
+        self._functions: dict[tuple[str, torch.dtype], Callable[..., int]] = {}
 
-    def _function(self, name: str, dtype: torch.dtype) -> Callable:
+    def _function(self, name: str, dtype: torch.dtype) -> Callable[..., int]:
         function = self._functions.get((name, dtype))
         if function is None:
             letters, result = _SIGNATURES[name]
@@ -77,11 +77,13 @@ class NativeLibrary:
 
     def slot_size(self, channels: int, absgrad: bool, dtype: torch.dtype) -> int:
         """Values in a gradient slot of the raster kernel's backward pass."""
-        return self._library.lpm_raster_slot_size(channels, int(absgrad), int(dtype == torch.float64))
+        values: int = self._library.lpm_raster_slot_size(channels, int(absgrad), int(dtype == torch.float64))
+        return values
 
     def colors_slot_size(self, channels: int, dtype: torch.dtype) -> int:
         """The same of its backward pass for colours alone."""
-        return self._library.lpm_raster_colors_slot_size(channels, int(dtype == torch.float64))
+        values: int = self._library.lpm_raster_colors_slot_size(channels, int(dtype == torch.float64))
+        return values
 
 
 def native() -> NativeLibrary | None:

@@ -92,11 +92,11 @@ def info(
     sizes = sorted({f"{w}x{h}" for w, h in scene.sizes.tolist()})
     bent = "with lens distortion" if np.any(scene.distortion) else "without lens distortion"
     more: dict[str, str] = {}
-    if scene.times is not None and scene.cams is not None:
-        more["moves"] = f"{len(np.unique(scene.times))} time steps, {len(set(scene.cams))} cameras"
+    if scene.capture_times is not None and scene.cams is not None:
+        more["moves"] = f"{len(np.unique(scene.capture_times))} time steps, {len(set(scene.cams))} cameras"
     if scene.depths is not None:
         more["depths"] = "yes"
-    start = "its depths" if scene.depths else "what the photos show" if scene.times is None else "random ones"
+    start = "its depths" if scene.depths else "what the photos show" if scene.capture_times is None else "random ones"
     rows = {
         "layout": f"{scene.layout.kind} ({scene.layout.source})",
         "images": f"{len(scene)}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",

@@ -34,7 +34,7 @@ class Points:
 
 @dataclass
 class Scene:
-    """A scene of V images, sorted by name; one that moves has `times`. Nothing is decoded: images are known by size."""
+    """A scene of V images, sorted by name; one that moves has `capture_times`. Nothing is decoded: sizes are known."""
 
     layout: Layout
     names: list[str]
@@ -52,10 +52,10 @@ class Scene:
     masks: list[Path] | None = None
     depths: list[Path] | None = None
     """V files of z-depth (lpm.multiview.depth_prior), where the scene has them."""
-    times: Floats | None = None
+    capture_times: Floats | None = None
     """[V] 0 at the first frame, 1 at the last, of a scene that moves."""
     cams: list[str] | None = None
-    """V names of the cameras that took the images; where times are, these are."""
+    """V names of the cameras that took the images; where capture_times are, these are."""
     applied_transform: Floats = field(default_factory=IDENTITY.copy)
     """[3, 4] what a tool already did to the original frame: here = applied_scale * applied_transform @ original."""
     applied_scale: float = 1.0
@@ -74,7 +74,8 @@ class Scene:
 def rotation(qvec: Floats) -> Floats:
     """[..., 3, 3] rotation matrices of wxyz quaternions [..., 4] of any length but zero."""
     xyzw = np.roll(np.asarray(qvec, np.float64), -1, axis=-1)
-    return Rotation.from_quat(xyzw.reshape(-1, 4)).as_matrix().reshape(*xyzw.shape[:-1], 3, 3)
+    matrices: Floats = Rotation.from_quat(xyzw.reshape(-1, 4)).as_matrix().reshape(*xyzw.shape[:-1], 3, 3)
+    return matrices
 
 
 def check_pose(name: str | Path, matrix: object) -> Floats:

@@ -44,10 +44,10 @@ def hold_out(scene: Scene, eval_interval: int) -> tuple[Indices, Indices]:
         rule = "the scene's own lists"
     elif eval_interval == 0:
         return everything, everything
-    elif scene.times is not None:
-        moments = np.unique(scene.times)
+    elif scene.capture_times is not None:
+        moments = np.unique(scene.capture_times)
         held_out = moments[TIME_FIRST::TIME_INTERVAL]
-        test = everything[np.isin(scene.times, held_out)]
+        test = everything[np.isin(scene.capture_times, held_out)]
         train = np.setdiff1d(everything, test)
         rule = f"every {TIME_INTERVAL}th of {len(moments)} time steps"
     else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 # Colours 0..255. As in docs/images/method_event.jpg, but for under-resolved zones: green points are those added.
 ZONE_COLORS: dict[str, tuple[int, int, int]] = {
@@ -25,12 +28,14 @@ EDGES = np.array(
 BAR_FACES = np.array([(0, 1, 5), (0, 5, 4), (1, 2, 6), (1, 6, 5), (2, 3, 7), (2, 7, 6), (3, 0, 4), (3, 4, 7)], np.int64)
 
 
-def edge_ends(corners: np.ndarray) -> np.ndarray:
+def edge_ends(corners: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Start and end of the 12 edges of each box: [Z * 12, 2, 3] of `corners` [Z, 8, 3]."""
     return np.asarray(corners, np.float64).reshape(-1, 8, 3)[:, EDGES].reshape(-1, 2, 3)
 
 
-def edges_mesh(corners: np.ndarray, thickness: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def edges_mesh(
+    corners: NDArray[np.floating[Any]], thickness: float | NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A mesh of square bars, `thickness` wide, along the 12 edges of each box; viser 0.2.7 draws no lines.
 
     Args:

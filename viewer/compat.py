@@ -143,7 +143,8 @@ def free_port(host: str, port: int) -> int:
 
 def client_id(client: Any) -> int:
     """The number of a client."""
-    return client.client_id
+    number: int = client.client_id
+    return number
 
 
 def show_image(client: Any, image: Any, jpeg_quality: int, depth: Any = None) -> None:

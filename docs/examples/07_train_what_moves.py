@@ -29,7 +29,7 @@ state = strategy.initialize_state()
 
 def render(views: lpm.Views, i: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """Photo i as the points show it at its time, and as it is."""
-    truth, t = views.images[i] / 255, views.times[i]
+    truth, t = views.images[i] / 255, views.capture_times[i]
     opacities = torch.sigmoid(params["opacities"]).flatten() * lpm.motion.weight_at(params, t)
     image, _, info = lpm.rasterize(
         lpm.motion.means_at(params, t), params["quats"], params["scales"].exp(), opacities,

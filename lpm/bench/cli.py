@@ -83,4 +83,4 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a union
 
 def main() -> None:
     """Compare strategies under the same rules: same points, steps, seeds and held-out views."""
-    one_line_errors(lambda: tyro.cli(Command, description=main.__doc__)(Console()))  # type: ignore[call-overload]
+    one_line_errors(lambda: tyro.cli(Command, description=main.__doc__)(Console()))

@@ -157,9 +157,9 @@ def moments(runs: Runs) -> Any:
     for axis, scene in zip(axes, scenes, strict=True):
         for strategy, color in _colors(runs).items():
             here = [row[2:] for row in seen if row[:2] == (scene, strategy)]
-            times = sorted({time for time, _ in here})
-            means = [statistics.mean(psnr for at, psnr in here if at == time) for time in times]
-            axis.plot(times, means, marker=".", color=color, label=strategy, linewidth=_width(strategy, runs))
+            capture_times = sorted({time for time, _ in here})
+            means = [statistics.mean(psnr for at, psnr in here if at == time) for time in capture_times]
+            axis.plot(capture_times, means, marker=".", color=color, label=strategy, linewidth=_width(strategy, runs))
         axis.set_title(scene)
         axis.set_xlabel("time in the clip")
     axes[0].set_ylabel("held-out PSNR where it moves (dB)")
@@ -169,4 +169,5 @@ def moments(runs: Runs) -> Any:
 
 def _over_scenes(runs: Runs, key: str) -> float:
     scenes = sorted({r["scene"] for r in runs})
-    return statistics.mean(statistics.mean(r[key] for r in runs if r["scene"] == scene) for scene in scenes)
+    of_scenes: list[float] = [statistics.mean(r[key] for r in runs if r["scene"] == scene) for scene in scenes]
+    return statistics.mean(of_scenes)

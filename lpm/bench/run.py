@@ -102,7 +102,7 @@ def _masks(data: RunData) -> dict[str, Any]:
         return {}
     files = {name: moving.mask_file(path) for name, path in zip(test.names, test.images, strict=True)}
     if all(path.is_file() for path in files.values()):
-        sizes = [tuple(photo["image"].shape[:2]) for photo in data.test]
+        sizes = [(photo["image"].shape[0], photo["image"].shape[1]) for photo in data.test]
         return {name: moving.read_mask(path, size) for (name, path), size in zip(files.items(), sizes, strict=True)}
     by_camera: dict[str, list[Any]] = {}
     poses: dict[str, list[Any]] = {}
@@ -118,7 +118,7 @@ def _masks(data: RunData) -> dict[str, Any]:
 
 def mean(views: list[dict[str, Any]], key: str) -> float:
     """Mean of `key` over the views that have it."""
-    values = [view[key] for view in views if key in view]
+    values: list[float] = [view[key] for view in views if key in view]
     return sum(values) / len(values)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 DRAWS = 4_000
 
@@ -28,7 +29,7 @@ def paired(runs: list[dict[str, Any]], other: list[dict[str, Any]], metric: str 
     with replacement: views of one scene err together, and so do the views of one seed. It says nothing of other
     scenes.
     """
-    blocks: dict[str, list[np.ndarray]] = {}
+    blocks: dict[str, list[NDArray[np.float64]]] = {}
     theirs = {(r["scene"], r["seed"], r["cap"], r["start"]): r for r in other}
     for run in runs:
         match = theirs.get((run["scene"], run["seed"], run["cap"], run["start"]))

@@ -25,7 +25,7 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"runs": []}
     try:
-        result = json.loads(path.read_text())
+        result: dict[str, Any] = json.loads(path.read_text())
         [key_of(run) for run in result["runs"]]
     except (ValueError, KeyError, TypeError) as error:
         fail(path, f"not a result of lpm-bench ({error!r})", "one", "move it away")

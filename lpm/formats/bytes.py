@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.gaussians.spherical_harmonics import SH_C0
 
+Numbers = NDArray[np.floating[Any]]
+"""Of any width."""
 
-def to_bytes(values: Tensor) -> np.ndarray:
+
+def to_bytes(values: Tensor) -> NDArray[np.uint8]:
     """0..1 -> 0..255, rounded; what lies outside is clamped."""
     return (values.clamp(0, 1) * 255).round().byte().numpy()
 
 
-def rgba(features_dc: Tensor, opacities: Tensor) -> np.ndarray:
+def rgba(features_dc: Tensor, opacities: Tensor) -> NDArray[np.uint8]:
     """[N, 4] bytes of the view-independent colour [N, 3] (SH coefficients) and the opacity [N, 1] (logits)."""
     colors = features_dc.detach().float().cpu() * SH_C0 + 0.5
     return to_bytes(torch.cat([colors, torch.sigmoid(opacities.detach().float().cpu())], 1))
 
 
-def logit(opacity: np.ndarray) -> np.ndarray:
+def logit(opacity: Numbers) -> NDArray[np.float32]:
     """Logits of opacities 0..1 kept in eight bits. The ends become finite, a quarter of a step from where they are."""
     inside = np.clip(opacity.astype(np.float64), 0.25 / 255, 1 - 0.25 / 255)
     return np.log(inside / (1 - inside)).astype(np.float32)
 
 
-def smallest_three(three: np.ndarray, largest: np.ndarray) -> np.ndarray:
+def smallest_three(three: Numbers, largest: NDArray[np.int64]) -> NDArray[np.float32]:
     """Unit quaternions [N, 4] from their three smaller components [N, 3] and the place [N] of the one left out."""
     n = len(three)
     out = np.empty((n, 4), np.float32)
@@ -39,8 +45,8 @@ def smallest_three(three: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def sh0_params(
-    means: np.ndarray, scales: np.ndarray, quats: np.ndarray, features_dc: np.ndarray, opacities: np.ndarray,
-    features_rest: np.ndarray | None = None,
+    means: Numbers, scales: Numbers, quats: Numbers, features_dc: Numbers, opacities: Numbers,
+    features_rest: Numbers | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Arrays [N, ...] of a reader as parameters of lpm.gaussians, float32; opacities [N] are logits."""
     rest = np.zeros((len(means), 0, 3), np.float32) if features_rest is None else features_rest

@@ -11,11 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
 from lpm.formats.bounds import check_some
-from lpm.formats.bytes import logit, sh0_params, smallest_three
+from lpm.formats.bytes import Numbers, logit, sh0_params, smallest_three
 from lpm.formats.ply import REST
 from lpm.formats.ply_header import Element, Header, read_header
 from lpm.gaussians.spherical_harmonics import SH_C0
@@ -51,14 +52,15 @@ def read_compressed_ply(path: Path) -> dict[str, Tensor]:
         fail(path, "a chunk with bounds that are not finite", "finite numbers", "export the file again")
     chunk = np.arange(n) // CHUNK_SIZE
 
-    def between(values: np.ndarray, prefix: str, axes: str) -> np.ndarray:
+    def between(values: Numbers, prefix: str, axes: str) -> NDArray[np.float32]:
         for name in (f"{end}_{prefix}{axis}" for end in ("min", "max") for axis in axes):
             if name not in names:
                 fail(path, f"no column {name} in its chunks", "a compressed PLY")
         low, high = (
             np.stack([bounds[f"{end}_{prefix}{axis}"] for axis in axes], 1).astype(np.float32) for end in ("min", "max")
         )
-        return low[chunk] + values * (high - low)[chunk]
+        spread: NDArray[np.float32] = low[chunk] + values * (high - low)[chunk]
+        return spread
 
     color = _unpack(words["packed_color"], (8, 8, 8, 8))
     rgb = between(color[:, :3], "", "rgb") if "min_r" in names else color[:, :3]
@@ -74,7 +76,7 @@ def read_compressed_ply(path: Path) -> dict[str, Tensor]:
     )
 
 
-def _harmonics(header: Header, n: int) -> np.ndarray | None:
+def _harmonics(header: Header, n: int) -> NDArray[np.float32] | None:
     """features_rest [N, K-1, 3] of the element `sh`, where the file has one."""
     element = header.element("sh")
     if element is None or element.count == 0:
@@ -93,7 +95,7 @@ def _harmonics(header: Header, n: int) -> np.ndarray | None:
     return ((unit - 0.5) * 8).reshape(n, 3, rest).transpose(0, 2, 1)
 
 
-def _table(header: Header, name: str, columns: list[str]) -> np.ndarray:
+def _table(header: Header, name: str, columns: list[str]) -> NDArray[np.void]:
     """Structured rows of an element that must have `columns`."""
     element: Element | None = header.element(name)
     if element is None:
@@ -110,7 +112,7 @@ def _table(header: Header, name: str, columns: list[str]) -> np.ndarray:
     return rows
 
 
-def _unpack(words: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
+def _unpack(words: NDArray[np.uint32], bits: tuple[int, ...]) -> NDArray[np.float32]:
     """[N, len(bits)] values 0..1 of `words` [N]; the last has the lowest bits."""
     out, rest = np.empty((len(words), len(bits)), np.float32), np.asarray(words).astype(np.uint32)
     for i in reversed(range(len(bits))):

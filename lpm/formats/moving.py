@@ -33,7 +33,8 @@ def moving_rows(params: Mapping[str, Tensor]) -> Tensor:
     if "times" in params:
         return motion.is_moving(params, step)
     path = params["motion"].reshape(-1, 3, 3).norm(dim=-1).sum(1) * params["time_width"].flatten().clamp_max(1.0)
-    return (params["time_width"].flatten() < 1.0) | (path > step)
+    moving: Tensor = (params["time_width"].flatten() < 1.0) | (path > step)
+    return moving
 
 
 def at_time(params: Mapping[str, Tensor], t: float) -> dict[str, Tensor]:

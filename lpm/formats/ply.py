@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from plyfile import PlyData
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def property_names(rest: int) -> list[str]:
     ]
 
 
-def to_rows(params: Mapping[str, Tensor]) -> np.ndarray:
+def to_rows(params: Mapping[str, Tensor]) -> NDArray[np.float32]:
     """Parameters (see lpm.gaussians) -> rows [N, columns] float32 in the order of property_names()."""
     get = {name: params[name].detach().float().cpu().numpy() for name in NAMES}
     n, rest = len(get["means"]), get["features_rest"].shape[1]
@@ -47,7 +48,7 @@ def to_rows(params: Mapping[str, Tensor]) -> np.ndarray:
     return rows
 
 
-def from_rows(rows: np.ndarray, rest: int) -> dict[str, np.ndarray]:
+def from_rows(rows: NDArray[np.float32], rest: int) -> dict[str, NDArray[np.float32]]:
     """Undoes to_rows(); the arrays are views of `rows` [N, columns]."""
     n, tail = len(rows), 9 + 3 * rest
     return {
@@ -83,7 +84,10 @@ def pad_sh(params: Mapping[str, Tensor], degree: int) -> dict[str, Tensor]:
 
 
 def write_ply(
-    path: Path, params: Mapping[str, Tensor], extra: Mapping[str, np.ndarray] | None = None, progress: Progress = quiet
+    path: Path,
+    params: Mapping[str, Tensor],
+    extra: Mapping[str, NDArray[np.float32]] | None = None,
+    progress: Progress = quiet,
 ) -> int:
     """Writes `params` to `path`, atomically. Rows with a NaN or infinity are left out, and only they.
 
@@ -147,7 +151,7 @@ def read_ply(path: Path, progress: Progress = quiet) -> dict[str, Tensor]:
     return _gather(_through_plyfile(header) if rows is None else rows, names, rest, progress)
 
 
-def _gather(rows: np.ndarray, names: list[str], rest: int, progress: Progress) -> dict[str, Tensor]:
+def _gather(rows: NDArray[np.void], names: list[str], rest: int, progress: Progress) -> dict[str, Tensor]:
     """Picks the columns `names` from structured `rows` [N], a chunk at a time."""
     n = len(rows)
     shapes = {"means": (3,), "scales": (3,), "quats": (4,), "features_dc": (3,), "features_rest": (rest, 3)}
@@ -173,11 +177,12 @@ def _gather(rows: np.ndarray, names: list[str], rest: int, progress: Progress) -
     return {name: torch.from_numpy(values) for name, values in out.items()}
 
 
-def _through_plyfile(header: Header) -> np.ndarray:
+def _through_plyfile(header: Header) -> NDArray[np.void]:
     """Structured rows of the vertices of a text file, or of one with lists (faces) before its vertices."""
     try:
         with np.errstate(all="ignore"):
-            return PlyData.read(str(header.path))["vertex"].data
+            rows: NDArray[np.void] = PlyData.read(str(header.path))["vertex"].data
+            return rows
     except Exception as error:  # whatever broken rows make of plyfile's parser
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise LpmError(f"{header.path}: not a readable PLY ({reason}); wanted a PLY with Gaussians") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import fail
 from lpm.formats.bounds import check_file, check_rows
@@ -50,11 +51,11 @@ class Header:
         """The element called `name`, if there is one."""
         return next((e for e in self.elements if e.name == name), None)
 
-    def dtype(self, element: Element) -> np.dtype:
+    def dtype(self, element: Element) -> np.dtype[np.void]:
         """The rows of a binary `element` without lists."""
         return np.dtype([(name, self.order + kind) for name, kind in element.columns])
 
-    def map(self, element: Element) -> np.ndarray | None:
+    def map(self, element: Element) -> NDArray[np.void] | None:
         """Rows of `element` straight from the binary file (a memory map); None where rows before it vary in size."""
         offset = self.start
         for each in self.elements:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
@@ -61,7 +62,7 @@ def looks_like_splat(path: Path) -> bool:
     size = path.stat().st_size
     if size == 0 or size % ROW.itemsize:
         return False
-    rows: np.ndarray = np.memmap(path, ROW, "r")
+    rows: NDArray[np.void] = np.memmap(path, ROW, "r")
     rows = rows[:: max(1, len(rows) // 1000)]
     length = np.linalg.norm((rows["quats"].astype(np.float64) - 128) / 128, axis=1)
     usual = np.isfinite(rows["means"]).all(1) & (rows["scales"] >= 0).all(1) & (np.abs(length - 1) < 0.1)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
@@ -116,7 +117,7 @@ def read_splatv(path: Path) -> dict[str, Tensor]:
         fail(path, f"{count:,} Gaussians in {texels:,} texels", "at most one to four texels")
     check_rows(path, count, ROW.itemsize, size - 8 - length)
     check_some(path, count)
-    rows: np.ndarray = np.memmap(path, ROW, "r", 8 + length, (count,))
+    rows: NDArray[np.void] = np.memmap(path, ROW, "r", 8 + length, (count,))
     used = rows["scales"][:, :3].astype(np.float32).any(1)  # files of others do not say where the padding starts
     rows = rows[: int(np.flatnonzero(used)[-1]) + 1 if used.any() else 0]
     check_some(path, len(rows))

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import LpmError, fail
 from lpm.formats import zstd
 from lpm.formats.bounds import check_expansion, check_file, check_rows, check_some
-from lpm.formats.bytes import logit, sh0_params, smallest_three
+from lpm.formats.bytes import Numbers, logit, sh0_params, smallest_three
 from lpm.formats.ply import REST
 from lpm.gaussians.similarity import Similarity, move
 
@@ -102,7 +103,7 @@ def _header(path: Path, raw: bytes) -> SpzHeader:
     return SpzHeader(version, count, REST[degree], bits, bool(flags & 1), streams)
 
 
-def _gzip_parts(path: Path, data: bytes) -> tuple[SpzHeader, list[np.ndarray]]:
+def _gzip_parts(path: Path, data: bytes) -> tuple[SpzHeader, list[NDArray[np.uint8]]]:
     stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
     header = _header(path, stream.decompress(data, HEADER.size))
     if header.version == 4:
@@ -115,7 +116,7 @@ def _gzip_parts(path: Path, data: bytes) -> tuple[SpzHeader, list[np.ndarray]]:
     return header, np.split(np.frombuffer(body, np.uint8), ends[:-1])
 
 
-def _zstd_parts(path: Path, data: bytes, size: int) -> tuple[SpzHeader, list[np.ndarray]]:
+def _zstd_parts(path: Path, data: bytes, size: int) -> tuple[SpzHeader, list[NDArray[np.uint8]]]:
     header = _header(path, data)
     if header.version != 4 or size < 32:
         fail(path, f"version {header.version} without gzip", "version 4 there, or a gzip stream")
@@ -137,7 +138,7 @@ def _zstd_parts(path: Path, data: bytes, size: int) -> tuple[SpzHeader, list[np.
     return header, parts + [np.zeros(0, np.uint8)] * (6 - wanted)
 
 
-def _rotations(raw: np.ndarray, version: int) -> np.ndarray:
+def _rotations(raw: NDArray[np.uint8], version: int) -> Numbers:
     """[N, 4] wxyz."""
     if version == 2:
         xyz = raw.reshape(-1, 3) / 127.5 - 1.0

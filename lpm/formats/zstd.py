@@ -35,7 +35,7 @@ def _unpacker() -> Unpack | None:
     def with_package(data: bytes, size: int) -> bytes:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
             try:
-                out = reader.read(size + 1)
+                out: bytes = reader.read(size + 1)
             except zstandard.ZstdError as error:
                 raise ValueError(str(error)) from error
         if len(out) != size:

@@ -58,7 +58,8 @@ def means_at(params: Any, t: Tensor | float) -> Tensor:
     """[N, 3] positions at time `t`, world. The temporal centre gets no gradient from here (Spacetime Gaussians)."""
     dt = (t - params["times"]).detach()
     motion = params["motion"]
-    means, power = params["means"], dt
+    means: Tensor = params["means"]
+    power = dt
     for k in range(motion.shape[1]):
         means = means + motion[:, k] * power
         power = power * dt
@@ -67,9 +68,11 @@ def means_at(params: Any, t: Tensor | float) -> Tensor:
 
 def quats_at(params: Any, t: Tensor | float) -> Tensor:
     """[N, 4] wxyz at time `t`, of any length."""
+    quats: Tensor = params["quats"]
     if SPINS not in params:
-        return params["quats"]
-    return params["quats"] + params[SPINS] * (t - params["times"]).detach()
+        return quats
+    turned: Tensor = quats + params[SPINS] * (t - params["times"]).detach()
+    return turned
 
 
 def recentred(params: Any, dt: Tensor) -> dict[str, Tensor]:
@@ -108,6 +111,6 @@ def is_moving(params: Any, step: float) -> Tensor:
     half = torch.where(always, 0.5, (2 * params["durations"].detach().exp()).flatten().clamp_max(0.5))
     motion = params["motion"].detach()
     powers = torch.stack([half ** (k + 1) for k in range(motion.shape[1])], 1)
-    path = (motion.norm(dim=-1) * powers).sum(1) * 2
-    fades = ~always & (params["durations"].detach().flatten() < math.log(0.5))
+    path: Tensor = (motion.norm(dim=-1) * powers).sum(1) * 2
+    fades: Tensor = ~always & (params["durations"].detach().flatten() < math.log(0.5))
     return fades | (path > step)

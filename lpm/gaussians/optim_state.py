@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from typing import Any
 
 import torch
@@ -11,13 +10,14 @@ from torch.nn import Parameter
 
 from lpm.cuda.device import DeviceLibrary, device_kernels
 from lpm.gaussians.edits import Edit
+from lpm.gaussians.parameters import Optimizers, TrainedParameters
 
 
 @torch.no_grad()
 def apply(
     edit: Edit,
-    params: MutableMapping[str, Parameter],
-    optimizers: dict[str, torch.optim.Optimizer],
+    params: TrainedParameters,
+    optimizers: Optimizers,
     state: dict[str, Any],
 ) -> None:
     """Puts the edit's parameters in place, in `params` and in each optimizer, with their moments.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
+from torch.optim import Optimizer
 
 from lpm.checks import check_finite, check_shape, fail
 from lpm.gaussians.spherical_harmonics import rgb_to_sh0
@@ -23,6 +24,10 @@ from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 NAMES = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
 Parameters: TypeAlias = Mapping[str, Tensor] | ParameterDict
 """Name -> tensor [N, ...], as plain tensors or while they are trained."""
+TrainedParameters: TypeAlias = dict[str, Parameter] | ParameterDict
+"""The same while they are trained; edits put others in their place."""
+Optimizers: TypeAlias = dict[str, Optimizer]
+"""One of each parameter's own, by its name (gsplat's convention)."""
 
 
 def start_colors(rgb: Tensor, harmonics: bool) -> Tensor:

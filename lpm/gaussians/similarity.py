@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
@@ -17,8 +18,8 @@ from lpm.gaussians.spherical_harmonics import rotate_harmonics
 class Similarity:
     """x -> scale * rotation @ x + translation; `rotation` [3, 3] is orthogonal and may mirror."""
 
-    rotation: np.ndarray
-    translation: np.ndarray
+    rotation: NDArray[np.float64]
+    translation: NDArray[np.float64]
     scale: float
 
     def inverse(self) -> Similarity:
@@ -27,7 +28,7 @@ class Similarity:
         return Similarity(back, -back @ self.translation / self.scale, 1.0 / self.scale)
 
 
-def from_dataparser(transform: np.ndarray, scale: float) -> Similarity:
+def from_dataparser(transform: NDArray[np.float64], scale: float) -> Similarity:
     """World -> train as nerfstudio's dataparser_transforms.json has it: x -> scale * (transform [3, 4] @ (x, 1)).
 
     Raises:
@@ -66,7 +67,7 @@ def move(params: Mapping[str, Tensor], by: Similarity) -> dict[str, Tensor]:
     }
 
 
-def quaternion(rotation: np.ndarray) -> np.ndarray:
+def quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     """wxyz [4] of a proper rotation [3, 3]: eigenvector to the largest eigenvalue of Bar-Itzhack's (2000) matrix."""
     m = rotation
     k = np.array(
@@ -77,8 +78,8 @@ def quaternion(rotation: np.ndarray) -> np.ndarray:
             [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1]],
         ]
     )
-    vector = np.linalg.eigh(k)[1][:, -1]
-    return vector * (1 if vector[0] >= 0 else -1)
+    vector: NDArray[np.float64] = np.linalg.eigh(k)[1][:, -1]
+    return vector if vector[0] >= 0 else -vector
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 SH_C0 = 0.28209479177387814
@@ -44,7 +45,7 @@ def sh_colors(degree: int, direction: Tensor, sh: Tensor) -> Tensor:
     return ((torch.stack(basis, -1)[..., None] * sh[:, : len(basis)]).sum(1) + 0.5).clamp_min(0)
 
 
-def rotate_harmonics(features_rest: Tensor, rotation: np.ndarray) -> Tensor:
+def rotate_harmonics(features_rest: Tensor, rotation: NDArray[np.float64]) -> Tensor:
     """SH coefficients [N, K-1, 3] of bands 1 and up such that the colour seen along R d is what it was along d."""
     out, start = features_rest.clone(), 0
     for band in (1, 2, 3):
@@ -57,18 +58,21 @@ def rotate_harmonics(features_rest: Tensor, rotation: np.ndarray) -> Tensor:
     return out
 
 
-def band_rotation(band: int, rotation: np.ndarray) -> np.ndarray:
+def band_rotation(band: int, rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     """The matrix M [2l+1, 2l+1] with Y(R d) @ M = Y(d) for all directions d, Y the harmonics of band l.
 
     A rotation maps each band onto itself, so M exists; it is solved for from directions spread over the sphere, with
     the very basis that renders.
     """
     directions = _directions()
-    return np.linalg.lstsq(_basis(band, directions @ rotation.T), _basis(band, directions), rcond=None)[0]
+    matrix: NDArray[np.float64] = np.linalg.lstsq(
+        _basis(band, directions @ rotation.T), _basis(band, directions), rcond=None
+    )[0]
+    return matrix
 
 
 @functools.cache
-def _directions() -> np.ndarray:
+def _directions() -> NDArray[np.float64]:
     """[64, 3] unit vectors, spread evenly (a Fibonacci spiral)."""
     i = np.arange(64) + 0.5
     z, turn = 1 - 2 * i / 64, np.pi * (1 + 5**0.5) * i
@@ -76,7 +80,7 @@ def _directions() -> np.ndarray:
     return np.stack([radius * np.cos(turn), radius * np.sin(turn), z], 1)
 
 
-def _basis(band: int, directions: np.ndarray) -> np.ndarray:
+def _basis(band: int, directions: NDArray[np.float64]) -> NDArray[np.float64]:
     """[P, 2l+1] values of the harmonics of one band."""
     columns = []
     for k in range(band * band, (band + 1) ** 2):

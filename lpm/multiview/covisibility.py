@@ -86,8 +86,8 @@ def covisible(
             continue
         seen = scene.sees(own)
         seen[v] = False
-        if views.times is not None:
-            seen[views.times != views.times[v]] = False
+        if views.capture_times is not None:
+            seen[views.capture_times != views.capture_times[v]] = False
         parallax = angle(centres[v] - own, centres[:, None] - own)
         middle = torch.where(seen, parallax, torch.nan).nanmedian(1).values
         overlap = seen.float().mean(1)

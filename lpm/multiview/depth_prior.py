@@ -41,9 +41,9 @@ def read_depth(path: Path) -> NDArray[np.float32]:
         depth = depth[..., 0]
     if depth.ndim != 2 or depth.size == 0 or depth.dtype.kind not in "uif" or depth.dtype == np.uint8:
         fail(path, f"{list(depth.shape)} of {depth.dtype}", wanted, "export the depths again")
-    depth = depth.astype(np.float32)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0
-    return depth
+    known: NDArray[np.float32] = depth.astype(np.float32)
+    known[~(np.isfinite(known) & (known > 0))] = 0
+    return known
 
 
 def laid_over(

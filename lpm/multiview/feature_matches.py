@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import check_shape
@@ -165,7 +166,7 @@ class PairMatcher:
         return pixels[epipolar_distance(pixels, viewmats, Ks) <= self.max_epipolar]
 
 
-def _bytes(views: Views, v: int) -> np.ndarray:
+def _bytes(views: Views, v: int) -> NDArray[np.uint8]:
     """Photo `v` as [H, W, 3] uint8; NaN is black."""
     image = views.images[v].detach()[..., :3].cpu()
     if image.dtype != torch.uint8:

@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 TOLERANCE = 1e-9
@@ -62,7 +63,7 @@ def frustum_intersection(
     return torch.from_numpy(points[first] * baseline + origin)
 
 
-def _cone(box: Sequence[float], K: Tensor, viewmat: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _cone(box: Sequence[float], K: Tensor, viewmat: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Unit normals [4, 3] of a cone's sides, pointing inwards, and its apex [3]; world."""
     x0, y0, x1, y1 = box
     inverse = np.linalg.inv(K.detach().double().cpu().numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.multiview.views import Views, project
@@ -15,16 +16,18 @@ ALIKE = 25.0
 """Greatest difference (of 255) between the patches (5x5) that the flow joins."""
 
 
-def _flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _flow(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[H, W, 2] pixels from `a` to `b`, [H, W] uint8 (DIS, Kroeger 2016)."""
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)  # type: ignore[call-overload]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    field: NDArray[np.float32] = flow.calc(a, b, None)  # type: ignore[call-overload]
+    return field
 
 
-def _gray(views: Views, view: int) -> np.ndarray:
+def _gray(views: Views, view: int) -> NDArray[np.uint8]:
     return (views.gray(view).nan_to_num(0.0).clamp(0, 1) * 255).byte().cpu().numpy()
 
 
-def _at(field: np.ndarray, pixels: Tensor) -> Tensor:
+def _at(field: NDArray[np.float32], pixels: Tensor) -> Tensor:
     """[M, C] the field [H, W, C] at `pixels` [M, 2], nearest."""
     column, row = pixels.long().cpu().unbind(-1)
     height, width = field.shape[:2]
@@ -46,7 +49,8 @@ def velocities(views: Views, view: int, other: int, duration: float, places: Ten
     back = _at(_flow(b, a), pixels + there)
     grid = np.stack(np.meshgrid(np.arange(a.shape[1]), np.arange(a.shape[0])), -1).astype(np.float32) + forth
     warped = cv2.remap(b, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    unlike = _at(cv2.blur(cv2.absdiff(a, warped).astype(np.float32), (5, 5))[..., None], pixels)[:, 0]
+    blurred: NDArray[np.float32] = cv2.blur(cv2.absdiff(a, warped).astype(np.float32), (5, 5))  # type: ignore[assignment]
+    unlike = _at(blurred[..., None], pixels)[:, 0]
     known = ((there + back).norm(dim=-1) < AGREE) & (z > 0) & (unlike < ALIKE)
     focal = torch.stack([views.Ks[view][0, 0], views.Ks[view][1, 1]])
     across = there / duration * z[:, None] / focal

@@ -50,7 +50,8 @@ def looked_at(viewmats: Tensor) -> Tensor:
     spread = (origins - origins.mean(0)).norm(dim=1).max().mul(2).clamp_min(1e-3).expand(len(axes))
     total = across.sum(0)
     if len(axes) < 2 or float(torch.linalg.cond(total)) > 1e6:
-        return spread.to(viewmats)
+        distances: Tensor = spread.to(viewmats)
+        return distances
     point = torch.linalg.solve(total, (across @ origins[:, :, None]).sum(0)[:, 0])
     depth = ((point - origins) * axes).sum(1)
     return torch.where(depth > 0.1 * spread, depth, spread).to(viewmats)
@@ -68,8 +69,8 @@ def guess_neighbours(views: Views, distance: Tensor, most: int = 4) -> Tensor:
     sizes = views.sizes
     for v in range(count):
         apart = (centres - centres[v]).norm(dim=1)
-        if views.times is not None:
-            apart = torch.where(views.times == views.times[v], apart, torch.inf)
+        if views.capture_times is not None:
+            apart = torch.where(views.capture_times == views.capture_times[v], apart, torch.inf)
         apart[v] = torch.inf
         near = apart.argsort(stable=True)[:CANDIDATES]
         near = near[torch.isfinite(apart[near])]

@@ -35,7 +35,7 @@ class Views:
     """[V, 4, 4], world to camera, rigid."""
     masks: Sequence[Tensor] | None = None
     """V tensors [H, W] or [H, W, 1], bool, or numbers of which 0 is False; False: this pixel says nothing."""
-    times: Tensor | None = None
+    capture_times: Tensor | None = None
     """[V] when each was taken, 0..1, of a scene that moves; photos of different times are not compared."""
     cache_bytes: int = 2**29
     """Gray copies kept in memory; the least recently used go first."""
@@ -75,12 +75,12 @@ class Views:
         Ks[:, [0, 1, 0, 1], [0, 1, 2, 2]] = torch.from_numpy(scene.intrinsics[which]).float()
         viewmats = torch.from_numpy(np.linalg.inv(scene.c2w[which] @ flip)).float()
         images = [torch.from_numpy(load_image(scene.images[i]))[..., :3] for i in which]
-        masks, times = None, None
+        masks, capture_times = None, None
         if scene.masks is not None:
             masks = [torch.from_numpy(load_image(scene.masks[i]))[..., 0] for i in which]
-        if scene.times is not None:
-            times = torch.from_numpy(scene.times[which]).float()
-        return cls(images, Ks, viewmats, masks, times)
+        if scene.capture_times is not None:
+            capture_times = torch.from_numpy(scene.capture_times[which]).float()
+        return cls(images, Ks, viewmats, masks, capture_times)
 
     def __len__(self) -> int:
         return len(self.images)

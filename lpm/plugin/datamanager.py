@@ -15,6 +15,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm import distributed
@@ -39,7 +40,7 @@ def our_cameras(cameras: Cameras) -> OurCameras:
 class LpmDataset(InputDataset):
     """nerfstudio's dataset; an image that cannot be decoded is named."""
 
-    def get_numpy_image(self, image_idx: int) -> np.ndarray:
+    def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
         """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
         return read_photo(self._dataparser_outputs.image_filenames[image_idx], self.scale_factor).numpy()
 
@@ -87,7 +88,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
                 self._find_points()
 
     @property
-    def dataset_type(self) -> type[LpmDataset]:  # type: ignore[override]
+    def dataset_type(self) -> type[LpmDataset]:
         """The dataset class; nerfstudio would look for it among the type arguments."""
         return LpmDataset
 
@@ -99,7 +100,9 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             self.config.camera_res_scale_factor = fitting_scale(longest, str(self.device).split(":")[0])
         return super().create_train_dataset()
 
-    def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> list[dict]:
+    def _load_images(
+        self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]
+    ) -> list[dict[str, Any]]:
         # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
         on_cpu = str(self.device) == "cpu"
         dataset: LpmDataset = self.train_dataset if split == "train" else self.eval_dataset
@@ -118,7 +121,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
                 data["depth"] = data["depth"].to(self.device)
         return images
 
-    def _load(self, split: str, dataset: LpmDataset, to_device: bool) -> list[dict]:
+    def _load(self, split: str, dataset: LpmDataset, to_device: bool) -> list[dict[str, Any]]:
         """What nerfstudio's loading does with perspective cameras, by our own."""
         parsed = dataset.split()
         assert self.config.camera_res_scale_factor is not None
@@ -136,7 +139,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             photo.update({name: v.to(self.device) if to_device else v.pin_memory() for name, v in photo.items()})
         if split == "train":
             self.train_cameras = dataset.cameras.to(self.device) if to_device else dataset.cameras
-        return [photo | {"image_idx": i} for i, photo in enumerate(photos)]  # type: ignore[operator]
+        return [photo | {"image_idx": i} for i, photo in enumerate(photos)]
 
     def views(self, device: Any) -> Views:
         """The training photos with their cameras on `device`."""
@@ -153,7 +156,7 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         for name, new in zip(("points3D_xyz", "points3D_rgb"), found or (), strict=False):
             metadata[name] = torch.cat([metadata[name], new]) if name in metadata else new
 
-    def next_train(self, step: int) -> tuple[Cameras, dict]:
+    def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """The next view; its number, size (height, width), Ks and viewmats are in the camera's metadata."""
         # Not nerfstudio's own, which cuts the camera out of all cameras at every step: .4 ms.
         indices = [self._next_index() for _ in range(distributed.size())]  # all processes draw alike
@@ -176,9 +179,9 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
         return self._matrices
 
     def _next_index(self) -> int:
-        index = self.train_unseen_cameras.pop(0)
+        index: int = self.train_unseen_cameras.pop(0)
         if not self.train_unseen_cameras:
-            self.train_unseen_cameras = self.sample_train_cameras()
+            self.train_unseen_cameras = self.sample_train_cameras()  # type: ignore[no-untyped-call]
         return index
 
     def get_datapath(self) -> Path:

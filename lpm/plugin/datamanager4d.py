@@ -46,5 +46,7 @@ class LpmDatamanager4d(LpmDatamanager):
             source = self.config.dataparser.data
             fail(source, "a scene without times", "a time (0..1) for every frame", "train with lpm-splat")
         return pairs_of_a_moment(
-            super().sample_train_cameras(), cameras.times.flatten().tolist(), cameras.camera_to_worlds
+            super().sample_train_cameras(),  # type: ignore[no-untyped-call]
+            cameras.times.flatten().tolist(),
+            cameras.camera_to_worlds,
         )

@@ -53,7 +53,7 @@ class LpmDataParser(DataParser):
     @property  # type: ignore[misc]
     def includes_time(self) -> bool:  # type: ignore[override]
         """Whether the scene moves: nerfstudio's viewer then has a slider for the time."""
-        return self.scene().times is not None
+        return self.scene().capture_times is not None
 
     def scene(self) -> Scene:
         """The scene as its files have it; its remarks are said once. Raises LpmError, see read_scene."""
@@ -109,5 +109,5 @@ def cameras(chosen: OurCameras) -> Cameras:
         height=chosen.sizes[:, 1].clone(),
         distortion_params=chosen.distortion,
         camera_type=CameraType.PERSPECTIVE,
-        times=None if chosen.times is None else chosen.times[:, None],
+        times=None if chosen.capture_times is None else chosen.capture_times[:, None],
     )

@@ -27,7 +27,7 @@ from lpm.train.model_settings import ModelSettings
 
 
 @dataclass
-class LpmModelConfig(ModelSettings, SplatfactoModelConfig):
+class LpmModelConfig(ModelSettings, SplatfactoModelConfig):  # type: ignore[misc]
     """Options of `lpm-splat`. Lengths and scales are relative to the extent of the cameras; None means "automatic"."""
 
     _target: type = field(default_factory=lambda: LpmModel)
@@ -39,10 +39,10 @@ class LpmModelConfig(ModelSettings, SplatfactoModelConfig):
     stop_screen_size_at: tyro.conf.Suppress[int] = 0
 
 
-class LpmModel(GaussianModel, SplatfactoModel):
+class LpmModel(GaussianModel, SplatfactoModel):  # type: ignore[misc]
     """3D Gaussian Splatting with a chosen point management."""
 
-    config: LpmModelConfig  # type: ignore[assignment]
+    config: LpmModelConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         SplatfactoModel.__init__(self, *args, **kwargs)  # which calls populate_modules
@@ -106,7 +106,9 @@ class LpmModel(GaussianModel, SplatfactoModel):
         """The number of points; at steps that nerfstudio logs, PSNR of the training view (dB) and refined poses."""
         return self.metrics(outputs, batch)
 
-    def get_loss_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: Any = None) -> dict:
+    def get_loss_dict(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: Any = None
+    ) -> dict[str, Tensor]:
         """The photometric loss, and the regularizers that are on."""
         return self.loss(outputs, batch)
 

@@ -10,13 +10,14 @@ from lpm.train.moving_model import MovingGaussianModel
 
 
 @dataclass
-class LpmModel4dConfig(MovingModelSettings, LpmModelConfig):
+class LpmModel4dConfig(MovingModelSettings, LpmModelConfig):  # type: ignore[misc]
     """Options of `lpm-splat-4d`."""
 
     _target: type = field(default_factory=lambda: LpmModel4d)
 
 
-class LpmModel4d(LpmModel, MovingGaussianModel):  # LpmModel first: how it begins and draws is nerfstudio's
+# LpmModel first: how it begins and draws is nerfstudio's.
+class LpmModel4d(LpmModel, MovingGaussianModel):  # type: ignore[misc]
     """Gaussians that move and fade."""
 
-    config: LpmModel4dConfig  # type: ignore[assignment]
+    config: LpmModel4dConfig

@@ -60,8 +60,8 @@ class Monitor:
             viewer.viser_server, views, live.requests, errors, live.setting, VISER_NERFSTUDIO_SCALE_RATIO
         )
         self.log.on_snapshot.append(self.panels.on_event)
-        if live.times is not None:
-            self.clip = Clip(viewer.viser_server, panel, errors, live.times)
+        if live.capture_times is not None:
+            self.clip = Clip(viewer.viser_server, panel, errors, live.capture_times)
 
     def stop(self) -> None:
         """Ends the panels."""

@@ -23,8 +23,8 @@ def mend() -> None:
 
     By the wall clock its viewer would hold up a run that somebody looks at for as long as the clock is set back.
     """
-    viewer.time = SimpleNamespace(time=time.monotonic, sleep=time.sleep)  # type: ignore[assignment]
-    writer.time = time.monotonic  # type: ignore[assignment]
+    vars(viewer)["time"] = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
+    vars(writer)["time"] = time.monotonic
     if not hasattr(writer.write_out_storage, "__wrapped__"):
         writer.write_out_storage = _enduring(writer.write_out_storage)
 

@@ -45,7 +45,7 @@ class LpmPipeline(VanillaPipeline):
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
         """Mean metrics over the held-out images, also printed."""
-        metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        metrics: dict[str, Any] = super().get_average_eval_image_metrics(step, output_path, get_std)
         if self.held_out is not None:
             self.held_out(metrics["psnr"])
         names = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.4f}", "lpips": "LPIPS {:.4f}"}

@@ -47,7 +47,8 @@ def frustums(figures: Figures, axes: Floats, size: float) -> Floats:
     """[V, 4, 2] outlines of the cameras as triangles in the first two of `axes` [3, 3]: tip, both far corners, tip."""
     corners = np.array([[0, 0, 0], [-0.5, 0, 1.0], [0.5, 0, 1.0], [0, 0, 0]]) * size
     world = corners @ figures.rotations + figures.centres[:, None]
-    return (world - figures.centres.mean(0)) @ axes[:2].T
+    plane: Floats = (world - figures.centres.mean(0)) @ axes[:2].T
+    return plane
 
 
 def draw(figures: Figures, path: Path) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.scenes.layouts.colmap import SUPPORTED
 
@@ -19,7 +20,7 @@ WORST = 4.0
 """Observations with a larger reprojection error (pixels) are dropped, as COLMAP does while mapping."""
 
 
-def opencv_parameters(model: str, params: np.ndarray) -> np.ndarray:
+def opencv_parameters(model: str, params: NDArray[np.float64]) -> NDArray[np.float64]:
     """fx, fy, cx, cy, k1, k2, p1, p2 of a camera with `params` of a perspective `model`."""
     at, bends = SUPPORTED[model]
     result = np.zeros(8)

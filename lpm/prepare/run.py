@@ -27,7 +27,10 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
     settings.check()
     pycolmap = sfm.load_pycolmap()  # before an hour of work, not after
     source, out = settings.source.expanduser(), settings.out.expanduser()
-    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     video = source.is_file() and source.suffix.lower() in VIDEOS
     root, paths = (source.parent, [source]) if video else photos.photo_paths(source)
     if not video and (out.resolve() == source.resolve() or out.resolve().is_relative_to(root.resolve())):

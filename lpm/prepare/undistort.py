@@ -60,7 +60,8 @@ def bent(pycolmap: Any, values: NDArray[np.uint8], camera: Any) -> NDArray[np.ui
     """`values` [H, W] of a photo by `camera`, undistorted as its image is."""
     options = pycolmap.UndistortCameraOptions()
     bitmap, _ = pycolmap.undistort_image(options, pycolmap.Bitmap.from_array(np.ascontiguousarray(values)), camera)
-    return bitmap.to_array().reshape(bitmap.height, bitmap.width)
+    grey: NDArray[np.uint8] = bitmap.to_array().reshape(bitmap.height, bitmap.width)
+    return grey
 
 
 @contextmanager

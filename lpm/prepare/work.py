@@ -49,7 +49,8 @@ class Work:
         same = before.get("settings") == settings and not self.redo
         if same and "result" in before:
             self.say(f"{name}: done before")
-            return before["result"]
+            done: T = before["result"]
+            return done
         changed = [
             key for key in settings if key in before.get("settings", {}) and before["settings"][key] != settings[key]
         ]
@@ -59,7 +60,7 @@ class Work:
         self.state[name] = {"settings": settings}
         self._save()
         start = time.perf_counter()
-        result = json.loads(json.dumps(run(not same)))
+        result: T = json.loads(json.dumps(run(not same)))
         self.state[name] |= {"result": result, "seconds": round(time.perf_counter() - start, 1)}
         self._save()
         return result

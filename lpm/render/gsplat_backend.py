@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
+from lpm.render.rasterize import RasterizeMode, RenderMode
 
 
 def rasterize_gsplat(
-    means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree=None, near_plane=0.01,
-    far_plane=1e10, eps2d=0.3, radius_clip=0.0, backgrounds=None, render_mode="RGB", rasterize_mode="classic",
-    absgrad=False,
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | tuple[Tensor, Tensor],
+    viewmats: Tensor, Ks: Tensor, width: int, height: int, *, sh_degree: int | None = None, near_plane: float = 0.01,
+    far_plane: float = 1e10, eps2d: float = 0.3, radius_clip: float = 0.0, backgrounds: Tensor | None = None,
+    render_mode: RenderMode = "RGB", rasterize_mode: RasterizeMode = "classic", absgrad: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """As `lpm.render.rasterize.rasterize`, which checks the shapes, by `gsplat.rasterization(packed=False)`.
 
@@ -53,7 +55,8 @@ def _seen_colors(degree: int, means: Tensor, harmonics: Tensor, viewmats: Tensor
     from gsplat import spherical_harmonics
 
     directions = means[None] - _centres(viewmats)[:, None]
-    return (spherical_harmonics(degree, directions, harmonics.expand(len(viewmats), -1, -1, -1)) + 0.5).clamp_min(0.0)
+    colors: Tensor = spherical_harmonics(degree, directions, harmonics.expand(len(viewmats), -1, -1, -1))
+    return (colors + 0.5).clamp_min(0.0)
 
 
 def _centres(viewmats: Tensor) -> Tensor:
@@ -64,4 +67,5 @@ def _centres(viewmats: Tensor) -> Tensor:
     a, b, c = viewmats[:, :3, :3].unbind(1)
     ab, bc, ca = (torch.linalg.cross(p, q) for p, q in ((a, b), (b, c), (c, a)))
     x, y, z = viewmats[:, :3, 3:].unbind(1)
-    return -(x * bc + y * ca + z * ab) / (a * bc).sum(-1, keepdim=True)
+    centres: Tensor = -(x * bc + y * ca + z * ab) / (a * bc).sum(-1, keepdim=True)
+    return centres

@@ -59,7 +59,8 @@ def l1_dssim_and_tiles(
     if on_device is not None:
         return l1_dssim_device(on_device, render, truth, ssim_lambda, tiles)
     if render.device.type == "cpu" and native() is not None:
-        return _L1Dssim.apply(render, truth, ssim_lambda), None
+        loss: Tensor = _L1Dssim.apply(render, truth, ssim_lambda)  # type: ignore[no-untyped-call]  # of torch
+        return loss, None
     return l1_dssim_torch(render, truth, ssim_lambda), None
 
 
@@ -67,7 +68,10 @@ def l1_dssim_device(
     kernels: DeviceLibrary, render: Tensor, truth: Tensor, ssim_lambda: float, tiles: TileRequest | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """The CUDA kernel, or in tests the same loops on the host; see l1_dssim_and_tiles."""
-    return _DeviceL1Dssim.apply(render, truth, ssim_lambda, tiles, kernels)
+    loss: Tensor
+    error_map: Tensor | None
+    loss, error_map = _DeviceL1Dssim.apply(render, truth, ssim_lambda, tiles, kernels)  # type: ignore[no-untyped-call]
+    return loss, error_map
 
 
 def l1_dssim_torch(render: Tensor, truth: Tensor, ssim_lambda: float) -> Tensor:
@@ -84,7 +88,8 @@ def l1_dssim_torch(render: Tensor, truth: Tensor, ssim_lambda: float) -> Tensor:
     a, b, aa, bb, ab = moments[0].split(channels)
     luminance = (2 * a * b + C1) / (a * a + b * b + C1)
     contrast = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)
-    return (1 - ssim_lambda) * (render - truth).abs().mean() + ssim_lambda * (1 - (luminance * contrast).mean())
+    loss: Tensor = (1 - ssim_lambda) * (render - truth).abs().mean() + ssim_lambda * (1 - (luminance * contrast).mean())
+    return loss
 
 
 class _L1Dssim(torch.autograd.Function):
@@ -108,7 +113,7 @@ class _L1Dssim(torch.autograd.Function):
         return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.gradient * grad, None, None
 
 
@@ -141,7 +146,5 @@ class _DeviceL1Dssim(torch.autograd.Function):
         return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1]), error_map
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, grad: Tensor | None, _: None
-    ) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None, None, None]:
         return None if grad is None else ctx.gradient * grad, None, None, None, None

@@ -14,24 +14,29 @@ from torch.autograd.function import once_differentiable
 
 from lpm.checks import check_finite, fail
 from lpm.cuda.native import NativeLibrary
+from lpm.render.rasterize import RasterizeMode, RenderMode
 
 TILE = 16
 """Side of the rasterizer's tiles, pixels; include/tiles.h has the same."""
 
 
 def rasterize_native(
-    library: NativeLibrary, means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree,
-    near_plane, far_plane, eps2d, radius_clip, backgrounds, render_mode, rasterize_mode, absgrad,
+    library: NativeLibrary, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor,
+    colors: Tensor | tuple[Tensor, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, *,
+    sh_degree: int | None, near_plane: float, far_plane: float, eps2d: float, radius_clip: float,
+    backgrounds: Tensor | None, render_mode: RenderMode, rasterize_mode: RasterizeMode, absgrad: bool,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """`lpm.render.rasterize.rasterize` by the CPU kernels."""
-    pair = isinstance(colors, tuple)
     n, cameras = len(means), len(viewmats)
     antialiased = rasterize_mode == "antialiased"
     draws_color = render_mode not in ("D", "ED")
-    sh0, shN = (colors if pair else (colors, None)) if sh_degree is not None and draws_color else (None, None)
-    tensors = (means, quats, scales, opacities, sh0, shN, viewmats, Ks, backgrounds, None if pair else colors)
+    harmonics = colors if isinstance(colors, tuple) else (colors, None)
+    sh0, shN = harmonics if sh_degree is not None and draws_color else (None, None)
+    given = None if isinstance(colors, tuple) else colors
+    tensors = (means, quats, scales, opacities, sh0, shN, viewmats, Ks, backgrounds, given)
     keeps = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    radii, means2d, depths, conics, splat_opacities, sh_colors = _Project.apply(
+    # apply() has no types in torch.
+    radii, means2d, depths, conics, splat_opacities, sh_colors = _Project.apply(  # type: ignore[no-untyped-call]
         means, quats, scales, opacities, sh0, shN, viewmats, Ks, (width, height),
         (near_plane, far_plane, eps2d, radius_clip), antialiased, sh_degree, library,
     )  # fmt: skip
@@ -40,7 +45,7 @@ def rasterize_native(
     values = None
     if draws_color:
         values = sh_colors if sh_degree is not None else colors
-    out, alphas = _Raster.apply(
+    out, alphas = _Raster.apply(  # type: ignore[no-untyped-call]
         means2d, conics, values, splat_opacities, depths, radii, backgrounds if draws_color else None,
         (width, height), render_mode, absgrad, keeps, library,
     )  # fmt: skip
@@ -52,9 +57,10 @@ def rasterize_native(
 
 
 def rasterize_strips(
-    library: NativeLibrary, means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, rows: int,
-    sh_degree: int, backgrounds=None, rasterize_mode: str = "classic", near_plane: float = 0.01,
-    far_plane: float = 1e10, eps2d: float = 0.3,
+    library: NativeLibrary, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor,
+    colors: tuple[Tensor, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, *, rows: int,
+    sh_degree: int, backgrounds: Tensor | None = None, rasterize_mode: RasterizeMode = "classic",
+    near_plane: float = 0.01, far_plane: float = 1e10, eps2d: float = 0.3,
 ) -> Iterator[Tensor]:  # fmt: skip
     """The colours of `rasterize_native`, [C, R, W, 3] at a time from the top, without gradients.
 
@@ -65,7 +71,7 @@ def rasterize_strips(
     sh0, shN = (t.detach() for t in colors)
     antialiased = rasterize_mode == "antialiased"
     with torch.no_grad():
-        radii, means2d, depths, conics, splat_opacities, values = _Project.apply(
+        radii, means2d, depths, conics, splat_opacities, values = _Project.apply(  # type: ignore[no-untyped-call]
             means, quats, scales, opacities, sh0, shN, viewmats, Ks, (width, height),
             (near_plane, far_plane, eps2d, 0.0), antialiased, sh_degree, library,
         )  # fmt: skip
@@ -75,7 +81,7 @@ def rasterize_strips(
         for top in range(0, height, rows):
             moved = means2d - means2d.new_tensor([0.0, top])
             size = (width, min(rows, height - top))
-            yield _Raster.apply(
+            yield _Raster.apply(  # type: ignore[no-untyped-call]
                 moved, conics, values, splat_opacities, depths, radii, backgrounds, size, "RGB", False, False, library
             )[0]
 
@@ -85,7 +91,7 @@ def _ready(tensor: Any) -> Any:
     return None if tensor is None else tensor.detach().contiguous()
 
 
-def _sh_arguments(sh0: Tensor | None, shN: Tensor | None, degree: int | None) -> list:
+def _sh_arguments(sh0: Tensor | None, shN: Tensor | None, degree: int | None) -> list[Tensor | int | None]:
     """Degree, pointers, and strides of one array [N, K, 3] or of the two that it can be given in."""
     if sh0 is None:
         return [-1, None, 0, None, 0, 0]
@@ -101,8 +107,10 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, means, quats, scales, opacities, sh0, shN, viewmats, Ks, size, cull, antialiased, degree, library
-    ):  # fmt: skip
+        ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh0: Tensor | None,
+        shN: Tensor | None, viewmats: Tensor, Ks: Tensor, size: tuple[int, int],
+        cull: tuple[float, float, float, float], antialiased: bool, degree: int | None, library: NativeLibrary,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
         inputs = tuple(map(_ready, (means, quats, scales, opacities, viewmats, Ks)))
         sh0, shN = _ready(sh0), _ready(shN)
         n, cameras = len(means), len(viewmats)
@@ -124,7 +132,10 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, _, grad_means2d, grad_depths, grad_conics, grad_splat_opacities, grad_colors):
+    def backward(
+        ctx: Any, _: None, grad_means2d: Tensor | None, grad_depths: Tensor | None, grad_conics: Tensor | None,
+        grad_splat_opacities: Tensor | None, grad_colors: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
         means, quats, scales, opacities, viewmats, Ks, sh0, shN, radii, colors = ctx.saved_tensors
         size, cull, antialiased, degree, library = ctx.options
         n, cameras = len(means), len(viewmats)
@@ -149,9 +160,11 @@ class _Project(torch.autograd.Function):
         return (*out, out_opacities, out_sh0, out_shN, out_viewmats, *[None] * 6)
 
 
-def _name_bad_row(means, quats, scales, opacities, sh0, shN) -> None:
+def _name_bad_row(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh0: Tensor | None, shN: Tensor | None
+) -> None:
     """Raises LpmError for the first tensor with a NaN or infinity. Called only when the kernel met one."""
-    names = dict(means=means, quats=quats, scales=scales, opacities=opacities)
+    names: dict[str, Tensor | None] = dict(means=means, quats=quats, scales=scales, opacities=opacities)
     names.update({"colors": sh0} if shN is None else {"colors[0]": sh0, "colors[1]": shN})
     for name, tensor in names.items():
         if tensor is not None:
@@ -164,8 +177,10 @@ class _Raster(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, means2d, conics, colors, opacities, depths, radii, backgrounds, size, mode, absgrad, keeps, library
-    ):  # fmt: skip
+        ctx: Any, means2d: Tensor, conics: Tensor, colors: Tensor | None, opacities: Tensor, depths: Tensor,
+        radii: Tensor, backgrounds: Tensor | None, size: tuple[int, int], mode: RenderMode, absgrad: bool,
+        keeps: bool, library: NativeLibrary,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         cameras, n = depths.shape
         dtype = means2d.dtype
         packed_inputs = tuple(map(_ready, (means2d, conics, opacities)))
@@ -211,7 +226,7 @@ class _Raster(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_out, grad_alphas):
+    def backward(ctx: Any, grad_out: Tensor, grad_alphas: Tensor) -> tuple[Tensor | None, ...]:
         means2d, values, packed, depths, *lists, out, alphas = ctx.saved_tensors
         splat_begin, tile_begin, pair_splat, pair_rows, pair_slot, visited = lists
         size, depth_mode, absgrad, camera_stride, library = ctx.options

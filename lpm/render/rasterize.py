@@ -99,8 +99,10 @@ def rasterize(
 
 
 def _check(
-    means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree, near_plane, far_plane, eps2d,
-    radius_clip, backgrounds, render_mode, rasterize_mode, absgrad,
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | tuple[Tensor, Tensor],
+    viewmats: Tensor, Ks: Tensor, width: int, height: int, *, sh_degree: int | None, near_plane: float,
+    far_plane: float, eps2d: float, radius_clip: float, backgrounds: Tensor | None, render_mode: RenderMode,
+    rasterize_mode: RasterizeMode, absgrad: bool,
 ) -> None:  # fmt: skip
     """Everything that can be checked without reading the points."""
     n, cameras = len(means), len(viewmats)
@@ -149,15 +151,14 @@ def _check(
             given = colors.shape[1]
         if given < bases:
             fail("colors", f"{given} harmonics", f"at least {bases} for sh_degree={sh_degree}")
-        channels = 3
+        own = 3
     else:
         if isinstance(colors, tuple):
             fail("colors", "a pair without sh_degree", "[N, D], [C, N, D], or sh_degree for harmonics")
         check_shape("colors", colors, [n, None] if colors.dim() == 2 else [cameras, n, None])
-        channels = colors.shape[-1]
-    if render_mode in ("RGB+D", "RGB+ED"):
-        channels += 1
+        own = colors.shape[-1]
+    channels = own + 1 if render_mode in ("RGB+D", "RGB+ED") else own
     if render_mode not in ("D", "ED") and not 1 <= channels <= MAX_CHANNELS:
         fail("colors", f"{channels} channels, depth included", f"1 to {MAX_CHANNELS}", "blend them in several calls")
     if backgrounds is not None:
-        check_shape("backgrounds", backgrounds, [cameras, 3 if sh_degree is not None else colors.shape[-1]])
+        check_shape("backgrounds", backgrounds, [cameras, own])

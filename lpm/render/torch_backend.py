@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from lpm.checks import check_finite
 from lpm.gaussians.spherical_harmonics import sh_colors
+from lpm.render.rasterize import RasterizeMode, RenderMode
 
 TILE = 16  # pixels
 RUN = 512  # splats blended at once: a run takes RUN * TILE^2 numbers
@@ -24,9 +25,10 @@ MIN_ALPHA, MAX_ALPHA, MIN_TRANSMITTANCE, MAX_EXTENT = 1 / 255, 0.999, 1e-4, 3.33
 
 
 def rasterize_torch(
-    means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree=None, near_plane=0.01,
-    far_plane=1e10, eps2d=0.3, radius_clip=0.0, backgrounds=None, render_mode="RGB", rasterize_mode="classic",
-    absgrad=False,
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | tuple[Tensor, Tensor],
+    viewmats: Tensor, Ks: Tensor, width: int, height: int, *, sh_degree: int | None = None, near_plane: float = 0.01,
+    far_plane: float = 1e10, eps2d: float = 0.3, radius_clip: float = 0.0, backgrounds: Tensor | None = None,
+    render_mode: RenderMode = "RGB", rasterize_mode: RasterizeMode = "classic", absgrad: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """As `lpm.render.rasterize`, which checks the shapes. Raises LpmError for a NaN or infinity, naming the row."""
     for name, tensor in dict(means=means, quats=quats, scales=scales, opacities=opacities).items():
@@ -67,7 +69,7 @@ def rasterize_torch(
     values = [stacked["values"]] if "values" in stacked else []
     if "D" in render_mode:
         values.append(depths[..., None])
-    out, alphas = _Blend.apply(
+    out, alphas = _Blend.apply(  # type: ignore[no-untyped-call]  # of torch
         means2d, stacked["conics"], torch.cat(values, -1), stacked["opacities"], depths, stacked["radii"],
         width, height, absgrad,
     )  # fmt: skip
@@ -194,7 +196,10 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     @_one_thread()
-    def forward(ctx, means2d, conics, values, opacities, depths, radii, width, height, absgrad):
+    def forward(
+        ctx: Any, means2d: Tensor, conics: Tensor, values: Tensor, opacities: Tensor, depths: Tensor, radii: Tensor,
+        width: int, height: int, absgrad: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         cameras = len(means2d)
         out = values.new_zeros(cameras, height, width, values.shape[-1])
         rest = values.new_ones(cameras, height, width)
@@ -227,7 +232,7 @@ class _Blend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @_one_thread()
-    def backward(ctx, grad_out, grad_alphas):
+    def backward(ctx: Any, grad_out: Tensor, grad_alphas: Tensor) -> tuple[Tensor | None, ...]:
         means2d, conics, values, opacities, out, alphas = ctx.saved_tensors
         width, height, absgrad = ctx.options
         grads = [torch.zeros_like(t) for t in (means2d, conics, values, opacities)]

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lpm.checks import LpmError, fail
 
@@ -95,7 +96,9 @@ def _check_sizes(path: Path) -> None:
 
 def random_state() -> dict[str, Any]:
     """The state of every random number generator that training draws from."""
-    name, keys, position, has_gauss, cached = cast(tuple, np.random.get_state())
+    name, keys, position, has_gauss, cached = cast(
+        "tuple[str, NDArray[np.uint32], int, int, float]", np.random.get_state()
+    )
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import LpmError, fail
@@ -79,7 +80,7 @@ def run_folder(checkpoint: Path) -> Path:
     return folder.parent if folder.name in CHECKPOINTS else folder
 
 
-def run_frame(folder: Path) -> tuple[np.ndarray, float] | None:
+def run_frame(folder: Path) -> tuple[NDArray[np.float64], float] | None:
     """World to train, of the run in `folder`: transform [3, 4] and scale, train = scale * (transform @ world).
 
     From dataparser_transforms.json, which nerfstudio writes.

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from lpm.gaussians.edits import Edit, prune, rotations, shared_opacity
+from lpm.gaussians.edits import Edit, prune, shared_opacity
 from lpm.gaussians.optim_state import apply
+from lpm.gaussians.parameters import Optimizers, TrainedParameters, rotations
 from lpm.strategy.base import Common, PointStrategy
 
 
@@ -80,17 +81,28 @@ class AdcStrategy(PointStrategy):
         """Running state: per point the sum of gradients and how often it was seen."""
         return {"grad2d": None, "count": None, "scene_scale": scene_scale}
 
-    def check_sanity(self, params, optimizers) -> None:
+    def check_sanity(self, params: TrainedParameters, optimizers: Optimizers) -> None:
         """Beside gsplat's own check: the parameters that edits are made on are there."""
         super().check_sanity(params, optimizers)
         for key in ("means", "scales", "quats", "opacities"):
             assert key in params, f"params: no {key}"
 
-    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+    def step_pre_backward(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
+    ) -> None:
         """Asks for the gradient that is read after the backward pass."""
         info[self.key_for_gradient].retain_grad()
 
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """Gathers the step's gradients; edits and resets where it is time to. `packed` and `lr` are not used."""
         if step >= self.refine_stop_iter:
             return
@@ -107,7 +119,7 @@ class AdcStrategy(PointStrategy):
             self._reset_opacities(params, optimizers)
 
     @torch.no_grad()
-    def _update_state(self, params, state: dict[str, Any], info: dict[str, Any]) -> None:
+    def _update_state(self, params: TrainedParameters, state: dict[str, Any], info: dict[str, Any]) -> None:
         """Gathers each point's gradient of means2d (in units of half the image) and how often it was seen.
 
         gsplat's own gathers the visible rows by index; where all rows are at hand their sum is the same (a point that
@@ -126,7 +138,9 @@ class AdcStrategy(PointStrategy):
         state["count"] += (info["radii"][..., 0] > 0).sum(0)
 
     @torch.no_grad()
-    def _grow_gs(self, params, optimizers, state, step) -> tuple[int, int]:
+    def _grow_gs(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int
+    ) -> tuple[int, int]:
         """Clones small points and splits large ones of a high gradient; how many of each."""
         gradient = state["grad2d"] / state["count"].clamp_min(1)
         wanted = gradient > self.grow_grad2d
@@ -143,7 +157,7 @@ class AdcStrategy(PointStrategy):
             apply(self._grown(params, rest, cloned, split), params, optimizers, state)
         return len(cloned), len(split)
 
-    def _grown(self, params, rest: Tensor, cloned: Tensor, split: Tensor) -> Edit:
+    def _grown(self, params: TrainedParameters, rest: Tensor, cloned: Tensor, split: Tensor) -> Edit:
         """The points `rest`, copies of those `cloned`, and two smaller ones for each of `split`, drawn from it."""
         source = torch.cat([rest, cloned, split, split])
         fresh = torch.arange(len(source), device=source.device) >= len(rest)
@@ -160,7 +174,7 @@ class AdcStrategy(PointStrategy):
         return Edit(p, source, fresh, torch.zeros_like(fresh))
 
     @torch.no_grad()
-    def _prune_gs(self, params, optimizers, state, step) -> int:
+    def _prune_gs(self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int) -> int:
         """Removes faint points and, after the first reset, large ones; how many."""
         gone = torch.sigmoid(params["opacities"].flatten()) < self.prune_opa
         if step > self.reset_every:
@@ -172,7 +186,7 @@ class AdcStrategy(PointStrategy):
         return before - len(edit)
 
     @torch.no_grad()
-    def _reset_opacities(self, params, optimizers) -> None:
+    def _reset_opacities(self, params: TrainedParameters, optimizers: Optimizers) -> None:
         """Lowers all opacities to twice what is pruned; their moments begin anew."""
         limit = torch.logit(torch.tensor(2.0 * self.prune_opa)).item()
         opacities = params["opacities"]

@@ -15,6 +15,7 @@ import torch
 from gsplat.strategy.base import Strategy
 from torch import Tensor
 
+from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.views import Views
 from lpm.records import Changes, EditRecord
 from lpm.render.losses import TileRequest
@@ -93,7 +94,7 @@ class Live:
     """The value of a field of lpm.strategy.requests.SETTINGS."""
     flat: bool = False
     """The points are disks (2DGS)."""
-    times: Tensor | None = None
+    capture_times: Tensor | None = None
     """[V] when each photo was taken, where the strategy manages points in time."""
 
 
@@ -133,10 +134,21 @@ class PointStrategy(Strategy):
         """What is gathered from step to step; tensors with a row a point follow the edits and are saved."""
         return {"scene_scale": scene_scale}
 
-    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+    def step_pre_backward(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
+    ) -> None:
         """Called after the render, before the backward pass."""
 
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """Called after the backward pass; may edit points."""
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
@@ -199,11 +211,22 @@ class Adopted(PointStrategy):
         """See gsplat."""
         return self.inner.initialize_state(scene_scale=scene_scale)
 
-    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+    def step_pre_backward(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
+    ) -> None:
         """See gsplat."""
         self.inner.step_pre_backward(params, optimizers, state, step, info)
 
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """See gsplat."""
         self.inner.step_post_backward(params, optimizers, state, step, info, packed=packed, lr=lr)
 

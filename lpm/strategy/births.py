@@ -88,7 +88,7 @@ class BirthsInTime(Births):
         for v in seen.unique().tolist():
             mine = (seen == v).nonzero().flatten()
             mine = mine[~self.static.contain(event, rows["means"][mine], v)]
-            t = capture.times[v]
+            t = capture.by_view[v]
             rows["times"][mine] = t
             rows["durations"][mine] = math.log(self.settings.life * capture.frame)
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))

@@ -11,7 +11,8 @@ class CaptureTimes:
 
     def __init__(self, times: Tensor) -> None:
         """`times` [V]: when each photo was taken, 0..1, on the device."""
-        self.times = times
+        self.by_view = times
+        """[V], on the device."""
         self.clock = times.cpu()
         """[V], the same for the host, which asks often, and would wait each time."""
         self.moments = times.unique()

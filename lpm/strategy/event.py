@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter, ParameterDict
 
 from lpm.gaussians import edits
 from lpm.gaussians.optim_state import apply
+from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.records import Changes, EditRecord
 from lpm.strategy.points_at_views import PointsAtViews
 from lpm.strategy.requests import Region
@@ -24,7 +24,7 @@ class Event:
     """Made when an event begins, handed from one part of it to the next, and gone when it ends."""
 
     step: int
-    params: dict[str, Parameter] | ParameterDict
+    params: TrainedParameters
     """Parameters [N, ...] before the event (lpm.gaussians)."""
     points: PointsAtViews
     """The same as each view sees them."""
@@ -59,7 +59,7 @@ class Event:
         assert self.edit is not None
         return self.edit.changes(self.step, self.params["means"].detach())
 
-    def finish(self, optimizers: dict[str, torch.optim.Optimizer]) -> None:
+    def finish(self, optimizers: Optimizers) -> None:
         """Makes the edit, in parameters, optimizers and state."""
         assert self.edit is not None
         edit = self.edit

@@ -20,6 +20,7 @@ from torch import Tensor
 from lpm import distributed
 from lpm.checks import fail
 from lpm.gaussians import edits
+from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views, centres_of
 from lpm.render.losses import TileRequest
@@ -54,7 +55,7 @@ class LpmStrategy(LpmFields):
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """See PointStrategy. Photos are compared whenever they were taken: what is managed here stands still."""
         self.generator.manual_seed(self.seed)
-        self.photo_graph = PhotoGraph(replace(views, times=None), points, cache)
+        self.photo_graph = PhotoGraph(replace(views, capture_times=None), points, cache)
         self.parts = still_parts(self, self.photo_graph, self.maps, self.generator, self.messages)
 
     def tile_request(self, view: int, size: tuple[int, int], mask: Tensor | None = None) -> TileRequest | None:
@@ -70,19 +71,30 @@ class LpmStrategy(LpmFields):
         names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks")
         return {"scene_scale": scene_scale, **dict.fromkeys(names)}
 
-    def check_sanity(self, params, optimizers) -> None:
+    def check_sanity(self, params: TrainedParameters, optimizers: Optimizers) -> None:
         """Beside gsplat's own check: the parameters that edits are made on are there."""
         super().check_sanity(params, optimizers)
         missing = [name for name in (*EDITED, "features_rest") if name not in params]
         assert not missing, f"params: no {', '.join(missing)}; wanted the names of lpm.gaussians"
 
-    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+    def step_pre_backward(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
+    ) -> None:
         """Asks for the gradient that is read after the backward pass."""
         if not self.absgrad:
             info[self.key_for_gradient].retain_grad()
 
     @torch.no_grad()
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """Remembers the step's residual; at an event, edits. Points are kept from growing too wide to the very end."""
         if step < self.refine_stop_iter:
             self.gather(params, state, step, info)
@@ -95,7 +107,7 @@ class LpmStrategy(LpmFields):
         """Whether points are edited after `step`."""
         return self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0
 
-    def _narrow(self, params, state, step: int) -> None:
+    def _narrow(self, params: TrainedParameters, state: dict[str, Any], step: int) -> None:
         """Holds the scales at `widest`; distances to the cameras are measured anew at every event."""
         if state.get("widest") is None or step % self.refine_every == 0:
             centres = centres_of(self.photo_graph.views.viewmats)
@@ -103,7 +115,7 @@ class LpmStrategy(LpmFields):
         params["scales"].data.copy_(torch.minimum(params["scales"].data, state["widest"]))
 
     @torch.no_grad()
-    def gather(self, params, state, step, info) -> None:
+    def gather(self, params: TrainedParameters, state: dict[str, Any], step: int, info: dict[str, Any]) -> None:
         """Remembers the residual of a view, and how it moved the points."""
         if info.get("view") is None:
             fail("info['view']", "None", "the index of the training view", "hand it to the strategy in every step")
@@ -130,7 +142,7 @@ class LpmStrategy(LpmFields):
         done = min(1.0, max(0.0, (step - self.refine_start_iter) / length))
         return min(most, self.first_points + round(done * (most - self.first_points)))
 
-    def _event(self, params, optimizers, state, step: int) -> None:
+    def _event(self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int) -> None:
         start = time.perf_counter()
         if self.photo_graph is None:
             fail("views", "none", "the training photos and cameras", "call attach(views, points) before the first step")
@@ -161,7 +173,7 @@ class LpmStrategy(LpmFields):
         if self.on_event is not None:
             self.on_event(event.record(time.perf_counter() - start), changes)
 
-    def _exchange(self, state) -> None:
+    def _exchange(self, state: dict[str, Any]) -> None:
         """What each process has seen since the last event, to all."""
         distributed.add([state[name] for name in self.summed])
         for seen, maps in distributed.gather(self.maps.since(self.exchanged)) if distributed.size() > 1 else []:

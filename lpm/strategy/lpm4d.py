@@ -20,6 +20,7 @@ from torch import Tensor
 from lpm import distributed
 from lpm.checks import fail
 from lpm.gaussians import motion
+from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views
 from lpm.strategy import motion_correction
@@ -34,15 +35,18 @@ from lpm.zones.error_maps import TILE
 
 @dataclass
 class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
-    """See the module. Parameters are those of lpm.gaussians and lpm.gaussians.motion; `views.times` must be there."""
+    """See the module. Parameters are those of lpm.gaussians and lpm.gaussians.motion.
+
+    Its photos must have capture times.
+    """
 
     def attach(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
-        """See LpmStrategy; `views.times` [V] says when each photo was taken."""
-        if views.times is None:
-            fail("views.times", "none", "when each photo was taken, 0..1", "use the static method, lpm-splat")
-        self.capture = CaptureTimes(views.times)
+        """See LpmStrategy; `views.capture_times` [V] says when each photo was taken."""
+        if views.capture_times is None:
+            fail("views.capture_times", "none", "when each photo was taken, 0..1", "use the static method, lpm-splat")
+        self.capture = CaptureTimes(views.capture_times)
         if self.zones_in_time == "time-blind":
-            views = replace(views, times=None)
+            views = replace(views, capture_times=None)
         self.cameras = Cameras(views, len(self.capture.moments), TILE, self.change)
         self.generator.manual_seed(self.seed)
         self.photo_graph = PhotoGraph(views, points, cache)
@@ -52,20 +56,31 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
 
     def live(self) -> Live:
         """As LpmStrategy's, with the times of the photos."""
-        return replace(super().live(), times=self.capture.times)
+        return replace(super().live(), capture_times=self.capture.by_view)
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """As LpmStrategy's, with the times of votes and how much of a point was there."""
         more = ("present", "when", "when_before", "calm")
         return super().initialize_state(scene_scale) | dict.fromkeys(more)
 
-    def step_pre_backward(self, params, optimizers, state, step, info) -> None:
+    def step_pre_backward(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
+    ) -> None:
         """Remembers, too, when points are there and how they move."""
         super().step_pre_backward(params, optimizers, state, step, info)
         self.before = motion_correction.before(params)
 
     @torch.no_grad()
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """After the optimizer's step. Remembers, too, how much of every point was there at the step's time."""
         motion_correction.correct(params, self.before)
         n, device = len(params["means"]), params["means"].device
@@ -77,7 +92,7 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
                     state[name] = torch.zeros(n, dtype=torch.int64, device=device)
             if state.get("calm") is None:
                 state["calm"] = self._calm(params)
-            there = motion.weight_at(params, self.capture.times[info["view"]]).detach()
+            there = motion.weight_at(params, self.capture.by_view[info["view"]]).detach()
             state["present"] += there
             distributed.average([there])  # each process sees another time, and all are to stay the same
             share = torch.where(state["calm"], self.calm_hold, self.hold) * there
@@ -88,7 +103,7 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
             state["present"].zero_()
             state["calm"] = self._calm(params)
 
-    def _calm(self, params) -> Tensor:
+    def _calm(self, params: TrainedParameters) -> Tensor:
         """[N] bool: points where the photos never change; none where zones know nothing of time."""
         if not self.knows_when:
             return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)

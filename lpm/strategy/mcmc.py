@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lpm.gaussians import edits
 from lpm.gaussians.optim_state import apply
-from lpm.gaussians.parameters import rotations
+from lpm.gaussians.parameters import Optimizers, TrainedParameters, rotations
 from lpm.strategy.base import Common, PointStrategy
 
 MOST_CATEGORIES = 2**24
@@ -80,7 +80,16 @@ class McmcStrategy(McmcOptions, PointStrategy):
         return {"opacity_reg": self.opacity_reg * opacity, "scale_reg": self.scale_reg * scale}
 
     @torch.no_grad()
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None) -> None:
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """Moves the dead, adds a twentieth, then noise. `lr`: that of the means; None takes it from their optimizer."""
         lr = optimizers["means"].param_groups[0]["lr"] if lr is None else lr
         if self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0:
@@ -97,7 +106,7 @@ class McmcStrategy(McmcOptions, PointStrategy):
         opacities = torch.sigmoid(params["opacities"].flatten())
         params["means"].add_(position_noise(params["quats"], params["scales"].exp(), opacities, lr * self.noise_lr))
 
-    def _draw(self, params, candidates: Tensor, n: int) -> Tensor:
+    def _draw(self, params: TrainedParameters, candidates: Tensor, n: int) -> Tensor:
         """Rows [n] of `candidates`, drawn with replacement by their opacity."""
         if len(candidates) > MOST_CATEGORIES:
             candidates = candidates[torch.randperm(len(candidates), device=candidates.device)[:MOST_CATEGORIES]]
@@ -105,6 +114,6 @@ class McmcStrategy(McmcOptions, PointStrategy):
         return candidates[torch.multinomial(weights, n, replacement=True)]
 
 
-def _shared(params) -> edits.Params:
+def _shared(params: TrainedParameters) -> edits.Params:
     """All parameters: rows that are moved take every one of them along."""
     return {name: parameter.detach() for name, parameter in params.items()}

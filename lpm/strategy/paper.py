@@ -17,12 +17,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from lpm.gaussians import edits
 from lpm.gaussians.optim_state import apply
-from lpm.gaussians.parameters import start_colors
+from lpm.gaussians.parameters import Optimizers, TrainedParameters, start_colors
 from lpm.multiview.feature_matches import PairMatcher
 from lpm.multiview.frustum_intersection import bounding_sphere, frustum_intersection
 from lpm.multiview.views import Views, angle, centres_of, project, unproject
@@ -37,6 +38,9 @@ FEWEST = 3  # matches that tell where a region is in the other view; the paper g
 SAME = 1e-3  # degrees; a direction differs from itself by rounding
 OPAQUE = 0.7  # quantile of the opacities in a zone
 RESET_OPACITY, NEW_OPACITY = 0.01, 0.1
+
+Regions = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Labels and errors of patches, see error_regions."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Zone:
     """Points inside, before the event."""
 
 
-def error_regions(render: Tensor, truth: Tensor, mask: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+def error_regions(render: Tensor, truth: Tensor, mask: Tensor | None = None) -> Regions:
     """Where a view is wrong: labels and errors of patches of 16 x 16 pixels, both [ceil(H / 16), ceil(W / 16)].
 
     Each image is divided by its mean + .01. A pixel is wrong if the absolute difference, summed over channels, is above
@@ -123,17 +127,28 @@ class PaperStrategy(PaperOptions, AdcStrategy):
     def attach(self, views: Views, points: Tensor | None = None, cache: Path | None = None) -> None:
         """Tells the training photos with their cameras; the rest is not used, but other strategies take it."""
         # Many features and a lenient ratio: the neighbour may be far off, and the cameras sort out most that is wrong.
-        self.views = replace(views, times=None)
+        self.views = replace(views, capture_times=None)
         self.matcher = PairMatcher(self.views, features=4000, ratio=0.9)
 
-    def step_post_backward(self, params, optimizers, state, step, info, packed=False, lr=None):
+    def step_post_backward(
+        self,
+        params: TrainedParameters,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        step: int,
+        info: dict[str, Any],
+        packed: bool = False,
+        lr: float | None = None,
+    ) -> None:
         """See AdcStrategy. An event calls first _grow_gs and then _prune_gs."""
         self._info = info
         super().step_post_backward(params, optimizers, state, step, info, packed=packed, lr=lr)
         del self._info
 
     @torch.no_grad()
-    def _grow_gs(self, params, optimizers, state, step) -> tuple[int, int]:
+    def _grow_gs(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int
+    ) -> tuple[int, int]:
         self._start = time.perf_counter()
         seen, zones = self._find_zones(step)
         n = len(params["means"])
@@ -158,7 +173,7 @@ class PaperStrategy(PaperOptions, AdcStrategy):
         return cloned, split
 
     @torch.no_grad()
-    def _prune_gs(self, params, optimizers, state, step) -> int:
+    def _prune_gs(self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int) -> int:
         event = self._event
         event.pruned = super()._prune_gs(params, optimizers, state, step)
         if self.prune and self._surplus:
@@ -233,7 +248,7 @@ class PaperStrategy(PaperOptions, AdcStrategy):
         possible = ((between > SAME) & (between < self.max_angle)).nonzero().flatten().tolist()
         return random.Random(f"{self.seed} {step}").choice(possible) if possible else None
 
-    def _place(self, params, seen: list[int], zones: list[Zone]) -> tuple[Tensor, Tensor]:
+    def _place(self, params: TrainedParameters, seen: list[int], zones: list[Zone]) -> tuple[Tensor, Tensor]:
         """[N] bool each: points inside a zone, and points to reset. Counts the points of each zone.
 
         In front of a zone is what the view sees in the region's box, closer to the camera than any of the sphere. It is
@@ -261,7 +276,9 @@ class PaperStrategy(PaperOptions, AdcStrategy):
                 front |= before & (opacity >= opacity[within].quantile(OPAQUE))
         return inside, front
 
-    def _insert(self, params, optimizers, state, zones: list[Zone]) -> int:
+    def _insert(
+        self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], zones: list[Zone]
+    ) -> int:
         """Puts a point at the centre of each zone without one, worst first, as far as the cap allows."""
         empty = sorted((zone for zone in zones if zone.points == 0), key=lambda zone: -zone.error)
         if self.max_points is not None:
@@ -298,5 +315,5 @@ class PaperStrategy(PaperOptions, AdcStrategy):
         return ZoneRecord(kind, view, box, (near, far), zone.error, zone.points, corners.tolist())
 
 
-def _values(params) -> dict[str, Tensor]:
+def _values(params: TrainedParameters) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in params.items()}

@@ -49,13 +49,14 @@ class ScoresInTime(Scores):
 
     def split(self, event: Event) -> Tensor:
         """As Scores', of a point's error and gradient for the time that it is there."""
-        times = self.capture.times
-        there = torch.stack([motion.weight_at(event.params, times[view]).detach() for view in event.views])
+        taken = self.capture.by_view
+        there = torch.stack([motion.weight_at(event.params, taken[view]).detach() for view in event.views])
         there = there.mean(0).clamp_min(0.05)
         present = event.state["present"]
         present = present.clamp_min(0.05 * float(present.max()) + 1e-6)
         power = self.settings.gradient_power
-        return super().split(event) / (there ** (1 - power) * present**power)
+        shown: Tensor = there ** (1 - power) * present**power
+        return super().split(event) / shown
 
     def worth(self, params: Parameters, state: dict[str, Any]) -> Tensor:
         """What a point paints in a view times how long it is there, as its place (0..1) within its class.

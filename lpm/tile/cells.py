@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import fail
 from lpm.scenes.scene import Floats, Scene
@@ -15,6 +16,7 @@ BEHIND = 1.3
 """Times the nearest depth in a cell at which a point counts as hidden."""
 OUTLIERS = 0.01
 """Share of the points at either end of an axis that does not count when tiles are laid out."""
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,11 @@ class Cells:
     def __len__(self) -> int:
         return len(self.low)
 
-    def holding(self, xyz: Floats, cell: int, margin: float = 0.0) -> np.ndarray:
+    def holding(self, xyz: Floats, cell: int, margin: float = 0.0) -> NDArray[np.bool_]:
         """[N] bool: `xyz` [N, 3] (world) are in `cell`, made larger by `margin` (world) on every side."""
         at = xyz @ self.axes.T
-        return ((at >= self.low[cell] - margin) & (at < self.high[cell] + margin)).all(1)
+        held: NDArray[np.bool_] = ((at >= self.low[cell] - margin) & (at < self.high[cell] + margin)).all(1)
+        return held
 
 
 def lay_out(scene: Scene, count: int) -> Cells:
@@ -83,7 +86,7 @@ def _halve(at: Floats, low: Floats, high: Floats, count: int) -> list[tuple[Floa
     return [*_halve(at[below], low, left, first), *_halve(at[~below], right, high, count - first)]
 
 
-def seen_points(scene: Scene, view: int) -> np.ndarray:
+def seen_points(scene: Scene, view: int) -> NDArray[np.int64]:
     """Rows of the scene's points that the image `view` shows: inside it, and not far behind nearer ones."""
     points = _points(scene)
     pose = scene.c2w[view]
@@ -98,10 +101,13 @@ def seen_points(scene: Scene, view: int) -> np.ndarray:
     place = (y[rows] / side).astype(int) * GRID + (x[rows] / side).astype(int)
     nearest = np.full(GRID * GRID, np.inf)
     np.minimum.at(nearest, place, depth[rows])
-    return rows[depth[rows] <= BEHIND * nearest[place]]
+    seen: NDArray[np.int64] = rows[depth[rows] <= BEHIND * nearest[place]]
+    return seen
 
 
-def cameras_of(scene: Scene, cells: Cells, overlap: float, least: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def cameras_of(
+    scene: Scene, cells: Cells, overlap: float, least: float
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """Per tile the images that it is trained on, and the points that these see: rows of the scene.
 
     An image belongs to a tile if at least a share `least` of the points that it shows are in the tile, made larger by

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import fail
 from lpm.scenes.ply import write_points
@@ -44,7 +45,7 @@ def split(data: Path, out: Path, tiles: int, overlap: float, least: float) -> di
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         fail(out, "is there already", "a new folder")
     scene = read_scene(data)
-    if scene.times is not None:
+    if scene.capture_times is not None:
         fail(data, "a scene that moves", "a static one", "train it whole with lpm-splat-4d")
     cells = lay_out(scene, tiles)
     images, points = cameras_of(scene, cells, overlap, least)
@@ -88,12 +89,12 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], Cells]:
     return {**plan, "names": names}, cells
 
 
-def _numbers(values: np.ndarray) -> list[list[float | None]]:
+def _numbers(values: NDArray[np.float64]) -> list[list[float | None]]:
     """JSON has no infinity: the rim is null."""
     return [[float(v) if np.isfinite(v) else None for v in row] for row in values]
 
 
-def _write_tile(folder: Path, scene: Scene, views: list[int], rows: np.ndarray, held_out: set[str]) -> None:
+def _write_tile(folder: Path, scene: Scene, views: list[int], rows: NDArray[np.int64], held_out: set[str]) -> None:
     assert scene.points is not None
     frames: list[dict[str, Any]] = []
     lists: dict[str, list[str]] = {"train_filenames": [], "test_filenames": []}

@@ -48,7 +48,7 @@ def _seconds_per_step(model: GaussianModel, camera: Camera) -> float:
     at_most = min(points * 1.1 ** min(edits, 100), plan.max_points or math.inf)  # an edit adds about a tenth
     growth = (points + at_most) / 2 / points
     loss = 1.2e-7 * camera.height * camera.width if model.device.type == "cpu" else 1e-3
-    return min(seconds) * growth**0.6 + loss
+    return float(min(seconds) * growth**0.6 + loss)
 
 
 def _spoken(seconds: float) -> str:

@@ -47,7 +47,7 @@ class Cameras:
     """[V, 2] int64 width, height."""
     distortion: Tensor | None = None
     """[V, 6] k1, k2, k3, k4, p1, p2 (OpenCV's formula); None: pinhole cameras."""
-    times: Tensor | None = None
+    capture_times: Tensor | None = None
     """[V] 0..1, of a scene that moves."""
 
     def __len__(self) -> int:

@@ -69,7 +69,7 @@ def parse(words: list[str]) -> tuple[RunSettings, Scene, Path | None]:
     if place is not None and not asks:
         scene, place = _read(place, "--data.outside-files" in words)
     if default is None:
-        moves = moving or (scene is not None and scene.times is not None and not still)
+        moves = moving or (scene is not None and scene.capture_times is not None and not still)
         default = MovingRunSettings() if moves else RunSettings()
     settings = tyro.cli(type(default), default=default, args=words, prog="lpm-train", description=HELP)
     if scene is None or place is None:

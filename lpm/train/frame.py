@@ -64,16 +64,17 @@ def _up(poses: Tensor, vertical: bool) -> Tensor:
 
     That one is at right angles to all cameras' x axes (total least squares): the last right singular vector.
     """
-    up = poses[:, :3, 1].mean(0)
+    up: Tensor = poses[:, :3, 1].mean(0)
     up = up / torch.linalg.norm(up)
     if not vertical:
         return up
     _, size, directions = torch.linalg.svd(poses[:, :3, 0], full_matrices=False)
     if size[1] > SAME_SIDE * len(poses) ** 0.5:
-        found = directions[2]
+        found: Tensor = directions[2]
         return found if torch.dot(found, up) > 0 else -found
     up = up - directions[0] * torch.dot(up, directions[0])  # all x axes are one: nothing but that is known of up
-    return up / torch.linalg.norm(up)
+    up = up / torch.linalg.norm(up)
+    return up
 
 
 def looked_at_by_all(poses: Tensor, start: Tensor) -> Tensor:

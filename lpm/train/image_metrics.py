@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 
 class Lpips:
@@ -50,6 +49,9 @@ class Lpips:
 
 def image_metrics(render: Tensor, truth: Tensor, lpips: Lpips | None) -> dict[str, float]:
     """PSNR (dB), SSIM and, where `lpips` has its weights, LPIPS of two images [H, W, 3] in 0..1."""
+    # Here: it brings matplotlib and half of scipy, for which a help text would wait a second.
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
     a, b = (image.permute(2, 0, 1)[None] for image in (render, truth))
     metrics = {
         "psnr": float(peak_signal_noise_ratio(a, b, data_range=1.0)),

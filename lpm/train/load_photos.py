@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -73,7 +74,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
         return torch.from_numpy(np.array(mask))[..., None].bool()
 
 
-def undistort(photo: Photo, K: np.ndarray, distortion: np.ndarray) -> tuple[Photo, np.ndarray]:
+def undistort(photo: Photo, K: NDArray[Any], distortion: NDArray[Any]) -> tuple[Photo, NDArray[Any]]:
     """`photo` as a pinhole camera would have taken it, cropped to where it has pixels, and that camera's intrinsics.
 
     Args:
@@ -88,14 +89,15 @@ def undistort(photo: Photo, K: np.ndarray, distortion: np.ndarray) -> tuple[Phot
         fail("k4", f"{k4:g}", "0: of radial distortion k1, k2, k3 are used", "undistort the photos before (COLMAP can)")
     bent, K = np.array([k1, k2, p1, p2, k3, 0.0, 0.0, 0.0]), K.copy()
     K[:2, 2] -= 0.5  # OpenCV's first pixel has its centre at (0, 0)
-    image = photo["image"].numpy()
-    straight, (x, y, width, height) = cv2.getOptimalNewCameraMatrix(K, bent, (image.shape[1], image.shape[0]), 0)
+    image: NDArray[Any] = photo["image"].numpy()
+    found, (x, y, width, height) = cv2.getOptimalNewCameraMatrix(K, bent, (image.shape[1], image.shape[0]), 0)
+    straight: NDArray[Any] = np.asarray(found)
     image = np.asarray(cv2.undistort(image, K, bent, None, straight))[y : y + height, x : x + width]
     result = photo | {"image": torch.from_numpy(image)}
     straight[0, 2] -= x
     straight[1, 2] -= y
     if "mask" in photo:
-        mask = photo["mask"].numpy().astype(np.uint8) * 255
+        mask: NDArray[Any] = photo["mask"].numpy().astype(np.uint8) * 255
         mask = np.asarray(cv2.undistort(mask, K, bent, None, straight))[y : y + height, x : x + width]
         result["mask"] = torch.from_numpy(mask).bool().reshape(*mask.shape[:2], 1)
     straight[:2, 2] += 0.5
@@ -144,7 +146,7 @@ def load_photos(
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(work, i) for i in range(len(split))]
         photos = [waiting[i].result() for i in progress(range(len(split)), "reading photos")]
-    return photos, Cameras(cameras.c2w, intrinsics, sizes, None, cameras.times)
+    return photos, Cameras(cameras.c2w, intrinsics, sizes, None, cameras.capture_times)
 
 
 def add_depths(

@@ -98,7 +98,7 @@ class GaussianModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.gauss_params["means"].device
+        return torch.device(self.gauss_params["means"].device)
 
     @property
     def num_points(self) -> int:
@@ -163,7 +163,7 @@ class GaussianModel(nn.Module):
         if not self.training:
             return 1
         every = self.config.resolution_schedule or max(1, self.schedule.steps // 10)
-        return 2 ** max(self.config.num_downscales - self.step // every, 0)
+        return int(2 ** max(self.config.num_downscales - self.step // every, 0))
 
     def _background(self) -> Tensor:
         if self.config.background_color == "random" and self.training:

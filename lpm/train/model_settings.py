@@ -167,7 +167,7 @@ class MovingModelOptions(ModelOptions):
     preset: Literal["linear", "stg-lite"] = "linear"
     """linear: points move straight and keep their harmonics. stg-lite: cubic motion, turning, one colour a point
     (the lite model of Spacetime Gaussians)."""
-    settings: Annotated[StrategyOptions4d, tyro.conf.arg(name="")] = field(default_factory=StrategyOptions4d)  # type: ignore[valid-type,assignment]
+    settings: Annotated[StrategyOptions4d, tyro.conf.arg(name="")] = field(default_factory=StrategyOptions4d)  # type: ignore[valid-type]
     """What else each strategy has to set."""
     zones_in_time: ZonesInTime | None = None
     """A shorter name of lpm.zones-in-time, which it overrides."""

@@ -74,10 +74,10 @@ def open_run(
     placed = place(read_scene(settings.scene, settings.data.outside_files), settings.data, settings.eval_every)
     more = {"random_points": 1} if settings.moving else {}
     data = RunData(placed, settings.scene, device, settings.scale, settings.seed, settings.moving, False, say=say,
-                   progress=progress, **more)  # type: ignore[arg-type]  # fmt: skip
+                   progress=progress, **more)  # fmt: skip
     settings.model.init_from = None
     kind = MovingGaussianModel if settings.moving else GaussianModel
-    model = kind(settings.model_settings(), data.start(), say).to(device)  # type: ignore[arg-type]
+    model = kind(settings.model_settings(), data.start(), say).to(device)
     path, state = read_checkpoint(run)
     try:
         load_parameters(model, state)

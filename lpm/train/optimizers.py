@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ class Optimizers:
             rate = Rate(rate.first * by, None if rate.last is None else rate.last * by)
             optimizer = self.optimizers[name] = Adam(parameters, lr=rate.first, eps=EPS)
             if rate.last is not None:
-                self.schedulers[name] = LambdaLR(optimizer, lambda step, rate=rate: share_of_rate(rate, steps, step))
+                self.schedulers[name] = LambdaLR(optimizer, functools.partial(share_of_rate, rate, steps))
         self.flag = torch.zeros(())
         """[]: 1 where the last step was left out, else 0."""
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import LpmError
@@ -52,7 +53,7 @@ class LiveShown:
 
     def draw(
         self, request: RenderRequest, width: int, height: int, strips: int = 1, stop: Callable[[], bool] = lambda: False
-    ) -> np.ndarray | None:
+    ) -> NDArray[np.uint8] | None:
         """The picture [height, width, 3] uint8 that `request` asks for."""
         if stop():
             return None
@@ -61,7 +62,7 @@ class LiveShown:
             return pool.submit(self._draw, request, width, height).result()
 
     @torch.no_grad()
-    def _draw(self, request: RenderRequest, width: int, height: int) -> np.ndarray:
+    def _draw(self, request: RenderRequest, width: int, height: int) -> NDArray[np.uint8]:
         viewmat, K = matrices(request.camera, width, height)
         trainer, model = self.trainer, self.trainer.model
         device, was = model.device, model.training
@@ -93,7 +94,8 @@ class LiveShown:
             depth = outputs["depth"]
             near, far = torch.quantile(depth.flatten()[:: -(-depth.numel() // 100_000)], depth.new_tensor([0.02, 0.98]))
             return _heat(1 - (depth - near) / (far - near).clamp_min(1e-6))
-        return outputs["rgb"]
+        rgb: Tensor = outputs["rgb"]
+        return rgb
 
 
 def _heat(value: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class RunPage:
         self.outputs = outputs = None
         if live is not None:
             self.outputs = outputs = Outputs(live.views, live.maps, trainer.model.config.rasterize_mode, live.flat)
-        shown = LiveShown(trainer, outputs)
+        self.shown = shown = LiveShown(trainer, outputs)
         port = settings.port if settings.port == 0 else compat.free_port(settings.host, settings.port)
         self.view = View(
             shown.loaded, settings.host, port, up=torch.tensor([0.0, 0.0, 1.0]), photos=self._photos(),
@@ -176,7 +178,7 @@ class RunPage:
 
     def _run(self) -> None:
         """Draws what is looked at again while training goes on."""
-        shown, last = self.view.shown, -1
+        shown, last = self.shown, -1
         while not self._done.wait(max(0.5, shown.seconds / (1 - TRAIN_SHARE))):
             pages = list(self.view.pages.values())
             if pages and self.trainer.done != last:

@@ -25,7 +25,7 @@ RANGE = (0.4, 2.5)
 """Depths of random starting points of a clip, times the distance of what the cameras look at."""
 
 
-def views_of(photos: list[Photo], Ks: Tensor, viewmats: Tensor, times: Tensor | None = None) -> Views:
+def views_of(photos: list[Photo], Ks: Tensor, viewmats: Tensor, capture_times: Tensor | None = None) -> Views:
     """Photos with their cameras, on the device of `viewmats` [V, 4, 4], as a strategy works on them."""
     known = [usable(photo) for photo in photos]
     masks = [torch.ones(photo["image"].shape[:2], dtype=torch.bool) if k is None else k
@@ -35,7 +35,7 @@ def views_of(photos: list[Photo], Ks: Tensor, viewmats: Tensor, times: Tensor | 
         Ks,
         viewmats,
         masks=None if all(k is None for k in known) else masks,
-        times=times,
+        capture_times=capture_times,
     )
 
 
@@ -67,8 +67,8 @@ def find_points(
 def random_points_of_clip(photos: list[Photo], cameras: Cameras, count: int) -> tuple[Tensor, Tensor]:
     """Points [N, 3] and colours [N, 3] uint8 on random rays of a clip's first frame, at depths around those at which
     the cameras look; N is `count` or a little less."""
-    assert cameras.times is not None
-    first = (cameras.times == cameras.times.min()).nonzero().flatten().tolist()
+    assert cameras.capture_times is not None
+    first = (cameras.capture_times == cameras.capture_times.min()).nonzero().flatten().tolist()
     views = Views([photos[v]["image"] for v in first], cameras.Ks()[first], world_to_camera(cameras.c2w[first]))
     rng = np.random.default_rng(0)
     distance = looked_at(views.viewmats).cpu().numpy()

@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import LpmError, fail
@@ -29,12 +31,12 @@ SURROUNDED = math.radians(100)
 """Widest angle without a camera, seen from the middle, of a scene with cameras all around."""
 
 
-def as_bytes(image: Tensor) -> np.ndarray:
+def as_bytes(image: Tensor) -> NDArray[Any]:
     """[H, W, 3] uint8 of `image` [H, W, 3] in 0..1."""
     return (image.nan_to_num(0.0).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
+def write_png(path: Path, picture: NDArray[Any]) -> None:
     """Writes `picture` [H, W, 3] uint8. Raises LpmError where it cannot."""
     good, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     try:
@@ -77,7 +79,7 @@ def page_cameras(cameras: Cameras) -> list[PageCamera]:
     return found
 
 
-def looking(place: np.ndarray, at: np.ndarray, like: PageCamera) -> PageCamera:
+def looking(place: NDArray[Any], at: NDArray[Any], like: PageCamera) -> PageCamera:
     """A camera at `place` [3] that looks at `at` [3], z up, with the picture of `like`."""
     ahead = (at - place) / np.linalg.norm(at - place)
     right = np.cross(ahead, [0.0, 0.0, 1.0])
@@ -138,7 +140,9 @@ def path_of(run: OpenedRun, path: str, count: int) -> list[PageCamera]:
 
 
 @torch.no_grad()
-def drawn(run: OpenedRun, cameras: list[PageCamera], size: tuple[int, int], progress: Progress) -> Iterator[np.ndarray]:
+def drawn(
+    run: OpenedRun, cameras: list[PageCamera], size: tuple[int, int], progress: Progress
+) -> Iterator[NDArray[Any]]:
     """What `cameras` see, [H, W, 3] uint8 of `size` (width, height); time goes from 0 to 1 over them."""
     width, height = size
     for i in progress(range(len(cameras)), "drawing"):

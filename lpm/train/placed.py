@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
@@ -80,7 +81,7 @@ class PlacedScene:
     """What photos with an alpha channel stand on; None: their alpha is kept."""
 
 
-def random_rows(count: int, most: int | None) -> np.ndarray:
+def random_rows(count: int, most: int | None) -> NDArray[np.int64]:
     """Indices of at most `most` of `count` points, ascending, the same every time."""
     if most is None or count <= most:
         return np.arange(count)
@@ -134,11 +135,11 @@ def place(scene: Scene, settings: SceneSettings, eval_interval: int) -> PlacedSc
     )
 
 
-def _split(scene: Scene, poses: Floats, chosen: np.ndarray) -> Split:
+def _split(scene: Scene, poses: Floats, chosen: NDArray[np.int64]) -> Split:
     def files(paths: list[Path] | None) -> list[Path] | None:
         return None if paths is None else [paths[i] for i in chosen]
 
-    def column(values: np.ndarray) -> Tensor:
+    def column(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values[chosen]))
 
     cameras = Cameras(
@@ -146,7 +147,7 @@ def _split(scene: Scene, poses: Floats, chosen: np.ndarray) -> Split:
         column(scene.intrinsics).float(),
         column(scene.sizes),
         column(scene.distortion).float(),
-        None if scene.times is None else column(scene.times).float(),
+        None if scene.capture_times is None else column(scene.capture_times).float(),
     )
     return Split(
         [scene.names[i] for i in chosen],

@@ -57,10 +57,9 @@ class PoseRefinement(nn.Module):
     def penalty(self) -> Tensor:
         """[] what the corrections add to the loss, so that they stay small."""
         shift, turn = self.pose_adjustment.split(3, 1)
-        return (
-            shift.norm(dim=-1).mean() * self.config.trans_l2_penalty
-            + turn.norm(dim=-1).mean() * self.config.rot_l2_penalty
-        )
+        shifted: Tensor = shift.norm(dim=-1).mean() * self.config.trans_l2_penalty
+        turned: Tensor = turn.norm(dim=-1).mean() * self.config.rot_l2_penalty
+        return shifted + turned
 
     def sizes(self) -> dict[str, Tensor]:
         """Mean and largest shift (world) and turn (degrees) of all cameras; none where nothing is refined."""

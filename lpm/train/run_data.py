@@ -62,14 +62,10 @@ class RunData:
         for photos in (self.train, self.test):
             for photo in photos:
                 photo.update({name: value.to(self.device) for name, value in photo.items()})
-        self._on_device = {
-            id(cameras): (cameras.Ks().to(self.device), cameras.each_viewmat().to(self.device),
-                          cameras.c2w.to(self.device), None if cameras.times is None else cameras.times.to(self.device))
-            for cameras in (self.train_cameras, self.test_cameras)
-        }  # fmt: skip
+        self._on_device = {id(cameras): self._sent(cameras) for cameras in (self.train_cameras, self.test_cameras)}
         arrange: Callable[[list[int]], list[int]] = lambda order: order  # noqa: E731
         if moving:
-            times = self.train_cameras.times
+            times = self.train_cameras.capture_times
             if times is None:
                 fail(source, "a scene without times", "a time (0..1) for every frame", "train with lpm-splat")
             moments, c2w = times.tolist(), self.train_cameras.c2w
@@ -84,6 +80,11 @@ class RunData:
             say(f"No points: training starts from {0 if self.xyz is None else len(self.xyz):,} random ones in front of "
                 "the cameras.")  # fmt: skip
 
+    def _sent(self, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Ks, viewmats, c2w and times of `cameras` on the device: a step cuts out its own."""
+        times = None if cameras.capture_times is None else cameras.capture_times.to(self.device)
+        return cameras.Ks().to(self.device), cameras.each_viewmat().to(self.device), cameras.c2w.to(self.device), times
+
     def _add(self, found: tuple[Tensor, Tensor] | None) -> None:
         if found is None:
             return
@@ -94,7 +95,7 @@ class RunData:
     def views(self) -> Views:
         """The training photos with their cameras."""
         cameras = self.train_cameras
-        times = None if cameras.times is None else cameras.times.to(self.device)
+        times = None if cameras.capture_times is None else cameras.capture_times.to(self.device)
         return views_of(self.train, cameras.Ks().to(self.device), world_to_camera(cameras.c2w.to(self.device)), times)
 
     def start(self) -> Start:

@@ -108,7 +108,7 @@ class MovingRunSettings(RunSettings):
     """Where the scene has neither points nor depths: find some by comparing the photos of each time."""
     random_points: int = 20_000
     """Points to start from where the scene has none, along random rays of the first frame."""
-    model: MovingModelOptions = field(default_factory=MovingModelOptions)  # type: ignore[assignment]
+    model: MovingModelOptions = field(default_factory=MovingModelOptions)
     """The model, and how its points are managed."""
 
     moving: ClassVar[bool] = True

@@ -92,7 +92,9 @@ def tile_errors_torch(
     x, y = ((image[0] + image[1] + image[2]) / 3 for image in (render, truth))
     l1, x, y, xx, yy, xy = pool(torch.stack([l1, x, y, x * x, y * y, x * y]), tile, mask)
     ssim = (2 * x * y + C1) * (2 * (xy - x * y) + C2) / ((x * x + y * y + C1) * (xx - x * x + yy - y * y + C2))
-    return (1 - dssim) * l1 + dssim * (0.5 - 0.5 * ssim).clamp_min(0)  # of equal images it is 1 but for rounding
+    # The SSIM of equal images is 1 but for rounding.
+    errors: Tensor = (1 - dssim) * l1 + dssim * (0.5 - 0.5 * ssim).clamp_min(0)
+    return errors
 
 
 def spread(error: Tensor, size: tuple[int, int], tile: int) -> Tensor:

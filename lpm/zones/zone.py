@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -23,7 +24,7 @@ OPAQUE = 0.5
 """Accumulated alpha below which a tile counts as seen through: what should be there is missing."""
 
 
-def regions(error: Tensor, threshold: float, piece: int = 4) -> np.ndarray:
+def regions(error: Tensor, threshold: float, piece: int = 4) -> NDArray[np.int64]:
     """Labels [rows, columns] of groups of tiles whose `error` is above `threshold`; 0 is none, then 1, 2, ...
 
     Groups are connected (8 neighbours) and cut along a grid of `piece` tiles, so that none spans much more than one
@@ -74,7 +75,7 @@ class ViewZones:
     """[rows, columns] z-depth, world; -inf where there is no zone."""
     depth: Tensor
     """[rows, columns] z-depth of the surface by the photos, world; NaN where there is no zone."""
-    labels: np.ndarray
+    labels: NDArray[np.int64]
     """[rows, columns], 0 for none; from regions()."""
     kind: Tensor
     """[rows, columns] index into KINDS; -1 where there is no zone."""

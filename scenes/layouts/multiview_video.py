@@ -53,7 +53,7 @@ def read_multiview_video(layout: Layout) -> Scene:
         count = fits
     if count < 2:
         fail(root, f"{count} frame(s) for each camera", "at least two", "scale the videos down")
-    names, images, poses, intrinsics, all_sizes, cams, times = [], [], [], [], [], [], []
+    names, images, poses, intrinsics, all_sizes, cams, capture_times = [], [], [], [], [], [], []
     for file, row, (width, height, _) in zip(files, rows.astype(np.float64), sizes, strict=True):
         matrix = row[:15].reshape(3, 5)
         pose = np.eye(4)
@@ -70,10 +70,11 @@ def read_multiview_video(layout: Layout) -> Scene:
             intrinsics.append(lens)
             all_sizes.append((width, height))
             cams.append(file.stem)
-            times.append(i / (count - 1))
+            capture_times.append(i / (count - 1))
     ply = root / "points3D.ply"
     return Scene(
         layout=layout, names=names, images=images, c2w=np.stack(poses), intrinsics=np.stack(intrinsics),
-        distortion=np.zeros((len(names), 6)), sizes=np.array(all_sizes, dtype=np.int64), times=np.array(times),
+        distortion=np.zeros((len(names), 6)), sizes=np.array(all_sizes, dtype=np.int64),
+        capture_times=np.array(capture_times),
         cams=cams, points=read_points(ply) if ply.is_file() else None, notes=notes,
     )  # fmt: skip

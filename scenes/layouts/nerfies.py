@@ -103,6 +103,6 @@ def read_nerfies(layout: Layout) -> Scene:
     return Scene(
         layout=layout, names=[f"{i}.png" for i in ids], images=images, c2w=poses,
         intrinsics=lenses, distortion=distortions, sizes=sizes.astype(np.int64), points=found,
-        times=warp / max(1.0, warp.max()), cams=[str(metadata[i].get("camera_id", 0)) for i in ids],
+        capture_times=warp / max(1.0, warp.max()), cams=[str(metadata[i].get("camera_id", 0)) for i in ids],
         lists={split: names for split, names in chosen.items() if names},
     )  # fmt: skip

@@ -48,7 +48,7 @@ def read_technicolor(layout: Layout) -> Scene:
         fail(folder, f"images of {len(cams)} cameras", f"of {len(rows)}, as {path.name} has", "restore what is missing")
     if len(frames) < 2:
         fail(folder, f"{len(frames)} frames", "at least two", "restore what is missing")
-    images, poses, lenses, sizes, times, names = [], [], [], [], [], []
+    images, poses, lenses, sizes, capture_times, names = [], [], [], [], [], []
     for row, cam in zip(rows, cams, strict=True):
         rotation = Rotation.from_quat(row[[6, 7, 8, 5]]).as_matrix()
         pose = np.eye(4)
@@ -69,9 +69,10 @@ def read_technicolor(layout: Layout) -> Scene:
             poses.append(pose)
             lenses.append(lens)
             sizes.append((width, height))
-            times.append(i / (len(frames) - 1))
+            capture_times.append(i / (len(frames) - 1))
     return Scene(
         layout=layout, names=names, images=images, c2w=np.stack(poses), intrinsics=np.stack(lenses),
-        distortion=np.zeros((len(names), 6)), sizes=np.array(sizes, dtype=np.int64), times=np.array(times),
+        distortion=np.zeros((len(names), 6)), sizes=np.array(sizes, dtype=np.int64),
+        capture_times=np.array(capture_times),
         cams=[f"{cam:02d}" for cam in cams for _ in frames],
     )  # fmt: skip

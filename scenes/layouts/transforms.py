@@ -156,7 +156,7 @@ def read_frames(path: Path, layout: Layout, meta: dict[str, Any]) -> dict[str, A
     if any(timed) and not all(timed):
         fail(path, f"no time for {names[timed.index(False)]}", "a time for every frame or for none", "add it")
     return {
-        "times": np.array([moment[0] for moment in moments]) if all(timed) else None,
+        "capture_times": np.array([moment[0] for moment in moments]) if all(timed) else None,
         "cams": [moment[1] for moment in moments] if all(timed) else None,
         "names": list(names),
         "images": list(images),
@@ -214,10 +214,13 @@ def read_blender(layout: Layout) -> Scene:
     joined: dict[str, Any] = {"names": train["names"] + test["names"], "images": train["images"] + test["images"]}
     for key in ("c2w", "intrinsics", "distortion", "sizes"):
         joined[key] = np.concatenate([train[key], test[key]])
-    if (train["times"] is None) != (test["times"] is None):
+    if (train["capture_times"] is None) != (test["capture_times"] is None):
         fail(test_file, "times in only one of train and test", "times in both, or in none", "add them")
-    if train["times"] is not None:  # D-NeRF
-        joined |= {"times": np.concatenate([train["times"], test["times"]]), "cams": train["cams"] + test["cams"]}
+    if train["capture_times"] is not None:  # D-NeRF
+        joined |= {
+            "capture_times": np.concatenate([train["capture_times"], test["capture_times"]]),
+            "cams": train["cams"] + test["cams"],
+        }
     plys = [root / name for name in ("points3d.ply", "points3D.ply", "sparse_pc.ply")]
     ply = next((path for path in plys if path.is_file()), None)
     return Scene(

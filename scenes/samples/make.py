@@ -48,7 +48,8 @@ def labels(sample: Sample, world: World, shot: Shot, pose: Floats, intrinsics: F
     result = inside(points, sample.hole).reshape(height, width) * np.uint8(LABELS["hole"])
     result |= shot.glass * np.uint8(LABELS["pane"])
     regions = np.array([LABELS.get(solid.region, 0) for solid in world.solids], np.uint8)
-    return result | regions[shot.solid]
+    labels: NDArray[np.uint8] = result | regions[shot.solid]
+    return labels
 
 
 def truth(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lpm.scenes.samples.trace import Shot
-from lpm.scenes.samples.worlds import Sample
+from lpm.scenes.samples.worlds import Sample, Triple
 from lpm.scenes.scene import Floats
 
 COUNT = 8000
@@ -45,15 +45,19 @@ def unproject(pixels: Floats, depth: Floats, c2w: Floats, intrinsics: Floats) ->
     """World positions [N, 3] of `pixels` [N, 2] (x, y) at z-`depth` [N]."""
     x = (pixels[:, 0] - intrinsics[2]) / intrinsics[0] * depth
     y = -(pixels[:, 1] - intrinsics[3]) / intrinsics[1] * depth
-    return np.stack([x, y, -depth], axis=1) @ c2w[:3, :3].T + c2w[:3, 3]
+    world: Floats = np.stack([x, y, -depth], axis=1) @ c2w[:3, :3].T + c2w[:3, 3]
+    return world
 
 
-def inside(points: Floats, box: tuple) -> NDArray[np.bool_]:
+def inside(points: Floats, box: tuple[Triple, Triple]) -> NDArray[np.bool_]:
     """[N] whether `points` [N, 3] lie in `box` (lower and upper corner)."""
-    return ((points >= np.array(box[0])) & (points <= np.array(box[1]))).all(1)
+    mask: NDArray[np.bool_] = ((points >= np.array(box[0])) & (points <= np.array(box[1]))).all(1)
+    return mask
 
 
-def in_view(points: Floats, c2w: Floats, intrinsics: Floats, depth: NDArray) -> tuple[NDArray, NDArray, Floats]:
+def in_view(
+    points: Floats, c2w: Floats, intrinsics: Floats, depth: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """Rows of the `points` whose projection falls on the image, their pixels as (row, column), and all z-depths."""
     pixels, z = project(points, c2w, intrinsics)
     ok = (z > 0.05) & (pixels >= 0).all(1) & (pixels[:, 0] < depth.shape[1]) & (pixels[:, 1] < depth.shape[0])

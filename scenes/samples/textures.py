@@ -18,6 +18,8 @@ from torch import Tensor
 
 Rng = np.random.Generator
 Pixels = NDArray[np.float32]
+RGB = tuple[float, float, float]
+"""0..1."""
 SIZE = 1024
 
 
@@ -29,7 +31,14 @@ def noise(rng: Rng, size: int | None = None, falloff: float = 1.2, lowest: int =
     waves = np.empty(f.shape, np.complex64)
     waves.real, waves.imag = rng.standard_normal((2, *f.shape), dtype=np.float32) * amplitude
     field = fft.irfft2(waves, s=(size, size))
-    return np.clip(0.5 + field / (5 * field.std()), 0, 1)
+    noise: NDArray[np.float32] = np.clip(0.5 + field / (5 * field.std()), 0, 1)
+    return noise
+
+
+def darker(color: RGB, share: float) -> RGB:
+    """`share` (0..1) of the light of a colour."""
+    red, green, blue = color
+    return share * red, share * green, share * blue
 
 
 def mix(a: object, b: object, weight: Pixels) -> Pixels:
@@ -42,10 +51,11 @@ def enlarge(cells: Pixels, size: int | None = None) -> Pixels:
     """`cells` [n, m, ...] as blocks, [size, size, ...]; nearest neighbour, so that n need not divide size."""
     size = size or SIZE
     rows, columns = (np.arange(size) * n // size for n in cells.shape[:2])
-    return cells[rows][:, columns]
+    enlarged: NDArray[np.float32] = cells[rows][:, columns]
+    return enlarged
 
 
-def stained(base: tuple, patch: tuple) -> Callable[[Rng], Pixels]:
+def stained(base: RGB, patch: RGB) -> Callable[[Rng], Pixels]:
     """Plaster, cloth, stone: two colours in cloudy patches with a fine grain."""
 
     def make(rng: Rng) -> Pixels:
@@ -55,7 +65,7 @@ def stained(base: tuple, patch: tuple) -> Callable[[Rng], Pixels]:
     return make
 
 
-def tiles(colors: list[tuple], cells: int, joint: float = 0.04) -> Callable[[Rng], Pixels]:
+def tiles(colors: list[RGB], cells: int, joint: float = 0.04) -> Callable[[Rng], Pixels]:
     """Square tiles of random colours with joints, each tile shaded and veined on its own."""
 
     def make(rng: Rng) -> Pixels:
@@ -69,7 +79,7 @@ def tiles(colors: list[tuple], cells: int, joint: float = 0.04) -> Callable[[Rng
     return make
 
 
-def bricks(base: tuple, rows: int) -> Callable[[Rng], Pixels]:
+def bricks(base: RGB, rows: int) -> Callable[[Rng], Pixels]:
     """Courses of bricks (or planks, if few rows), each with its own tone, on mortar; every other course is shifted."""
 
     def make(rng: Rng) -> Pixels:
@@ -86,7 +96,7 @@ def bricks(base: tuple, rows: int) -> Callable[[Rng], Pixels]:
     return make
 
 
-def wood(base: tuple, dark: tuple) -> Callable[[Rng], Pixels]:
+def wood(base: RGB, dark: RGB) -> Callable[[Rng], Pixels]:
     """Grain: noise bent into rings, drawn out along one axis."""
 
     def make(rng: Rng) -> Pixels:
@@ -97,7 +107,7 @@ def wood(base: tuple, dark: tuple) -> Callable[[Rng], Pixels]:
     return make
 
 
-def print_sheet(paper: tuple, ink: tuple, lines: int = 18) -> Callable[[Rng], Pixels]:
+def print_sheet(paper: RGB, ink: RGB, lines: int = 18) -> Callable[[Rng], Pixels]:
     """A poster: lines of random 5x7 glyphs, some as large headings, and coloured blocks between them."""
 
     def make(rng: Rng) -> Pixels:
@@ -123,11 +133,11 @@ def print_sheet(paper: tuple, ink: tuple, lines: int = 18) -> Callable[[Rng], Pi
     return make
 
 
-def crate(base: tuple) -> Callable[[Rng], Pixels]:
+def crate(base: RGB) -> Callable[[Rng], Pixels]:
     """Slats within a frame, marked with a stencil."""
 
     def make(rng: Rng) -> Pixels:
-        image = wood(base, tuple(0.55 * c for c in base))(rng)
+        image = wood(base, darker(base, 0.55))(rng)
         slat = (np.arange(SIZE) * 6 / SIZE) % 1.0
         image[slat < 0.06] *= 0.35
         rim = np.minimum(np.arange(SIZE), np.arange(SIZE)[::-1]) < SIZE // 10

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.scenes.samples.textures import Atlas
@@ -43,7 +44,8 @@ class Solid:
     def distance(self, points: Floats) -> Floats:
         """[N] distance of `points` [N, 3] to the surface."""
         if self.high is None:
-            return np.abs(np.linalg.norm(points - np.array(self.low), axis=1) - self.radius)
+            away: Floats = np.abs(np.linalg.norm(points - np.array(self.low), axis=1) - self.radius)
+            return away
         low, high = np.array(self.low), np.array(self.high)
         outside = np.maximum(np.maximum(low - points, points - high), 0.0)
         inside = np.minimum(points - low, high - points).min(1)
@@ -92,7 +94,8 @@ class World:
 
     def near_box(self, low: Floats, high: Floats) -> list[int]:
         """The solids whose bounding boxes touch the box from `low` to `high`."""
-        return np.flatnonzero(((self.box_low <= high) & (self.box_high >= low)).all(1)).tolist()
+        found: list[int] = np.flatnonzero(((self.box_low <= high) & (self.box_high >= low)).all(1)).tolist()
+        return found
 
     def in_frustum(self, c2w: Floats, left: float, right: float, bottom: float, top: float) -> list[int]:
         """The solids that may be seen from `c2w` within these slopes (x/depth and y/depth, camera axes of OpenGL)."""
@@ -101,11 +104,13 @@ class World:
         x, y, back = np.moveaxis((corners - c2w[:3, 3]) @ c2w[:3, :3], -1, 0)
         # A box is outside if all its corners are outside of one side of the pyramid.
         sides = [x < -left * back, x > -right * back, y < -bottom * back, y > -top * back, back > 0]
-        return np.flatnonzero(~np.any([side.all(0) for side in sides], axis=0)).tolist()
+        found: list[int] = np.flatnonzero(~np.any([side.all(0) for side in sides], axis=0)).tolist()
+        return found
 
     def distance(self, points: Floats) -> Floats:
         """[N] distance of `points` [N, 3] to the nearest surface."""
-        return np.min([solid.distance(points) for solid in self.solids], axis=0)
+        nearest: Floats = np.min([solid.distance(points) for solid in self.solids], axis=0)
+        return nearest
 
 
 Vec = tuple[Tensor, Tensor, Tensor]
@@ -200,7 +205,8 @@ def shade(world: World, origin: Vec, direction: Vec, at: Tensor, number: Tensor,
     light = torch.where(world.glow[number], torch.ones_like(light), world.exposure * light)
     mirrored = d / length[:, None] - 2 * ((d * normal).sum(1) / length)[:, None] * normal
     highlight = world.shine[number] * (mirrored * toward).sum(1).clamp(0) ** 40 * lit
-    return color * light[:, None] + highlight[:, None]
+    shaded: Tensor = color * light[:, None] + highlight[:, None]
+    return shaded
 
 
 def seen(world: World, origin: Vec, direction: Vec, pixel: float, among: list[int]) -> Tensor:
@@ -237,13 +243,13 @@ def pane_hits(world: World, origin: Vec, direction: Vec, at: Tensor) -> Tensor:
 class Shot:
     """What one camera sees."""
 
-    rgb: np.ndarray
+    rgb: NDArray[np.float32]
     """[H, W, 3] float32, 0..1, 2x2 supersampled."""
-    depth: np.ndarray
+    depth: NDArray[np.float32]
     """[H, W] float32 z-depth of the first solid at pixel centres, world units; glass is looked through."""
-    solid: np.ndarray
+    solid: NDArray[np.int64]
     """[H, W] int64 the solid's number at pixel centres."""
-    glass: np.ndarray
+    glass: NDArray[np.bool_]
     """[H, W] bool whether the pane is looked through."""
 
 

@@ -12,7 +12,20 @@ from functools import partial
 
 import numpy as np
 
-from lpm.scenes.samples.textures import Atlas, Pixels, Rng, bricks, hazy, landscape, mix, noise, stained, tiles
+from lpm.scenes.samples.textures import (
+    RGB,
+    Atlas,
+    Pixels,
+    Rng,
+    bricks,
+    darker,
+    hazy,
+    landscape,
+    mix,
+    noise,
+    stained,
+    tiles,
+)
 from lpm.scenes.samples.trace import Solid, World
 from lpm.scenes.samples.worlds import COMMON, Sample, Triple, block, look_at, table
 from lpm.scenes.scene import Floats
@@ -23,13 +36,13 @@ NOWHERE = ((0.0, 0.0, -9.0), (0.0, 0.0, -9.0))
 """A hole without extent, under the ground."""
 
 
-def facade(wall: tuple, frame: tuple, floors: int, columns: int) -> Callable[[Rng], Pixels]:
+def facade(wall: RGB, frame: RGB, floors: int, columns: int) -> Callable[[Rng], Pixels]:
     """A wall of plaster with `floors` x `columns` windows a repeat, no two alike."""
     return partial(_facade, wall, frame, floors, columns)
 
 
-def _facade(wall: tuple, frame: tuple, floors: int, columns: int, rng: Rng) -> Pixels:
-    image = stained(wall, tuple(0.72 * c for c in wall))(rng)
+def _facade(wall: RGB, frame: RGB, floors: int, columns: int, rng: Rng) -> Pixels:
+    image = stained(wall, darker(wall, 0.72))(rng)
     size = len(image)
     for row in range(floors):
         for column in range(columns):
@@ -50,8 +63,9 @@ def yard(seed: int) -> World:
     rng = np.random.default_rng([seed, DRAWN])
     half_x, half_y = rng.uniform(10, 16), rng.uniform(8, 13)
 
-    def tint(low: float, high: float) -> tuple[float, ...]:
-        return tuple(float(c) for c in rng.uniform(low, high) * rng.uniform(0.85, 1.1, 3))
+    def tint(low: float, high: float) -> RGB:
+        red, green, blue = (float(c) for c in rng.uniform(low, high) * rng.uniform(0.85, 1.1, 3))
+        return red, green, blue
 
     makers = {
         **COMMON,

@@ -29,7 +29,7 @@ def facing(centre: list[float], target: list[float]) -> torch.Tensor:
 def grey(viewmats: list[torch.Tensor], times: torch.Tensor | None = None) -> Views:
     K = torch.tensor([[60.0, 0, 40], [0, 60, 30], [0, 0, 1]])
     images = [torch.full((60, 80, 3), 128, dtype=torch.uint8)] * len(viewmats)
-    return Views(images, K.expand(len(viewmats), 3, 3), torch.stack(viewmats), times=times)
+    return Views(images, K.expand(len(viewmats), 3, 3), torch.stack(viewmats), capture_times=times)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_neighbours_are_those_with_a_useful_parallax():
     assert 3 not in found[0]
     assert 0 not in found[0]
     assert (found[3] == -1).all()
-    views.times = torch.tensor([0.0, 0.0, 0.5, 0.0])
+    views.capture_times = torch.tensor([0.0, 0.0, 0.5, 0.0])
     assert guess_neighbours(views, looked_at(views.viewmats))[0].tolist() == [1, -1, -1, -1]
 
 

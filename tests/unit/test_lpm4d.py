@@ -53,7 +53,7 @@ def event(params, truth_at, **options):
     options = {"max_points": 10**6, "refine_start_iter": 1, "refine_stop_iter": 1000, "densify": False, **options}
     strategy, records = Lpm4dStrategy(refine_every=100, views_per_event=count, **options), []
     strategy.on_event = lambda record, _: records.append(record)
-    views = Views([(t * 255).round().byte() for t in truth], K, viewmats, times=times)
+    views = Views([(t * 255).round().byte() for t in truth], K, viewmats, capture_times=times)
     strategy.attach(views, wall()["means"][::7])
     if not isinstance(params, ParameterDict):
         params = moving(params)
@@ -90,7 +90,7 @@ def test_first_births_take_the_room_of_points_where_something_moves():
         start, lambda i: add(wall(), plate()) if i == 2 else wall(), max_points=n, first_views=20
     )
     assert len(set(record.views)) == 20
-    assert strategy.capture.times[record.views].tolist() == TIMES.repeat_interleave(4).tolist()
+    assert strategy.capture.by_view[record.views].tolist() == TIMES.repeat_interleave(4).tolist()
     assert record.inserted == record.pruned >= 16
     assert len(after["means"]) == n
     born = torch.sigmoid(after["gates"].detach().flatten()) < 0.5
@@ -263,7 +263,7 @@ def test_same_bits_for_any_number_of_threads():
 def test_photos_without_times_are_refused():
     K, viewmats = cameras(2)
     views = Views([torch.zeros(8, 8, 3)] * 2, K, viewmats)
-    with pytest.raises(LpmError, match=r"views.times: none"):
+    with pytest.raises(LpmError, match=r"views.capture_times: none"):
         Lpm4dStrategy().attach(views, None)
 
 

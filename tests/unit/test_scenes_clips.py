@@ -30,9 +30,9 @@ def masks(folder, cam="cam00"):
 def test_a_mover_is_where_the_truth_says(tmp_path):
     folder = made("mover", tmp_path)
     scene, truth = read_scene(folder), json.loads((folder / "truth.json").read_text())
-    assert scene.times is not None
+    assert scene.capture_times is not None
     assert scene.cams == ["cam00"] * 6 + ["cam01"] * 6
-    assert scene.times[:6].tolist() == truth["times"] == [i / 5 for i in range(6)]
+    assert scene.capture_times[:6].tolist() == truth["times"] == [i / 5 for i in range(6)]
     assert len(hold_out(scene, 8)[1]) == 2  # the third of six times, of both cameras
     for i in range(6):
         (globe,) = truth["moving"][i]

@@ -33,11 +33,12 @@ def timed_transforms(folder, cams=2, steps=10):
 def test_transforms_with_times(tmp_path):
     timed_transforms(tmp_path)
     scene = read_scene(tmp_path)
-    assert scene.times is not None
-    assert scene.times[:10].tolist() == [i / 9 for i in range(10)]
+    assert scene.capture_times is not None
+    assert scene.capture_times[:10].tolist() == [i / 9 for i in range(10)]
     assert scene.cams == ["cam00"] * 10 + ["cam01"] * 10
     train, test = hold_out(scene, 8)
-    assert sorted(scene.times[test].tolist()) == [2 / 9] * 2 + [7 / 9] * 2  # every 5th step from index 2, all cameras
+    # Every 5th step from index 2, all cameras.
+    assert sorted(scene.capture_times[test].tolist()) == [2 / 9] * 2 + [7 / 9] * 2
     assert len(train) == 16
     assert len(hold_out(scene, 0)[0]) == 20
 
@@ -70,10 +71,10 @@ def test_dnerf(tmp_path):
         meta = {"camera_angle_x": 0.9, "frames": frames}
         (tmp_path / f"transforms_{split}.json").write_text(json.dumps(meta))
     scene = read_scene(tmp_path)
-    assert scene.times is not None
+    assert scene.capture_times is not None
     assert scene.cams is not None
     train, test = hold_out(scene, 8)
-    assert (len(train), scene.times[test].tolist()) == (4, [0.0, 1.0])
+    assert (len(train), scene.capture_times[test].tolist()) == (4, [0.0, 1.0])
     assert len(set(scene.cams)) == 6  # one camera that moves: no two images are of one place
 
 
@@ -99,8 +100,8 @@ def test_neural_3d_video(tmp_path):
     write_llff(tmp_path)
     scene = read_scene(tmp_path)
     assert len(scene) == 18
-    assert scene.times is not None
-    assert scene.times[:6].tolist() == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert scene.capture_times is not None
+    assert scene.capture_times[:6].tolist() == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert scene.cams == ["cam00"] * 6 + ["cam01"] * 6 + ["cam02"] * 6
     assert np.allclose(scene.c2w[6], tiny_scene.poses(3)[1])
     assert scene.intrinsics[0].tolist() == [60.0, 60.0, 32.0, 24.0]
@@ -123,8 +124,8 @@ def test_clips_longer_than_memory_are_windowed(tmp_path, monkeypatch):
     monkeypatch.setattr("lpm.scenes.layouts.multiview_video.MOST_BYTES", 3 * 64 * 48 * 3 * 5)
     scene = read_scene(tmp_path)
     assert len(scene) == 15
-    assert scene.times is not None
-    assert scene.times[4] == 1.0
+    assert scene.capture_times is not None
+    assert scene.capture_times[4] == 1.0
     assert any("the first 5 of 6 frames" in note for note in scene.notes)
 
 
@@ -169,8 +170,8 @@ def test_nerfies_and_dycheck(tmp_path, splits, held):
     scene = read_scene(tmp_path)
     train, test = hold_out(scene, 8)
     assert (len(train), len(test)) == (4, held)
-    assert scene.times is not None
-    assert scene.times[train].tolist() == [0, 1 / 3, 2 / 3, 1]
+    assert scene.capture_times is not None
+    assert scene.capture_times[train].tolist() == [0, 1 / 3, 2 / 3, 1]
     assert np.allclose(scene.c2w[:4], tiny_scene.poses(8)[:4])
     assert scene.intrinsics[0].tolist() == [30.0, 30.0, 16.0, 12.0]  # images are half as large as the cameras say
     assert scene.cams is not None
@@ -193,8 +194,8 @@ def test_technicolor(tmp_path):
     write_technicolor(tmp_path)
     scene = read_scene(tmp_path)
     assert len(scene) == 12
-    assert scene.times is not None
-    assert scene.times[:4].tolist() == [0, 1 / 3, 2 / 3, 1]
+    assert scene.capture_times is not None
+    assert scene.capture_times[:4].tolist() == [0, 1 / 3, 2 / 3, 1]
     assert scene.cams == ["00"] * 4 + ["01"] * 4 + ["02"] * 4
     assert np.allclose(scene.c2w[::4], tiny_scene.poses(3), atol=1e-6)
     assert np.allclose(scene.intrinsics[0], [60.0, 60.0, 32.0, 17.0])

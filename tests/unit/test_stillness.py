@@ -16,7 +16,7 @@ def clip(change=0.2, noise=0.0, count=5):
     images = images.clone()
     images[-1, 32:38, 20:26] += change
     K = torch.tensor([[40.0, 0, 25], [0, 40, 19], [0, 0, 1]]).expand(count, 3, 3)
-    return Views(list(images), K, torch.eye(4).expand(count, 4, 4), times=torch.linspace(0, 1, count))
+    return Views(list(images), K, torch.eye(4).expand(count, 4, 4), capture_times=torch.linspace(0, 1, count))
 
 
 def test_only_tiles_with_a_change_change():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class Camera:
     """Width over height."""
 
     @property
-    def c2w(self) -> np.ndarray:
+    def c2w(self) -> NDArray[np.float64]:
         """[4, 4] camera to world, OpenCV axes (x right, y down, z ahead)."""
         out = np.eye(4)
         out[:3, :3] = Rotation.from_quat(np.roll(self.wxyz, -1)).as_matrix()
@@ -50,7 +51,7 @@ class Camera:
         )
 
 
-def camera_at(c2w: np.ndarray, fov: float = FIELD, aspect: float = 4 / 3) -> Camera:
+def camera_at(c2w: NDArray[np.float64], fov: float = FIELD, aspect: float = 4 / 3) -> Camera:
     """The Camera of a camera-to-world matrix [4, 4] or [3, 4] with OpenCV axes."""
     x, y, z, w = Rotation.from_matrix(c2w[:3, :3]).as_quat()
     px, py, pz = np.asarray(c2w[:3, 3], np.float64).tolist()

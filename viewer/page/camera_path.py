@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 
@@ -20,7 +21,7 @@ FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 """OpenGL's camera axes (x right, y up, z back), which nerfstudio writes, to OpenCV's and back."""
 
 
-def sample(keyframes: list[Camera], at: np.ndarray) -> list[Camera]:
+def sample(keyframes: list[Camera], at: NDArray[np.float64]) -> list[Camera]:
     """The cameras at the times `at` [T], where keyframe i is at time i; times before and after are those of the ends.
 
     Places go along a cubic spline, directions along scipy's RotationSpline (both twice continuously differentiable);
@@ -31,12 +32,12 @@ def sample(keyframes: list[Camera], at: np.ndarray) -> list[Camera]:
     at = np.clip(np.asarray(at, np.float64), 0, len(keyframes) - 1)
     if len(keyframes) == 1:
         return [keyframes[0] for _ in at]
-    times = np.arange(len(keyframes))
+    knots = np.arange(len(keyframes))
     places = np.array([camera.position for camera in keyframes])
     turns = Rotation.from_quat(np.array([np.roll(camera.wxyz, -1) for camera in keyframes]))
-    positions = CubicSpline(times, places, bc_type="natural")(at)
-    matrices = RotationSpline(times, turns)(at).as_matrix()
-    fovs = np.interp(at, times, [camera.fov for camera in keyframes])
+    positions = CubicSpline(knots, places, bc_type="natural")(at)
+    matrices = RotationSpline(knots, turns)(at).as_matrix()
+    fovs = np.interp(at, knots, [camera.fov for camera in keyframes])
     return [
         camera_at(np.column_stack([matrix, position]), fov, keyframes[0].aspect)
         for matrix, position, fov in zip(matrices, positions, fovs, strict=True)
@@ -50,7 +51,8 @@ def frames(keyframes: list[Camera], seconds: float, fps: float = FPS) -> list[Ca
 
 
 def _opengl(camera: Camera) -> list[float]:
-    return (camera.c2w @ FLIP).flatten().tolist()
+    rows: list[float] = (camera.c2w @ FLIP).flatten().tolist()
+    return rows
 
 
 def to_json(keyframes: list[Camera], seconds: float, size: tuple[int, int], fps: int = FPS) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import fail
 from lpm.files import Progress, quiet
@@ -47,7 +48,7 @@ def film(
     request = RenderRequest(path[0], longer, antialiased=antialiased)
     width, height = (side - side % 2 for side in size_of(request.camera.aspect, longer))
 
-    def pictures() -> Iterator[np.ndarray]:
+    def pictures() -> Iterator[NDArray[np.uint8]]:
         for i in progress(range(count), "filming"):
             camera = replace(path[i], aspect=request.camera.aspect)
             picture = shown.draw(replace(request, camera=camera, time=i / (count - 1)), width, height)

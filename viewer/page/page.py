@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import LpmError
 from lpm.viewer import compat
@@ -50,7 +51,7 @@ class Page:
         camera = self.client.camera
         return Camera(
             tuple(camera.position.tolist()), tuple(camera.wxyz.tolist()), float(camera.fov), float(camera.aspect)
-        )  # type: ignore[arg-type]
+        )
 
     def request(self, camera: Camera | None = None) -> RenderRequest:
         """What the page shall show now, or from `camera`."""
@@ -78,7 +79,7 @@ class Page:
         self.render_thread.ask(self.request(replace(camera, aspect=float(self.client.camera.aspect))))
         self._clear_the_way(camera)
 
-    def _show(self, picture: np.ndarray, moving: bool) -> None:
+    def _show(self, picture: NDArray[np.uint8], moving: bool) -> None:
         if not self.done.is_set():
             compat.show_image(self.client, picture, 60 if moving else 92)
 

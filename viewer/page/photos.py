@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lpm.checks import LpmError
@@ -35,7 +36,7 @@ class Photo:
     name: str
     camera: Camera
     """In the training frame."""
-    thumbnail: np.ndarray
+    thumbnail: NDArray[np.uint8]
     """[h, w, 3] uint8."""
 
 
@@ -66,7 +67,7 @@ def data_folder(run: Path) -> Path | None:
     return None
 
 
-def in_training_frame(scene: Scene, world_to_train: Similarity) -> np.ndarray:
+def in_training_frame(scene: Scene, world_to_train: Similarity) -> NDArray[np.float64]:
     """[V, 4, 4] camera to world of `scene`, in the training frame, with OpenCV axes."""
     poses = scene.c2w.copy()
     # What a tool did to the scene's frame is in nerfstudio's transform already: here = applied_scale * applied @ world.
@@ -80,7 +81,7 @@ def in_training_frame(scene: Scene, world_to_train: Similarity) -> np.ndarray:
     return poses
 
 
-def _thumbnail(path: Path) -> np.ndarray:
+def _thumbnail(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))  # a JPEG is decoded small at once
         small = image.convert("RGB")

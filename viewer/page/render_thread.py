@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.viewer.page.camera import Camera, size_of
 from lpm.viewer.page.frame_budget import FrameBudget
@@ -31,9 +32,9 @@ class RenderRequest:
     """What is to be seen, of `outputs` of what is shown."""
 
 
-Draw = Callable[[RenderRequest, int, int, int, Callable[[], bool]], "np.ndarray | None"]
+Draw = Callable[[RenderRequest, int, int, int, Callable[[], bool]], "NDArray[np.uint8] | None"]
 """draw(request, width, height, strips, stop) gives [H, W, 3] uint8, or None if stop() became true on the way."""
-Show = Callable[[np.ndarray, bool], None]
+Show = Callable[[NDArray[np.uint8], bool], None]
 """show(picture, moving) sends it."""
 
 

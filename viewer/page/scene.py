@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
@@ -18,7 +19,7 @@ from lpm.formats.ply import finite_rows, read_ply
 from lpm.formats.ply_sequence import sequence_files
 from lpm.formats.read import Loaded
 from lpm.render.native_backend import rasterize_strips
-from lpm.render.rasterize import rasterize
+from lpm.render.rasterize import RasterizeMode, rasterize
 from lpm.render.sky import dome
 from lpm.viewer.page.camera import matrices
 from lpm.viewer.page.render_thread import RenderRequest
@@ -92,7 +93,7 @@ class Shown:
 
     def draw(
         self, request: RenderRequest, width: int, height: int, strips: int = 1, stop: Callable[[], bool] = lambda: False
-    ) -> np.ndarray | None:
+    ) -> NDArray[np.uint8] | None:
         """The picture [height, width, 3] uint8 that `request` asks for.
 
         Args:
@@ -112,12 +113,12 @@ class Shown:
         )  # fmt: skip
         degree = math.isqrt(ready["shN"].shape[1] + 1) - 1
         background = torch.full((1, 3), float(request.background), device=self.device)
-        mode = "antialiased" if request.antialiased else "classic"
+        mode: RasterizeMode = "antialiased" if request.antialiased else "classic"
         library = native() if self.device == "cpu" else None
         with torch.no_grad():
             if library is None or strips <= 1:
                 colors = rasterize(
-                    *positional, sh_degree=degree, backgrounds=background, rasterize_mode=mode  # type: ignore[arg-type]
+                    *positional, sh_degree=degree, backgrounds=background, rasterize_mode=mode
                 )[0][0]  # fmt: skip
             else:
                 rows = -(-height // strips)

@@ -49,7 +49,8 @@ def up_of(loaded: Loaded) -> Tensor:
     try:
         up = torch.tensor(sidecar.up if sidecar is not None else None, dtype=torch.float32)
         if up.shape == (3,) and 0 < float(up.norm()) < math.inf:
-            return up / up.norm()
+            unit: Tensor = up / up.norm()
+            return unit
     except (TypeError, ValueError, RuntimeError):
         pass
     return axis("-y")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import fail
 from lpm.files import atomic_path
@@ -20,7 +21,7 @@ def ending() -> str:
     return ".mp4" if shutil.which("ffmpeg") else ".webm"
 
 
-def write_video(out: Path, pictures: Iterable[np.ndarray], size: tuple[int, int], fps: float) -> int:
+def write_video(out: Path, pictures: Iterable[NDArray[np.uint8]], size: tuple[int, int], fps: float) -> int:
     """Writes `pictures`, [H, W, 3] uint8 each, to `out`; the file appears when it is whole.
 
     Args:
@@ -46,7 +47,7 @@ def write_video(out: Path, pictures: Iterable[np.ndarray], size: tuple[int, int]
     return count
 
 
-def _by_ffmpeg(path: Path, pictures: Iterable[np.ndarray], width: int, height: int, fps: float) -> int:
+def _by_ffmpeg(path: Path, pictures: Iterable[NDArray[np.uint8]], width: int, height: int, fps: float) -> int:
     command = [
         "ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
         "-r", f"{fps}", "-i", "-", "-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p",
@@ -72,7 +73,7 @@ def _by_ffmpeg(path: Path, pictures: Iterable[np.ndarray], width: int, height: i
     return count
 
 
-def _by_opencv(path: Path, pictures: Iterable[np.ndarray], width: int, height: int, fps: float) -> int:
+def _by_opencv(path: Path, pictures: Iterable[NDArray[np.uint8]], width: int, height: int, fps: float) -> int:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), fps, (width, height))
     if not writer.isOpened():
         fail(path.name, "OpenCV cannot write films here", "ffmpeg on PATH, or an OpenCV with libvpx")

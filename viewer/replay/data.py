@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from lpm import records
@@ -32,15 +33,15 @@ class Replay:
     events: list[EditRecord]
     snapshots: list[Snapshot]
 
-    def boxes(self, event: int) -> dict[str, np.ndarray]:
+    def boxes(self, event: int) -> dict[str, NDArray[np.float32]]:
         """Corners [Z, 8, 3] of an event's zones by kind. Zones of which no depth is known are no piece of space."""
-        found: dict[str, list] = {kind: [] for kind in ZONE_COLORS}
+        found: dict[str, list[list[list[float]]]] = {kind: [] for kind in ZONE_COLORS}
         for zone in self.events[event].zones:
             if len(zone.corners) == 8 and np.isfinite(zone.corners).all():
                 found[zone.kind if zone.kind in found else "no-evidence"].append(zone.corners)
         return {kind: np.array(corners, np.float32).reshape(-1, 8, 3) for kind, corners in found.items()}
 
-    def recent(self, event: int, last: int) -> dict[str, np.ndarray]:
+    def recent(self, event: int, last: int) -> dict[str, NDArray[np.float32]]:
         """Positions [M, 3] that the `last` events up to `event` added, removed and reset."""
         newest = self.events[event].step
         oldest = self.events[event - last].step if event >= last else -1
@@ -56,7 +57,7 @@ class Replay:
         )
 
     @cached_property
-    def bounds(self) -> tuple[np.ndarray, float]:
+    def bounds(self) -> tuple[NDArray[np.float64], float]:
         """Centre [3] of the scene, and half the width of the cube around it with nine tenths of what there is."""
         places = [s.means for s in self.snapshots if s.means is not None] or [s.added for s in self.snapshots]
         if not sum(map(len, places)):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
-from lpm.files import atomic_file, bar
+from lpm.files import Progress, atomic_file, bar
 from lpm.viewer.boxes import EDGES, EDIT_COLORS, ZONE_COLORS
 from lpm.viewer.replay.data import EDITS, Replay, css, plots, safe_json
 from lpm.viewer.replay.recording import CLOUD_LIMIT, LIMIT, evenly_spaced
@@ -103,7 +104,7 @@ BODY = """<div id="controls"><button id="play">Play</button>
 <div id="text"></div><div id="both"><div id="scene"></div><div id="plots"></div></div>"""
 
 
-def _encoded(values: np.ndarray, dtype: str) -> str:
+def _encoded(values: NDArray[np.generic], dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
 
 
@@ -114,7 +115,7 @@ def _fewer_clouds(replay: Replay) -> Replay:
     return dataclasses.replace(replay, snapshots=rest)
 
 
-def _events(replay: Replay, limit: int, every: int, progress=bar) -> dict[str, Any]:
+def _events(replay: Replay, limit: int, every: int, progress: Progress = bar) -> dict[str, Any]:
     """Events and clouds as the page's script reads them: every `every`-th, with at most `limit` points of an edit."""
     events: list[dict[str, Any]] = []
     clouds: list[dict[str, Any]] = []
@@ -178,7 +179,7 @@ def _layout(replay: Replay) -> dict[str, Any]:
     return {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "legend": legend, "uirevision": "same"}
 
 
-def page(replay: Replay, limit: int = LIMIT, every: int = 1, progress=bar) -> bytes:
+def page(replay: Replay, limit: int = LIMIT, every: int = 1, progress: Progress = bar) -> bytes:
     """The whole file; see _events for `limit` and `every`."""
     curves = plots(replay)
     curves.add_shape(type="line", xref="x", yref="paper", y0=0, y1=1, x0=0, x1=0, line={"color": "#5a5a5a"})

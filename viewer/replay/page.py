@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import viser
+from numpy.typing import NDArray
 
 from lpm.viewer.boxes import EDIT_COLORS, ZONE_COLORS, edges_mesh
 from lpm.viewer.replay.data import Replay, mark, plots
@@ -136,7 +137,7 @@ class Page:
         elif handle is not None:
             self.drawn[name] = handle  # the scene has it in the place of the last one of this name
 
-    def _mesh(self, kind: str, corners: np.ndarray) -> Any:
+    def _mesh(self, kind: str, corners: NDArray[np.float32]) -> Any:
         # Bars as thick as the box is near, so that those far away can be seen, too.
         edge = np.linalg.norm(corners[:, [1, 2, 3, 0]] - corners[:, :4], axis=-1).mean(1)
         vertices, faces = edges_mesh(corners, np.maximum(0.03 * edge, 0.005 * self.radius))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.sending import sent
@@ -33,28 +34,29 @@ class Snapshot:
     """One event. Positions are in the training frame. To write, tensors of any device will do; reading gives arrays."""
 
     step: int
-    added: np.ndarray | Tensor
+    added: NDArray[np.generic] | Tensor
     """[A, 3] float32: points that were split off or inserted, where they are after the event."""
-    removed: np.ndarray | Tensor
+    removed: NDArray[np.generic] | Tensor
     """[R, 3] float32: points that were pruned, where they were."""
-    reset: np.ndarray | Tensor
+    reset: NDArray[np.generic] | Tensor
     """[T, 3] float32: points that were made nearly transparent."""
-    means: np.ndarray | Tensor | None = None
+    means: NDArray[np.generic] | Tensor | None = None
     """[M, 3] float32: all points after the event; only some events have them."""
-    colors: np.ndarray | Tensor | None = None
+    colors: NDArray[np.generic] | Tensor | None = None
     """[M, 3] uint8: their colours, sRGB."""
     psnr: float | None = None
     """PSNR of held-out photos, dB, where it was measured."""
 
 
-def evenly_spaced(values: np.ndarray | Tensor, limit: int) -> np.ndarray:
+def evenly_spaced(values: NDArray[np.generic] | Tensor, limit: int) -> NDArray[np.generic]:
     """At most `limit` rows of `values` [N, ...], evenly spaced in it: always the same ones, on the CPU."""
     n = len(values)
     rows = np.arange(min(n, limit)) * n // max(1, min(n, limit))
     if isinstance(values, Tensor):
-        chosen = sent(torch.from_numpy(rows), values.device)
-        return values.detach()[chosen].cpu().numpy()  # thinned first: less to move off a GPU
-    return values[rows]
+        on_device = sent(torch.from_numpy(rows), values.device)
+        return values.detach()[on_device].cpu().numpy()  # thinned first: less to move off a GPU
+    chosen: NDArray[np.generic] = values[rows]
+    return chosen
 
 
 def write(folder: Path, snapshot: Snapshot) -> None:

@@ -45,7 +45,8 @@ class Outputs:
         centres = centres_of(self.views.viewmats)
         extent = (centres - centres.mean(0)).norm(dim=1).amax().clamp_min(1e-6)
         apart = (centres_of(others) - centres_of(viewmat)).norm(dim=1) / extent
-        return apart + (1 - (others[:, 2, :3] * viewmat[2, :3]).sum(1))
+        away: Tensor = apart + (1 - (others[:, 2, :3] * viewmat[2, :3]).sum(1))
+        return away
 
     def error(self, params: Any, viewmat: Tensor, K: Tensor, size: tuple[int, int]) -> Tensor:
         """[H, W, 1] mean residual, 0 to 1 where that of the worst tile of all views is 1.

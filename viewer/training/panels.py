@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import viser
 import viser.transforms as vtf
+from numpy.typing import NDArray
 
 from lpm.checks import LpmError
 from lpm.multiview.views import Views
@@ -157,7 +158,7 @@ class Panels:
         self.jump(client, 0)
         self._news.set()
 
-    def _pose(self, view: int) -> tuple[np.ndarray, np.ndarray]:
+    def _pose(self, view: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         viewmat = self.views.viewmats[view].cpu().double().numpy()
         rotation = viewmat[:3, :3].T
         return -rotation @ viewmat[:3, 3] * self.scale, vtf.SO3.from_matrix(rotation).wxyz

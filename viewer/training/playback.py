@@ -15,13 +15,13 @@ PICTURES = 8
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def strip(errors: dict[int, float], times: Tensor) -> str:
+def strip(errors: dict[int, float], capture_times: Tensor) -> str:
     """A bar for each time step, its height by the mean error of the views taken then; blank where none was seen.
 
     Args:
-        errors: view -> mean residual. times: [V] of every view.
+        errors: view -> mean residual. capture_times: [V] of every view.
     """
-    moments, step = times.unique(return_inverse=True)
+    moments, step = capture_times.unique(return_inverse=True)
     total, count = torch.zeros(len(moments)), torch.zeros(len(moments))
     for view, error in errors.items():
         total[step[view]] += error
@@ -37,14 +37,16 @@ def strip(errors: dict[int, float], times: Tensor) -> str:
 class Clip:
     """A folder with the controls; moves the `time` of nerfstudio's control panel."""
 
-    def __init__(self, server: Any, control: Any, errors: Callable[[], dict[int, float]], times: Tensor) -> None:
+    def __init__(
+        self, server: Any, control: Any, errors: Callable[[], dict[int, float]], capture_times: Tensor
+    ) -> None:
         """Builds the controls and starts the thread that plays.
 
         Args:
             control: has `time`, 0..1, which the pictures follow.
-            errors: gives the mean error of each view that was seen. times: [V] of every view.
+            errors: gives the mean error of each view that was seen. capture_times: [V] of every view.
         """
-        self.server, self.control, self.errors, self.times = server, control, errors, times.cpu()
+        self.server, self.control, self.errors, self.capture_times = server, control, errors, capture_times.cpu()
         self._playing, self._stopped = threading.Event(), False
         with server.gui.add_folder("Clip"):
             self.button = server.gui.add_button("Play")
@@ -68,7 +70,7 @@ class Clip:
         """Brings the strip up to date."""
         errors = self.errors()
         if errors:
-            self.words.content = f"Error over time (lowest to highest)\n\n`{strip(errors, self.times)}`"
+            self.words.content = f"Error over time (lowest to highest)\n\n`{strip(errors, self.capture_times)}`"
 
     def stop(self) -> None:
         """Ends the thread."""
