@@ -4,9 +4,11 @@ BIN := .venv/bin
 # Neither tests nor demo may touch the network once the environment stands.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-export test-viewer test-gpu gpu-check lint types format clean
+.PHONY: help setup wheel demo test test-slow test-export test-viewer test-gpu gpu-check lint types format clean
 help:
 	@echo "make setup      the environment in .venv (idempotent)"
+	@echo "make setup FACE=core  the same without nerfstudio, in .venv-core"
+	@echo "make wheel      a wheel that needs no compiler, in dist/"
 	@echo "make demo       make a sample scene, train on it, evaluate, export a PLY"
 	@echo "make test       lint, types and the test suite (needs no GPU)"
 	@echo "make test-slow  training and rendering on real scenes (LPM_TEST_DATA=folder)"
@@ -15,8 +17,13 @@ help:
 	@echo "make test-gpu   CPU/CUDA parity (needs an NVIDIA GPU)"
 	@echo "make gpu-check  test-gpu, then kernels and training beside splatfacto (LPM_TEST_DATA=folder; minutes)"
 
+# FACE=core: without nerfstudio, on any Python from 3.10 on, in .venv-core.
+FACE ?= nerfstudio
 setup:
-	@$(PYTHON) tools/setup.py
+	@$(PYTHON) tools/setup.py $(FACE)
+
+wheel: setup
+	@$(BIN)/python tools/make_wheel.py
 
 demo: setup
 	@$(BIN)/python tools/demo.py

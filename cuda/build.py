@@ -59,6 +59,50 @@ def find_nvcc() -> list[str]:
     return [found]
 
 
+# What a wheel brings, best first: the level of x86-64 that it is compiled for, and what a processor of that level has.
+LEVELS = {
+    "v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "v3": ("avx2", "fma", "bmi1", "bmi2", "f16c"),
+    "v2": ("sse4_2", "ssse3", "popcnt"),
+}
+PREBUILT = FOLDER / "prebuilt"
+
+
+def prebuilt() -> Path | None:
+    """The library that came with the wheel and suits this processor; None where there is none, as in a checkout."""
+    flags = set(_flags())
+    for level, wanted in LEVELS.items():
+        library = PREBUILT / f"lpm_cpu_{level}.so"
+        if library.is_file() and flags.issuperset(wanted):
+            return library
+    return None
+
+
+def _flags() -> list[str]:
+    """The instruction sets of this processor, as Linux names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+
+
+def build_levels(folder: Path) -> list[Path]:
+    """Compiles a library for every level into `folder`, for any Linux with glibc 2.17 or later.
+
+    libstdc++ and libgomp are those that torch has loaded: a process must have one of each.
+    """
+    compiler, made = find_compiler(), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for level in LEVELS:
+        flags = [*(f for f in FLAGS if f != "-march=native"), f"-march=x86-64-{level}", "-mtune=generic",
+                 "-include", str(FOLDER / "include" / "old_glibc.h")]  # fmt: skip
+        library = folder / f"lpm_cpu_{level}.so"
+        _compile(compiler, library, flags)
+        made.append(library)
+    return made
+
+
 def sources() -> list[Path]:
     """The translation units of the CPU library."""
     return sorted((FOLDER / "csrc").glob("*_cpu.cpp"))
@@ -98,9 +142,15 @@ def _processor() -> str:
 
 
 def build() -> Path:
-    """Path of the CPU library, compiled first if the cache lacks it. Raises BuildError with a complete report."""
+    """Path of the CPU library: the wheel's, or compiled first if the cache lacks it.
+
+    Raises BuildError with a complete report.
+    """
+    found = prebuilt()
+    if found is not None:
+        return found
     compiler = find_compiler()
-    return _cached(f"lpm_cpu_{cache_key(compiler, FLAGS)}.so", lambda library: _compile(compiler, library))
+    return _cached(f"lpm_cpu_{cache_key(compiler, FLAGS)}.so", lambda library: _compile(compiler, library, FLAGS))
 
 
 def build_cuda(capability: tuple[int, int] | None = None) -> Path:
@@ -134,16 +184,16 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
     return library
 
 
-def _compile(compiler: list[str], library: Path) -> None:
+def _compile(compiler: list[str], library: Path, flags: list[str]) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as name:
         work = Path(name)
         objects = [work / f"{path.stem}.o" for path in sources()]
-        command = [*compiler, *FLAGS, "-I", str(FOLDER / "include"), "-c"]
+        command = [*compiler, *flags, "-I", str(FOLDER / "include"), "-c"]
         jobs = [[*command, str(s), "-o", str(o)] for s, o in zip(sources(), objects, strict=True)]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(_run, jobs))
         linked = work / library.name
-        _run([*compiler, *FLAGS, "-shared", *map(str, objects), "-o", str(linked)])
+        _run([*compiler, *flags, "-shared", *map(str, objects), "-o", str(linked)])
         os.replace(linked, library)
 
 

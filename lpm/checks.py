@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,12 @@ def check_finite(name: str, tensor: Tensor, rows: str = "row") -> None:
     bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero().flatten()
     if len(bad):
         fail(name, f"non-finite value in {rows} {int(bad[0])} ({len(bad)} in all)", "finite numbers")
+
+
+def need(module: str, extra: str) -> None:
+    """Raises LpmError unless `module` can be imported: it comes with lpm-splat[`extra`]. Imports nothing."""
+    if importlib.util.find_spec(module) is None:
+        fail(module, "is not installed", f"it, for this command; pip install 'lpm-splat[{extra}]'")
 
 
 def one_line_errors(main: Callable[[], None]) -> None:

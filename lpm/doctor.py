@@ -47,9 +47,9 @@ def version_of(package: str) -> str | None:
 
 
 def _python() -> Finding:
-    version, fits = platform.python_version(), (3, 10) <= sys.version_info[:2] <= (3, 12)
-    remedy = "" if fits else "Python 3.10 to 3.12: nerfstudio has no release for others"
-    return Finding("Python", "ok" if fits else "broken", f"{version}, {platform.system()} {platform.machine()}", remedy)
+    version, fits = platform.python_version(), sys.version_info >= (3, 10)
+    found = f"{version}, {platform.system()} {platform.machine()}"
+    return Finding("Python", "ok" if fits else "broken", found, "" if fits else "Python 3.10 or later")
 
 
 def _torch() -> Finding:
@@ -66,6 +66,8 @@ def _torch() -> Finding:
 
 def _torchvision() -> Finding:
     """In a process of its own: an import that fails halfway leaves its traces."""
+    if version_of("torchvision") is None:
+        return Finding("torchvision", "optional", "not installed (LPIPS of held-out photos)", "see pytorch.org")
     done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
     version = version_of("torchvision")
     if done.returncode == 0:
@@ -145,17 +147,19 @@ def _cache() -> Finding:
                    f"{shutil.disk_usage(folder).free / 2**30:.0f} GiB")  # fmt: skip
 
 
+NERFSTUDIO = "pip install 'lpm-splat[nerfstudio]', with Python 3.10 to 3.12"
 CHECKS: list[Callable[[], Finding]] = [
     _python,
     _torch,
     _torchvision,
-    lambda: _package("nerfstudio", "nerfstudio", "ns-train", True, "pip install 'nerfstudio>=1.1.5,<1.2'"),
-    lambda: _package("gsplat", "gsplat", "the CUDA rasterizer", True, "pip install 'gsplat>=1.4,<1.7'"),
+    lambda: _package("nerfstudio", "nerfstudio", "ns-train; lpm-train needs none", False, NERFSTUDIO),
+    lambda: _package("gsplat", "gsplat", "the CUDA rasterizer", False, "pip install 'lpm-splat[gpu]'"),
     _methods,
     lambda: _package("viser", "viser", "the viewer", True, "pip install 'viser>=0.2.7'"),
     lambda: _package("plyfile", "plyfile", "PLY files", True, "pip install plyfile"),
     lambda: _package("opencv-python-headless", "cv2", "photos and flow", True, "pip install opencv-python-headless"),
     lambda: _package("pycolmap", "pycolmap", "lpm-prepare", False, "pip install 'lpm-splat[prepare]'"),
+    lambda: _package("matplotlib", "matplotlib", "plots of lpm-bench", False, "pip install 'lpm-splat[bench]'"),
     _cpu_kernels,
     _cuda_kernels,
     lambda: _program("ffmpeg", "ns-render, and films of lpm-view", "apt-get install ffmpeg"),
@@ -192,13 +196,16 @@ def doctor(fix: bool = False) -> None:
     table = Table("", "", title=f"lpm-splat {lpm.__version__}", title_justify="left", box=None)
     for column in ("found", "what to do"):
         table.add_column(column, overflow="fold")
-    bad = 0
+    bad, missing = 0, set()
     with console.status("looking"):
         for finding in findings():
             bad += finding.state == "broken"
+            if finding.state != "ok":
+                missing.add(finding.name)
             table.add_row(finding.name, MARKS[finding.state], finding.found, finding.remedy)
     console.print(table)
-    console.print(f"{bad} of these must be mended first." if bad else "ns-train lpm-splat will start.")
+    commands = "lpm-train" if "nerfstudio" in missing else "lpm-train and ns-train lpm-splat"
+    console.print(f"{bad} of these must be mended first." if bad else f"{commands} will start.")
     sys.exit(1 if bad else 0)
 
 

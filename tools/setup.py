@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Makes `.venv` with the pinned packages; does nothing when it is already as wanted. Called by `make setup`.
 
+`setup.py core` leaves nerfstudio out, and makes `.venv-core`.
+
 Only the standard library is used, since nothing is installed yet. Run it with the Python the environment is for.
 """
 
@@ -17,7 +19,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
+CORE = sys.argv[1:] == ["core"]
+VENV = ROOT / (".venv-core" if CORE else ".venv")
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".lpm-setup"
 WANTED = ["pyproject.toml", "constraints.txt", "tools/setup.py", "lpm/torchvision_hook.py"]
@@ -73,9 +76,28 @@ def install_stand_ins() -> None:
         pip("install", "--no-build-isolation", str(folder))
 
 
+def install_nerfstudio(compiler: bool) -> None:
+    if not compiler:
+        install_stand_ins()
+    say("installing nerfstudio, gsplat and what they need (2 of 3, a few minutes)")
+    pip("install", "-c", "constraints.txt", pinned("nerfstudio"), pinned("gsplat"), pinned("torchvision"))
+    say("installing lpm-splat itself, editable (3 of 3)")
+    pip("install", "-c", "constraints.txt", "-e", ".[dev]")
+    # What `lpm-doctor --fix` does: torchvision's CUDA build beside a CPU torch.
+    subprocess.run([str(PYTHON), "-c", "from lpm.doctor import install_hook; install_hook()"], check=True)
+    if not ctypes.util.find_library("usb-1.0"):
+        say("no libusb-1.0: ns-export will not start (apt-get install libusb-1.0-0); lpm-export needs nothing")
+
+
 def main() -> None:
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        fail(f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}; try `make setup PYTHON=python3.11`")
+    if sys.argv[1:] not in ([], ["nerfstudio"], ["core"]):
+        fail(f"FACE={' '.join(sys.argv[1:])}: nerfstudio or core is wanted")
+    if CORE and sys.version_info < (3, 10):
+        fail(f"Python 3.10 or later is needed, this is {sys.version.split()[0]}")
+    if not CORE and not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        fail(
+            f"nerfstudio has no release for others; `make setup FACE=core` leaves it out. Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}; try `make setup PYTHON=python3.11`"
+        )
     os.chdir(ROOT)
     wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
@@ -86,20 +108,16 @@ def main() -> None:
         if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
             fail("python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv")
     compiler = shutil.which(shlex.split(os.environ.get("CXX") or "g++")[0]) or shutil.which("clang++")
-    say("installing torch (1 of 3)")
+    say("installing torch")
     pip("install", "--upgrade", "pip", "setuptools<81", "wheel")
     pip("install", pinned("torch"))
     if not compiler:
         say("no C++ compiler: the slow torch rasterizer will serve; apt-get install g++ makes it 50 times faster")
-        install_stand_ins()
-    say("installing nerfstudio, gsplat and what they need (2 of 3, a few minutes)")
-    pip("install", "-c", "constraints.txt", pinned("nerfstudio"), pinned("gsplat"), pinned("torchvision"))
-    say("installing lpm-splat itself, editable (3 of 3)")
-    pip("install", "-c", "constraints.txt", "-e", ".[dev]")
-    # What `lpm-doctor --fix` does: torchvision's CUDA build beside a CPU torch.
-    subprocess.run([str(PYTHON), "-c", "from lpm.doctor import install_hook; install_hook()"], check=True)
-    if not ctypes.util.find_library("usb-1.0"):
-        say("no libusb-1.0: ns-export will not start (apt-get install libusb-1.0-0); lpm-export needs nothing")
+    if CORE:
+        say("installing lpm-splat and what it needs, editable (2 of 2)")
+        pip("install", "-e", ".[zstd]")
+    else:
+        install_nerfstudio(bool(compiler))
     pip("check")
     STAMP.write_text(wanted)
     say(f"done in {time.time() - start:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ Runs = list[dict[str, Any]]
 
 
 def draw(runs: Runs, folder: Path) -> list[str]:
-    """Writes the plots that the runs allow; their file names."""
+    """Writes the plots that the runs allow, and says so where matplotlib is missing; their file names."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("No plots: matplotlib is not installed; pip install 'lpm-splat[bench]'")
+        return []
     import matplotlib
 
     matplotlib.use("Agg")

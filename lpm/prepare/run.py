@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lpm.checks import fail
+from lpm.checks import fail, need
 from lpm.prepare import figures, frames, photos, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
@@ -25,6 +25,7 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
         LpmError: something given cannot be used, or fewer than 3 images got a pose.
     """
     settings.check()
+    need("matplotlib", "prepare")
     pycolmap = sfm.load_pycolmap()  # before an hour of work, not after
     source, out = settings.source.expanduser(), settings.out.expanduser()
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from gsplat.strategy.base import Strategy
 from torch import Tensor
 
 from lpm.gaussians.parameters import Optimizers, TrainedParameters
@@ -99,7 +98,7 @@ class Live:
 
 
 @dataclass
-class PointStrategy(Strategy):
+class PointStrategy:
     """gsplat's protocol (initialize_state, check_sanity, step_pre_backward, step_post_backward), and no-op defaults."""
 
     max_points: int | None = None
@@ -129,6 +128,14 @@ class PointStrategy(Strategy):
     def make(cls, common: Common, options: Any) -> PointStrategy:
         """The strategy for a run: what the run says to all, and `options` (of type cls.Options)."""
         raise NotImplementedError
+
+    def check_sanity(self, params: TrainedParameters, optimizers: Optimizers) -> None:
+        """Raises ValueError unless each parameter has an optimizer of its own, with one group."""
+        if set(params.keys()) != set(optimizers.keys()):
+            raise ValueError(f"params and optimizers: got {list(params)} and {list(optimizers)}; wanted the same names")
+        for name, optimizer in optimizers.items():
+            if len(optimizer.param_groups) != 1:
+                raise ValueError(f"optimizer {name}: got {len(optimizer.param_groups)} groups; wanted one")
 
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """What is gathered from step to step; tensors with a row a point follow the edits and are saved."""

@@ -15,14 +15,16 @@ def test_a_complete_environment_starts(capsys):
         doctor.doctor()
     said = capsys.readouterr().out
     assert end.value.code == 0, said
-    assert "ns-train lpm-splat will start" in said
+    assert "lpm-train and ns-train lpm-splat will start" in said
     assert "nerfstudio" in said
 
 
 def test_what_is_missing_is_named_with_what_to_do(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "version_of", lambda name: None if name in ("gsplat", "pycolmap") else "1")
+    monkeypatch.setattr(
+        doctor, "version_of", lambda name: None if name in ("viser", "nerfstudio", "gsplat", "pycolmap") else "1"
+    )
     found = {finding.name: finding for finding in doctor.findings()}
-    assert (found["gsplat"].state, found["pycolmap"].state) == ("broken", "optional")
+    assert (found["viser"].state, found["gsplat"].state, found["pycolmap"].state) == ("broken", "optional", "optional")
     assert "pip install" in found["gsplat"].remedy
     assert "prepare" in found["pycolmap"].remedy
     with pytest.raises(SystemExit) as end:
