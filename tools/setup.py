@@ -95,16 +95,15 @@ def main() -> None:
     if CORE and sys.version_info < (3, 10):
         fail(f"Python 3.10 or later is needed, this is {sys.version.split()[0]}")
     if not CORE and not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        fail(
-            f"nerfstudio has no release for others; `make setup FACE=core` leaves it out. Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}; try `make setup PYTHON=python3.11`"
-        )
+        remedy = "try `make setup PYTHON=python3.11`, or `make setup FACE=core`, which leaves nerfstudio out"
+        fail(f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}; {remedy}")
     os.chdir(ROOT)
     wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
     start = time.time()
     if not PYTHON.exists():
-        say("making .venv")
+        say(f"making {VENV.name}")
         if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
             fail("python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv")
     compiler = shutil.which(shlex.split(os.environ.get("CXX") or "g++")[0]) or shutil.which("clang++")

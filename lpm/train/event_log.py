@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class EventLog:
         self._psnr = None
         for told in self.on_snapshot:
             told(record, snapshot)
-        self._record(snapshot)
+        self._record(replace(snapshot))  # listeners keep theirs, without all points
 
     def _record(self, snapshot: recording.Snapshot) -> None:
         params = self.model.gauss_params

@@ -55,7 +55,7 @@ def test_few_points_get_company(bare_room, tmp_path, monkeypatch, capsys):
     room = make.make("room", tmp_path / "room", views=12, size=(120, 90))
     given, colors = started_from(room, points_from_photos=False)
     found, _ = started_from(bare_room)
-    monkeypatch.setattr("lpm.plugin.datamanager.FEW", len(given) + 1)
+    monkeypatch.setattr("lpm.train.photos.FEW", len(given) + 1)
     capsys.readouterr()
     xyz, rgb = started_from(room)
     assert f"Only {len(given):,} points in the scene: {len(found):,} more were found" in capsys.readouterr().out
@@ -63,5 +63,5 @@ def test_few_points_get_company(bare_room, tmp_path, monkeypatch, capsys):
     assert torch.equal(rgb[: len(given)], colors)
     torch.testing.assert_close(xyz[len(given) :], found)
     assert (rgb.dtype, rgb.shape) == (torch.uint8, xyz.shape)
-    monkeypatch.setattr("lpm.plugin.datamanager.FEW", len(given))
+    monkeypatch.setattr("lpm.train.photos.FEW", len(given))
     assert torch.equal(started_from(room)[0], given)
