@@ -9,17 +9,16 @@ from nerfstudio.data.scene_box import OrientedBox
 from lpm.multiview.views import world_to_camera
 from lpm.render.sky import sky_colors
 from lpm.strategy import STRATEGIES
+from lpm.train.model_settings import PoseRefinementSettings
 
 BUSY = dict(warmup_length=5, refine_every=5, stop_split_at=25, densify_grad_thresh=1e-7, max_points=400)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_poses_are_refined(make_trainer, strategy):
-    trainer = make_trainer("poses", 30, strategy=strategy, **BUSY)
-    trainer.model.camera_optimizer.config.mode = "SO3xR3"
-    plain = trainer.model.camera_optimizer
-    trainer.model.camera_optimizer = plain.config.setup(num_cameras=trainer.model.num_train_data, device="cpu")
-    trainer.optimizers = trainer.setup_optimizers()
+    trainer = make_trainer(
+        "poses", 30, strategy=strategy, camera_optimizer=PoseRefinementSettings(mode="SO3xR3"), **BUSY
+    )
     trainer.train()
     moved = trainer.model.camera_optimizer.pose_adjustment.detach()
     assert bool(torch.isfinite(moved).all())
