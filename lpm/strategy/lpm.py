@@ -23,11 +23,12 @@ from lpm.gaussians import edits
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views, centres_of
 from lpm.render.losses import TileRequest
+from lpm.strategy import width
 from lpm.strategy.base import Live
 from lpm.strategy.event import Event
 from lpm.strategy.lpm_options import LpmFields
 from lpm.strategy.requests import Requests, inside_any
-from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample, widest_scales
+from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
 from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse, spread
 from lpm.zones.find import Hull, find_zones
 from lpm.zones.point_errors import Evidence, look
@@ -99,14 +100,8 @@ class LpmStrategy(LpmFields):
             if step > self.refine_start_iter and step % self.refine_every == 0:
                 self._event(params, optimizers, state, step)
         if self.widest > 0 and self.photo_graph is not None:
-            self._narrow(params, state, step)
-
-    def _narrow(self, params, state, step: int) -> None:
-        """Holds the scales at `widest`; distances to the cameras are measured anew at every event."""
-        if state.get("widest") is None or step % self.refine_every == 0:
-            centres = centres_of(self.photo_graph.views.viewmats)
-            state["widest"] = widest_scales(params["means"].detach(), centres, self.widest)
-        params["scales"].data.copy_(torch.minimum(params["scales"].data, state["widest"]))
+            viewmats, anew = self.photo_graph.views.viewmats, step % self.refine_every == 0
+            width.hold(params, state, viewmats, self.widest, anew)
 
     @torch.no_grad()
     def gather(self, params, state, step, info) -> None:
