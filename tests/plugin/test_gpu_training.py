@@ -184,6 +184,14 @@ def test_adam_leaves_a_spoilt_step_out():
         assert torch.equal(value, old)
 
 
+def test_the_nearest_camera_is_that_of_the_cpu():
+    from lpm.multiview.views import nearest_centre
+
+    means, centres = 5 * torch.randn(70_000, 3), torch.randn(100, 3)
+    wanted, found = nearest_centre(means, centres), nearest_centre(means.to(DEVICE), centres.to(DEVICE))
+    torch.testing.assert_close(found.cpu(), wanted)
+
+
 @pytest.mark.parametrize("shrink", [1, 2])
 def test_a_look_is_that_of_the_cpu(shrink):
     """Errors and pixels of points, depths and opacity: CUDA against our own kernels."""
