@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Neither tests nor demo may touch the network once the environment stands.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup wheel demo test test-slow test-export test-viewer test-gpu gpu-check lint types format clean
+.PHONY: help setup wheel demo test test-slow test-export test-viewer test-gpu gpu-check gpu-kit lint types format clean
 help:
 	@echo "make setup      the environment in .venv (idempotent)"
 	@echo "make setup FACE=core  the same without nerfstudio, in .venv-core"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-export  what we write, opened by programs of others (needs Node, npm and Chromium)"
 	@echo "make test-viewer  our pages in headless Chromium (needs Node, npm and Chromium)"
 	@echo "make test-gpu   CPU/CUDA parity (needs an NVIDIA GPU)"
+	@echo "make gpu-kit    .gpu/: what a bare GPU machine without a network needs (LPM_TEST_DATA=folder)"
 	@echo "make gpu-check  test-gpu, then kernels and training beside splatfacto (LPM_TEST_DATA=folder; minutes)"
 
 # FACE=core: without nerfstudio, on any Python from 3.10 on, in .venv-core.
@@ -52,6 +53,10 @@ gpu-check:
 	$(GPU_PYTHON) -P -m pytest -m gpu || code=$$?; \
 	$(GPU_PYTHON) -P benchmarks/gpu.py --data $(LPM_TEST_DATA) --out benchmarks/results/gpu/check.json || code=$$?; \
 	exit $$code
+
+# Fetches wheels; then, on the machine with the GPU, in a copy of this checkout: python3 .gpu/on_machine.py
+gpu-kit: setup
+	@$(BIN)/python tools/gpu_kit/prepare.py
 
 KERNELS := $(wildcard cuda/csrc/*.cpp cuda/csrc/*.cu cuda/include/*.h)
 lint: setup

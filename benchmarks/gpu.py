@@ -7,6 +7,9 @@ FOLDER holds the scenes fox and snowmiku; those that are missing are left out, a
 some minutes: 7,000 steps; --full takes 30,000. Where torch, nvcc and a folder of wheels are all there is, it works too:
 what cannot be imported is said and left out. `--device cpu` runs the same code slowly, to see that it runs.
 
+The kernels, and each method on each scene, are processes of their own: one that breaks the device or hangs takes no
+other along, and of one that is stopped at --limit there is what it had by then. After each the file is written anew.
+
 Stages are timed with CUDA events on the stream; so waiting of the GPU for Python counts for the stage it happens in.
 """
 
@@ -15,7 +18,10 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -23,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from lpm.files import atomic_file
 
 SCENES = ("fox", "snowmiku")
 METHODS = ("lpm", "adc", "mcmc", "splatfacto")
@@ -166,8 +174,8 @@ def held_out_psnr(trainer: Any) -> float:
     return sum(values) / len(values)
 
 
-def train(method: str, data: Path, steps: int, device: str) -> dict[str, Any]:
-    """One run: quality over time, points, memory, and milliseconds by stage."""
+def train(method: str, data: Path, steps: int, device: str, tell: Any = lambda run: None) -> dict[str, Any]:
+    """One run: quality over time, points, memory, and milliseconds by stage. `tell` is given it on the way, too."""
     from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
     from nerfstudio.models import splatfacto
     from nerfstudio.scripts.train import _set_random_seed
@@ -197,6 +205,18 @@ def train(method: str, data: Path, steps: int, device: str) -> dict[str, Any]:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         curve, spent = [], 0.0
+
+        def so_far() -> dict[str, Any]:
+            done = curve[-1][1]
+            ms = {name: value / done for name, value in stages.ms().items()}
+            ms["backward and the rest"] = ms["step"] - sum(ms[name] for name in ("render", "loss", "optimizer"))
+            memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
+            return {
+                "scene": data.name, "method": method, "steps": done, "preparing_seconds": preparing, "seconds": spent,
+                "psnr": curve[-1][2], "points": model.num_points, "peak_GiB": memory, "ms_by_stage": ms, "curve": curve,
+                "point_management_share": ms["point management"] / (ms["step"] + ms["point management"]),
+            }  # fmt: skip
+
         looks = {round(steps * share / 20) for share in range(1, 21)}
         begin = time.perf_counter()
         for step in range(steps):
@@ -210,16 +230,10 @@ def train(method: str, data: Path, steps: int, device: str) -> dict[str, Any]:
                 spent += time.perf_counter() - begin
                 stages.on = False
                 curve.append((round(spent, 3), step + 1, round(held_out_psnr(trainer), 3)))
+                tell(so_far())
                 stages.on = True
                 begin = time.perf_counter()
-        ms = {name: value / steps for name, value in stages.ms().items()}
-        ms["backward and the rest"] = ms["step"] - sum(ms[name] for name in ("render", "loss", "optimizer"))
-        memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
-        return {
-            "scene": data.name, "method": method, "steps": steps, "preparing_seconds": preparing, "seconds": spent,
-            "psnr": curve[-1][2], "points": model.num_points, "peak_GiB": memory, "ms_by_stage": ms, "curve": curve,
-            "point_management_share": ms["point management"] / (ms["step"] + ms["point management"]),
-        }  # fmt: skip
+        return so_far()
 
 
 def seconds_to(run: dict[str, Any], psnr: float) -> float | None:
@@ -236,61 +250,99 @@ def table(kernel_rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
         lines += [f"| {r['kernel']} | {r['ms']:.3f} | {r['torch_ms']:.3f} | {r['share_of_copy']:.0%} |"
                   for r in kernel_rows]  # fmt: skip
         lines.append("")
-    lines += ["| scene | method | PSNR | points | seconds | to adc's last PSNR | GiB | point management | ms a step |",
-              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    heads = ("scene", "method", "steps", "PSNR", "points", "s", "to adc's last PSNR", "GiB", "management", "ms a step")
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for run in runs:
         adc = next((r for r in runs if r["scene"] == run["scene"] and r["method"] == "adc"), None)
         reached = seconds_to(run, adc["psnr"]) if adc else None
         stages = ", ".join(f"{name} {value:.2f}" for name, value in run["ms_by_stage"].items() if name != "step")
         memory = "" if run["peak_GiB"] is None else f"{run['peak_GiB']:.2f}"
-        lines.append(
-            f"| {run['scene']} | {run['method']} | {run['psnr']:.2f} | {run['points']:,} | {run['seconds']:.1f} | "
-            f"{'never' if reached is None else f'{reached:.1f} s'} | {memory} | "
-            f"{run['point_management_share']:.1%} | {stages} |"
-        )
+        cells = (
+            run["scene"], run["method"], f"{run['steps']:,}", f"{run['psnr']:.2f}", f"{run['points']:,}",
+            f"{run['seconds']:.1f}", "never" if reached is None else f"{reached:.1f} s", memory,
+            f"{run['point_management_share']:.1%}", stages,
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def apart(part: list[str], options: argparse.Namespace, steps: int) -> Any:
+    """What `part` gives, one of ["kernels"] and [method, scene], from a process of its own. Raises RuntimeError."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "part.json"
+        command = [sys.executable, __file__, "--data", str(options.data), "--device", options.device]
+        command += ["--steps", str(steps), "--points", str(options.points), "--part", *part, "--out", str(out)]
+        try:
+            env = {**os.environ, "PYTHONSAFEPATH": "1"}
+            ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=options.limit, env=env)
+        except subprocess.TimeoutExpired:
+            if not out.is_file():
+                raise RuntimeError(f"stopped after {options.limit:.0f} s") from None
+            return json.loads(out.read_text())
+        if ended.returncode or not out.is_file():
+            said = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+            raise RuntimeError(f"exit {ended.returncode}: {said[-1] if said else 'without a word'}")
+        return json.loads(out.read_text())
+
+
+def write(result: dict[str, Any], out: Path | None) -> None:
+    """What is there so far, as JSON and as a table beside it."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        left = "".join(f"\nleft out: {line}\n" for line in result["left_out"])
+        out.with_suffix(".md").write_text(f"{result['device']}\n\n{table(result['kernels'], result['runs'])}\n{left}")
+
+
 def main() -> None:
-    """Writes after every run, and prints the table last."""
+    """Writes after every part, and prints the table last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of scenes")
-    parser.add_argument("--scenes", nargs="+", default=SCENES)
+    parser.add_argument("--scenes", nargs="*", default=SCENES)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--full", action="store_true", help="30,000 steps")
     parser.add_argument("--steps", type=int, help="in place of 7,000 or 30,000")
     parser.add_argument("--points", type=int, default=2_000_000, help="for the kernels")
+    parser.add_argument("--no-kernels", action="store_true", help="training only")
+    parser.add_argument("--limit", type=float, help="seconds of a part at most")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)  # what apart() asks of its process
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit(
             "no NVIDIA GPU that torch can use: nothing was measured (--device cpu only shows that it runs)"
         )
     steps = options.steps or (30_000 if options.full else 7_000)
+    if options.part:
+        method, *scene = options.part
+
+        def tell(done: Any) -> None:
+            with atomic_file(options.out) as file:  # it may be stopped at any moment
+                file.write(json.dumps(done).encode())
+
+        if scene:
+            train(method, options.data / scene[0], steps, options.device, tell)
+        else:
+            tell(kernels(options.device, options.points))
+        return
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda, "left_out": []}
-    result["kernels"] = kernels(options.device, options.points)
-    result["runs"] = runs = []
-    for scene in options.scenes:
-        if not (options.data / scene).is_dir():
-            result["left_out"].append(f"{scene}: not in {options.data}")
-            continue
-        for method in options.methods:
-            try:
-                runs.append(train(method, options.data / scene, steps, options.device))
-            except Exception as error:  # the others still say something
-                result["left_out"].append(f"{method} on {scene}: {type(error).__name__}: {error}"[:300])
-            if options.out:
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(
-        f"\n{name}, torch {torch.__version__}, {steps:,} steps, held-out PSNR (dB)\n\n{table(result['kernels'], runs)}"
-    )
+    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda,
+                              "kernels": [], "runs": [], "left_out": []}  # fmt: skip
+    parts = [] if options.no_kernels else [["kernels"]]
+    there = [scene for scene in options.scenes if (options.data / scene).is_dir()]
+    result["left_out"] += [f"{scene}: not in {options.data}" for scene in options.scenes if scene not in there]
+    parts += [[method, scene] for scene in there for method in options.methods]
+    for part in parts:
+        try:
+            done = apart(part, options, steps)
+            result["runs" if part[1:] else "kernels"] += [done] if part[1:] else done
+        except RuntimeError as error:  # the others still say something
+            result["left_out"].append(f"{' on '.join(part)}: {error}"[:300])
+        write(result, options.out)
+    print(f"\n{name}, torch {torch.__version__}, held-out PSNR (dB)\n\n{table(result['kernels'], result['runs'])}")
     for line in result["left_out"]:
         print(f"left out: {line}")
-    if options.out:
-        options.out.with_suffix(".md").write_text(f"{name}\n\n{table(result['kernels'], runs)}\n")
     raise SystemExit(1 if result["left_out"] else 0)
 
 

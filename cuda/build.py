@@ -12,6 +12,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +102,34 @@ def build_levels(folder: Path) -> list[Path]:
         _compile(compiler, library, flags)
         made.append(library)
     return made
+
+
+def toolkit() -> Path | None:
+    """The CUDA toolkit's folder by nvcc's own word, true also where PATH finds a wrapper; None where there is none.
+
+    torch takes the folder above whatever nvcc is on PATH, and extensions (gsplat) then miss headers and libraries.
+    """
+    try:
+        command = [*find_nvcc(), "--dryrun", "-E", "-x", "cu", os.devnull]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (BuildError, OSError, subprocess.TimeoutExpired):
+        return None
+    tops = [line.partition("TOP=")[2].strip() for line in told.stderr.splitlines() if "TOP=" in line]
+    return Path(tops[0]).resolve() if tops and tops[0] else None
+
+
+def show_toolkit() -> None:
+    """Tells torch and gsplat where the toolkit is (CUDA_HOME, PATH), unless what they would find has headers."""
+    home, found = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"), shutil.which("nvcc")
+    place = Path(home) if home else Path(found).parent.parent if found else None
+    if place is None or (place / "include" / "cuda_runtime.h").is_file():
+        return
+    real = toolkit()
+    if real is not None and real != place:
+        os.environ["CUDA_HOME"], os.environ["PATH"] = str(real), f"{real / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        extension = sys.modules.get("torch.utils.cpp_extension")
+        if extension is not None:
+            extension.CUDA_HOME = str(real)  # type: ignore[attr-defined]  # it has looked already
 
 
 def sources() -> list[Path]:

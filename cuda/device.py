@@ -21,6 +21,7 @@ _SIGNATURES = {
     "loss": "p lli pp d ii pp dd p pp p",
     "zone_votes": "p li pp p ppp pp p",
     "follow_rows": "p ll pp pp",
+    "zncc": "p l pp i l i p ll ppp pp p",
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 

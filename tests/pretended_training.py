@@ -3,8 +3,9 @@
     python tests/pretended_training.py '{"strategy": "lpm", "steps": 31}'
 
 Keys: strategy, steps, moving (a 4D scene), resume (halfway, from the checkpoint), pictures (the viewer's), cameras
-(a mode of the camera optimizer), and any option of the model. gsplat is the one that is imported: its own Python runs,
-and its compiled kernels are stood in for (pretended_gsplat). Our CUDA kernels run as loops on the host.
+(a mode of the camera optimizer), masks (a third of every photo says nothing), and any option of the model. gsplat is
+the one that is imported: its own Python runs, and its compiled kernels are stood in for (pretended_gsplat). Our CUDA
+kernels run as loops on the host.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pretended_device as pretended
 import pretended_gsplat
 import pretended_torch
 import torch
+from PIL import Image
 
 import lpm.cuda.device
 import lpm.gaussians.optim_state
@@ -109,7 +111,7 @@ def make_trainer(out: Path, data: Path, asked: dict[str, Any], load: Path | None
     model.max_points, model.refine_every, model.with_lpips = 4000, REFINE_EVERY, False
     model.camera_optimizer.mode = asked.get("cameras", "off")
     for key, value in asked.items():
-        if key not in ("steps", "moving", "resume", "pictures", "cameras"):
+        if key not in ("steps", "moving", "resume", "pictures", "cameras", "masks"):
             assert hasattr(model, key), key
             setattr(model, key, value)
     _set_random_seed(config.machine.seed)
@@ -156,6 +158,19 @@ def pictures(trainer: Any, run: Path) -> list[list[int]]:
     return [list(picture.shape) for picture in drawn]
 
 
+def add_masks(data: Path) -> None:
+    """Gives every photo of a scene (transforms.json) a mask, black in the left third."""
+    scene = json.loads((data / "transforms.json").read_text())
+    (data / "masks").mkdir()
+    for frame in scene["frames"]:
+        with Image.open(data / frame["file_path"]) as photo:
+            mask = Image.new("L", photo.size, 255)
+        mask.paste(0, (0, 0, photo.size[0] // 3, photo.size[1]))
+        frame["mask_path"] = f"masks/{Path(frame['file_path']).stem}.png"
+        mask.save(data / frame["mask_path"])
+    (data / "transforms.json").write_text(json.dumps(scene))
+
+
 def main(asked: dict[str, Any]) -> dict[str, Any]:
     """Trains as asked; steps, and what else was asked for."""
     with tempfile.TemporaryDirectory() as name:
@@ -164,6 +179,8 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
             moving.make_clip("mover", data, cams=4, frames=10, size=(160, 120))
         else:
             make.make("room", data, views=10)
+        if asked.get("masks"):
+            add_masks(data)
         kernels = pretend()
         trainer = make_trainer(out, data, asked)
         middle = asked["steps"] // 2 if asked.get("resume") else asked["steps"]

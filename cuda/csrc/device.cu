@@ -1,6 +1,7 @@
 // The kernels for CUDA, with a plain C ABI: device pointers and a stream in, no torch headers. device_cpu.cpp compiles the
 // same file for the host, where the tests run it.
 #include "../include/loss_steps.h"
+#include "../include/patches.h"
 #include "../include/points.h"
 
 namespace lpm {
@@ -75,6 +76,13 @@ extern "C" const char* lpm_device_error(int status) {
                                                   const int64_t* grids, const S* near, const S* far, const S* limit, S* inside,  \
                                                   S* front, int64_t* counts) {                                                   \
         lpm::for_each(queue, n, lpm::ZoneVotes<S>{views, means, cameras, grids, near, far, limit, inside, front, counts});       \
+        return lpm::status();                                                                                                    \
+    }                                                                                                                            \
+    extern "C" int lpm_device_zncc_##SUFFIX(void* queue, int64_t count, const int64_t* pairs, const int64_t* rows, int k,        \
+                                            int64_t depths, int side, const S* gray, int64_t height, int64_t width, const S* a,  \
+                                            const S* b, const S* ref, const S* w, const S* slope, S* out) {                      \
+        const lpm::Photo<S> photo{gray, int(height), int(width)};                                                                \
+        lpm::for_each(queue, count* depths, lpm::Zncc<S>{pairs, rows, k, depths, side, photo, a, b, ref, w, slope, out});        \
         return lpm::status();                                                                                                    \
     }                                                                                                                            \
     extern "C" int lpm_device_follow_rows_##SUFFIX(void* queue, int64_t rows, int64_t width, const S* from, S* to,               \

@@ -3,27 +3,9 @@
 // A pair of a patch and a neighbour belongs to one thread, so that the bits depend on no number of threads.
 #include <vector>
 
-#include "hd.h"
+#include "patches.h"
 
 namespace lpm {
-
-template <typename S>
-struct Photo {
-    const S* gray;  // [height, width], NaN where there is no data
-    int height, width;
-
-    // Bilinear, at -1..1 from edge to edge (as torch's grid_sample with align_corners=False); beyond is as the border.
-    S at(S x, S y) const {
-        const S column = min_of(max_of(S(0), ((x + 1) * S(width) - 1) / 2), S(width - 1));
-        const S row = min_of(max_of(S(0), ((y + 1) * S(height) - 1) / 2), S(height - 1));
-        const int left = int(column), top = int(row);
-        const int above = top * width, below = min_of(top + 1, height - 1) * width, right = min_of(left + 1, width - 1);
-        const S u = column - S(left), v = row - S(top);
-        const S high = gray[above + left] + u * (gray[above + right] - gray[above + left]);
-        const S low = gray[below + left] + u * (gray[below + right] - gray[below + left]);
-        return high + v * (low - high);
-    }
-};
 
 // A patch as a neighbour sees it, in arrays of its pixels: (x, y, z) = a + b w, w the inverse depth of each.
 template <typename S>

@@ -165,7 +165,9 @@ def costs(runs: Runs) -> str:
             f"{mean['setup']:.0f}", f"{mean['training']:.0f}", f"{mean['events']:.1f}", f"{mean['total']:.0f}",
             f"{max(r['peak_memory_mb'] for r in group):,}",
         ])  # fmt: skip
-    head = ["strategy", "runs", "points", "setup (s)", "training (s)", "of it events (s)", "total (s)", "most MB"]
+    places = " or ".join(sorted({r.get("memory_of", "host") for r in runs}))
+    memory = "most MB" if places == "host" else f"most MB ({places})"
+    head = ["strategy", "runs", "points", "setup (s)", "training (s)", "of it events (s)", "total (s)", memory]
     return table(head, rows)
 
 

@@ -29,12 +29,32 @@ CURVE_POINTS = 6
 
 
 def clock_of(job: Job) -> tuple[str, Callable[[], float]]:
-    """The clock of a run, seconds: on one thread of a CPU its processor time, whatever else the machine does."""
+    """The clock of a run, seconds: on one thread of a CPU its processor time, whatever else the machine does.
+
+    On a GPU the clock is read when the GPU has done what it was given.
+    """
     import torch
 
-    if job.threads == 1 and not torch.cuda.is_available():
+    if torch.cuda.is_available():
+
+        def now() -> float:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+
+        return "wall", now
+    if job.threads == 1:
         return "processor", time.process_time
     return "wall", time.perf_counter
+
+
+def peak_memory() -> dict[str, int]:
+    """MB that this process has held at most, since it began: of the host, and of the device where there is one."""
+    import torch
+
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    if torch.cuda.is_available():
+        peak["device"] = torch.cuda.max_memory_allocated() // 2**20
+    return peak
 
 
 def configure(job: Job) -> RunSettings:
@@ -161,6 +181,7 @@ def train(job: Job) -> dict[str, Any]:
         path = trainer.folder / "edits.jsonl"
         events = records.read(path) if path.is_file() else []
         views = held_out(trainer, masks)
+    memory = peak_memory()
     kinds = ("split", "cloned", "inserted", "pruned", "reset")
     return {
         "scene": job.scene,
@@ -187,7 +208,8 @@ def train(job: Job) -> dict[str, Any]:
         "edits": {kind: sum(getattr(event, kind) for event in events) for kind in kinds},
         "size": list(trainer.model.last_size),
         "threads": job.threads,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": memory.get("device", memory["host"]),
+        "memory_of": "device" if "device" in memory else "host",
     }
 
 

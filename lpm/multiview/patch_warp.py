@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpm.cuda.device import device_kernels
 from lpm.cuda.native import native
 from lpm.multiview.views import Views
 
@@ -116,7 +117,7 @@ class Warp:
         r, h = w.shape
         rows, w, slope = rows.contiguous(), w.contiguous(), None if slope is None else slope.contiguous()
         out = w.new_full((r * self.k, h), UNSEEN)
-        kernels = native() if w.device.type == "cpu" else None
+        kernels = native() if w.device.type == "cpu" else device_kernels(w.device)
         for v, pairs in groups(self.neighbour[rows].reshape(-1), len(self.views)):
             image = self.views.gray(v).to(w.dtype)
             if kernels is None:

@@ -188,6 +188,17 @@ def centres_of(viewmats: Tensor) -> Tensor:
     return -(viewmats[..., :3, :3] * viewmats[..., :3, 3:]).sum(-2)
 
 
+def nearest_centre(means: Tensor, centres: Tensor) -> Tensor:
+    """[N] distance (world) from each of `means` [N, 3] to the nearest of `centres` [V, 3]; infinite without any."""
+    if len(centres) == 0:
+        return torch.full_like(means[:, 0], torch.inf)
+    block = max(1, 2**22 // len(centres))  # bounds the memory
+    if means.is_cuda:  # cdist starts a block of threads for each of the N x V distances
+        return torch.cat([(m[:, None] - centres).square().sum(-1).amin(1) for m in means.split(block)]).sqrt()
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cat([torch.cdist(m, centres, compute_mode=exact).amin(1) for m in means.split(block)])
+
+
 def unproject(pixels: Tensor, depth: Tensor, viewmats: Tensor, Ks: Tensor) -> Tensor:
     """World points [..., 3] of `pixels` [..., 2] at z-`depth` [...] of cameras [..., 4, 4], [..., 3, 3]."""
     local = rays(pixels, Ks) * depth[..., None]

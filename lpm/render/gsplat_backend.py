@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ def rasterize_gsplat(
     """
     if means.dtype != torch.float32:
         fail("means", str(means.dtype), "torch.float32 on a CUDA device", "call .float(), or rasterize on the CPU")
+    _show_toolkit()
     try:
         from gsplat import rasterization
     except ImportError as error:
@@ -48,6 +50,14 @@ def rasterize_gsplat(
         radii = radii[..., None].expand(-1, -1, 2)
     meta = dict(meta, radii=radii.int(), width=width, height=height, n_cameras=len(viewmats), gaussian_ids=None)
     return out, alphas, meta
+
+
+@cache
+def _show_toolkit() -> None:
+    """gsplat compiles its kernels at first use, and must find CUDA then."""
+    from lpm.cuda.build import show_toolkit
+
+    show_toolkit()
 
 
 def _seen_colors(degree: int, means: Tensor, harmonics: Tensor, viewmats: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ def neighbours_velocity(params: Any, places: Tensor, t: Tensor) -> Tensor:
     if len(there) == 0 or len(places) == 0:
         return torch.zeros_like(places)
     means = motion.means_at(params, t).detach()[there]
-    nearest = torch.cat([torch.cdist(block, means).argmin(1) for block in places.split(256)])
+    block = min(256, max(1, 2**24 // len(means)))  # bounds the memory
+    nearest = torch.cat([torch.cdist(some, means).argmin(1) for some in places.split(block)])
     rows = there[nearest]
     dt = t - params["times"].detach()[rows]
     coefficients = params["motion"].detach()[rows]

@@ -22,15 +22,15 @@ from lpm.checks import fail
 from lpm.gaussians import edits
 from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.photo_graph import PhotoGraph
-from lpm.multiview.views import Views, centres_of
+from lpm.multiview.views import Views
 from lpm.render.losses import TileRequest
+from lpm.strategy import width
 from lpm.strategy.base import Live
 from lpm.strategy.births import EDITED
 from lpm.strategy.event import Event
 from lpm.strategy.event_parts import EventParts, still_parts
 from lpm.strategy.lpm_options import LpmFields
 from lpm.strategy.requests import Requests, inside_any
-from lpm.strategy.selection import widest_scales
 from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse
 
 FIRST = 1e9
@@ -101,18 +101,12 @@ class LpmStrategy(LpmFields):
             if self.has_event(step):
                 self._event(params, optimizers, state, step)
         if self.widest > 0 and self.photo_graph is not None:
-            self._narrow(params, state, step)
+            viewmats, anew = self.photo_graph.views.viewmats, step % self.refine_every == 0
+            width.hold(params, state, viewmats, self.widest, anew)
 
     def has_event(self, step: int) -> bool:
         """Whether points are edited after `step`."""
         return self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0
-
-    def _narrow(self, params: TrainedParameters, state: dict[str, Any], step: int) -> None:
-        """Holds the scales at `widest`; distances to the cameras are measured anew at every event."""
-        if state.get("widest") is None or step % self.refine_every == 0:
-            centres = centres_of(self.photo_graph.views.viewmats)
-            state["widest"] = widest_scales(params["means"].detach(), centres, self.widest)
-        params["scales"].data.copy_(torch.minimum(params["scales"].data, state["widest"]))
 
     @torch.no_grad()
     def gather(self, params: TrainedParameters, state: dict[str, Any], step: int, info: dict[str, Any]) -> None:

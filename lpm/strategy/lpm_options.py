@@ -26,9 +26,10 @@ class LpmOptions:
     """Opacity of points after a targeted reset. Well above 1/255, below which a point never comes back."""
     clearance: float = 2.0
     """Points that a training camera stands inside of, within so many standard deviations, are removed. 0: none."""
-    widest: float = 0.0
-    """Standard deviation of a point at most, along each axis, times its distance to the nearest training camera; larger
-    ones are made smaller, in every step to the end of training. 0: no limit."""
+    widest: float = 0.25
+    """Largest standard deviation of a point along any axis, over its distance to the nearest training camera, or over
+    the radius of the cameras around their mean if that is longer. Wider points are made smaller, in every step to the
+    end of training. 0: no limit."""
     cooldown: int = 500
     """Steps in which a point is not reset again, nor removed for being transparent."""
     bad_share: tuple[float, float] = (0.15, 0.05)

@@ -8,6 +8,7 @@ from typing import Any
 from lpm.strategy.base import Common
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.lpm4d import Lpm4dStrategy
+from lpm.strategy.lpm_options import LpmFields
 
 
 @dataclass
@@ -15,7 +16,7 @@ class RandomZonesStrategy(LpmStrategy):
     """LpmStrategy with its placebo."""
 
     @classmethod
-    def make(cls, common: Common, options: Any) -> LpmStrategy:
+    def make(cls, common: Common, options: Any) -> LpmFields:
         """See PointStrategy."""
         return super().make(common, replace(options, random_zones=True))
 
@@ -25,6 +26,6 @@ class RandomZones4dStrategy(Lpm4dStrategy):
     """Lpm4dStrategy with the same."""
 
     @classmethod
-    def make(cls, common: Common, options: Any) -> LpmStrategy:
+    def make(cls, common: Common, options: Any) -> LpmFields:
         """See PointStrategy."""
         return super().make(common, replace(options, random_zones=True))

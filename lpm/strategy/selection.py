@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lpm.gaussians.parameters import rotations, start_colors
-from lpm.multiview.views import Views, unproject
+from lpm.multiview.views import Views, nearest_centre, unproject
 from lpm.sending import brought, sent
 from lpm.zones.zone import NO_EVIDENCE, ViewZones
 
@@ -49,27 +49,13 @@ def around_cameras(means: Tensor, quats: Tensor, scales: Tensor, centres: Tensor
     mask = torch.zeros_like(reach, dtype=torch.bool)
     if len(centres) == 0:
         return mask
-    block = max(1, 2**22 // len(centres))  # bounds the memory
-    nearest = [torch.cdist(m, centres, compute_mode="donot_use_mm_for_euclid_dist").amin(1) for m in means.split(block)]
-    rows = (torch.cat(nearest) < reach).nonzero().flatten()
+    rows = (nearest_centre(means, centres) < reach).nonzero().flatten()
     if len(rows) == 0:
         return mask
     offset = centres - means[rows, None]  # [R, V, 3]
     local = (offset[..., None] * rotations(quats[rows])[:, None]).sum(2) / scales[rows, None].exp()
     mask[rows] = (local.square().sum(-1) < within * within).any(1)
     return mask
-
-
-def widest_scales(means: Tensor, centres: Tensor, share: float) -> Tensor:
-    """[N, 1] log of `share` times the distance (world) of each of `means` [N, 3] to the nearest of `centres` [V, 3].
-
-    How large a point is drawn is a first-order guess at its centre (EWA splatting). Of a point that is wide for its
-    distance and stands beside a camera, not before it, the guess covers the whole picture, at a depth along the
-    camera's axis that may be next to nothing: it is a veil before all else. No training view need show it.
-    """
-    block = max(1, 2**22 // max(1, len(centres)))  # bounds the memory
-    nearest = [torch.cdist(m, centres, compute_mode="donot_use_mm_for_euclid_dist").amin(1) for m in means.split(block)]
-    return (share * torch.cat(nearest)).clamp_min(1e-9).log()[:, None]
 
 
 def sparse_tiles(zones: ViewZones, inside: Tensor, sparse: int) -> Tensor:

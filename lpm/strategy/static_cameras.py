@@ -76,8 +76,13 @@ class Cameras:
     def __post_init__(self) -> None:
         views = self.views
         camera = torch.cat([views.viewmats.flatten(1), views.Ks.flatten(1), views.sizes], 1)
-        same = (camera[:, None] == camera[None]).all(-1)
-        self.same = [same[v].nonzero().flatten().tolist() for v in range(len(views))]
+        which = camera.unique(dim=0, return_inverse=True)[
+            1
+        ].tolist()  # V x V comparisons would be a GiB at 6,000 photos
+        groups: dict[int, list[int]] = {}
+        for v, group in enumerate(which):
+            groups.setdefault(group, []).append(v)
+        self.same = [groups[group] for group in which]
 
     def stands(self, view: int) -> bool:
         """Whether the camera of a view stands still: its photos are of half of the times. A pause tells nothing."""

@@ -181,6 +181,26 @@ def test_a_run_made_again_takes_the_place_of_the_first(tmp_path):
     assert result["commands"] == ["one", "two"]
 
 
+def test_on_a_gpu_the_clock_waits_and_the_memory_is_the_devices(tmp_path, monkeypatch):
+    from lpm.bench import run
+
+    job = Job("room", "lpm", 0, 100, 10, "sfm", str(tmp_path), None, "lpm", {}, 1, False)
+    assert run.clock_of(job)[0] == "processor"
+    assert set(run.peak_memory()) == {"host"}
+    waited = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(True))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
+    clock, now = run.clock_of(job)
+    assert clock == "wall"
+    assert now() <= now()
+    assert len(waited) == 2
+    assert run.peak_memory()["device"] == 3
+    there = [{**made_up("lpm", "room", 0, 20), "memory_of": "device"}]
+    assert "most MB (device)" in report.costs(there)
+    assert "most MB |" in report.costs([made_up("lpm", "room", 0, 20)])
+
+
 def test_broken_results_and_a_second_writer_are_refused(tmp_path):
     (tmp_path / "results.json").write_text('{"runs": [{"scene": "a"}]}')
     with pytest.raises(LpmError, match=r"results.json: not a result of lpm-bench"):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
+import types
 
 import pytest
 import torch
 
-from lpm.cuda.build import BuildError, build_cuda, cuda_flags, find_nvcc
+from lpm.cuda.build import BuildError, build_cuda, cuda_flags, find_nvcc, show_toolkit, toolkit
 from lpm.cuda.device import _SIGNATURES, DeviceLibrary, device_kernels, on_host
 from lpm.cuda.native import native
 from lpm.gaussians.optim_state import follow_rows
@@ -188,3 +191,35 @@ def test_no_nvcc_says_what_to_do(monkeypatch):
     with pytest.raises(BuildError, match="no nvcc: none of /no/nvcc") as caught:
         find_nvcc()
     assert "CUDA_HOME" in caught.value.remedy
+
+
+@pytest.mark.parametrize("headers", [False, True])
+def test_a_wrapper_of_nvcc_does_not_hide_the_toolkit(monkeypatch, tmp_path, headers):
+    """torch looks for CUDA above whatever nvcc is on PATH; nvcc itself says where it lies."""
+    real, wrapper = tmp_path / "cuda-13", tmp_path / "local" / "bin" / "nvcc"
+    for folder in (real / "bin", wrapper.parent):
+        folder.mkdir(parents=True)
+    wrapper.write_text(f"#!/bin/sh\necho '#$ TOP={real}/bin/..' >&2\n")
+    wrapper.chmod(0o755)
+    if headers:
+        (tmp_path / "local" / "include").mkdir()
+        (tmp_path / "local" / "include" / "cuda_runtime.h").touch()
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:/usr/bin:/bin")
+    monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", types.SimpleNamespace(CUDA_HOME="/usr/local"))
+    assert toolkit() == real
+    show_toolkit()
+    extension = sys.modules["torch.utils.cpp_extension"]
+    if headers:
+        assert "CUDA_HOME" not in os.environ
+        assert extension.CUDA_HOME == "/usr/local"
+    else:
+        assert os.environ["CUDA_HOME"] == extension.CUDA_HOME == str(real)
+        assert os.environ["PATH"].startswith(f"{real}/bin:{wrapper.parent}")
+        os.environ.pop("CUDA_HOME")  # not monkeypatch's: it would come back
+
+
+def test_without_nvcc_there_is_no_toolkit(monkeypatch):
+    monkeypatch.setenv("CUDACXX", "/no/nvcc")
+    assert toolkit() is None

@@ -17,11 +17,13 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 def test_runs_and_tells(tmp_path):
     make.make("room", tmp_path / "room", views=10)
     out = tmp_path / "results" / "gpu.json"
-    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--scenes", "room", "absent", "--methods", "lpm",
-               "adc", "--steps", "20", "--points", "2000", "--device", "cpu", "--out", str(out)]  # fmt: skip
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--scenes", "room", "absent", "--methods",
+               "lpm", "splatfacto", "adc", "--steps", "20", "--points", "2000", "--device", "cpu", "--out",
+               str(out)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1  # something was left out
-    assert "left out: absent: not in" in done.stdout.splitlines()[-1]
+    assert "left out: absent: not in" in done.stdout
+    assert "left out: splatfacto on room: exit 1: " in done.stdout  # it needs CUDA, and takes nobody along
     result = json.loads(out.read_text())
     assert [run["method"] for run in result["runs"]] == ["lpm", "adc"]
     for run in result["runs"]:
@@ -31,3 +33,15 @@ def test_runs_and_tells(tmp_path):
         assert run["ms_by_stage"]["render"] > 0
     assert len(result["kernels"]) == 3
     assert "| room | lpm |" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.skipif(native() is None, reason="no C++ compiler on this machine")
+def test_what_is_stopped_tells_what_it_had(tmp_path):
+    make.make("room", tmp_path / "room", views=10)
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--scenes", "room", "--methods", "lpm", "--steps",
+               "100000", "--no-kernels", "--limit", "2", "--device", "cpu", "--out", str(out)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "left out: lpm on room: stopped after 2 s" in done.stdout
+    assert json.loads(out.read_text())["runs"] == []

@@ -6,6 +6,7 @@ patched for it.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -19,9 +20,9 @@ TESTS = Path(__file__).resolve().parent.parent
 EVERY = 10  # steps from event to event, and from one log line to the next
 
 
-def train(**asked: Any) -> dict[str, Any]:
-    """What tests/pretended_training.py tells of a run."""
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+def train(*folders: str, **asked: Any) -> dict[str, Any]:
+    """What tests/pretended_training.py tells of a run; `folders` come first on its path."""
+    path = os.pathsep.join([*folders, str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-P", "-W", "ignore", str(TESTS / "pretended_training.py"), json.dumps(asked)]
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-6000:]
@@ -39,7 +40,10 @@ RUNS = {
     "mcmc": dict(strategy="mcmc", sky="constant"),
     "adc": dict(strategy="adc", cameras="SO3xR3"),
     "paper": dict(strategy="paper"),
+    "masked": dict(strategy="lpm", masks=True),
 }
+WAITS = {"lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "masked": 45}
+"""Of an event, at most: each is a gap in which the device has nothing to do."""
 
 
 @pytest.fixture(scope="module", params=RUNS)
@@ -61,3 +65,21 @@ def test_a_plain_step_does_not_wait(run):
     plain = [s for s in run["steps"] if s["step"] % EVERY and s["step"] != 12]
     assert len(plain) == 20
     assert not any(s["waits"] for s in plain), waits_of(plain)
+
+
+def test_an_event_waits_a_bounded_number_of_times(run):
+    """At step 10; what is beside the event (a log line) waits once."""
+    (event,) = [s for s in run["steps"] if s["step"] == EVERY]
+    assert 1 <= sum(event["waits"].values()) <= WAITS[run["name"]], waits_of([event])
+
+
+@pytest.mark.parametrize("strategy", ["lpm", "adc", "mcmc"])
+def test_another_gsplat(strategy):
+    """Of a release other than the one that is installed, unpacked into the folder LPM_OTHER_GSPLAT."""
+    folder = os.environ.get("LPM_OTHER_GSPLAT")
+    if not folder or not (Path(folder) / "gsplat").is_dir():
+        pytest.skip("LPM_OTHER_GSPLAT is not set to a folder with another release of gsplat")
+    done = train(folder, strategy=strategy, steps=24)
+    assert done["gsplat"] != importlib.metadata.version("gsplat")
+    assert done["held_out"]["psnr"] > 12
+    assert not any(s["waits"] for s in done["steps"] if s["step"] % EVERY)

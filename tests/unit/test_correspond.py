@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from lpm.checks import LpmError
+from lpm.cuda.device import on_host
 from lpm.cuda.native import native
 from lpm.multiview import feature_matches
 from lpm.multiview.covisibility import covisible
@@ -476,8 +477,10 @@ def test_a_patch_does_not_depend_on_the_others():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
 @pytest.mark.parametrize("patch", [3, 7])
 @pytest.mark.parametrize("tilted", [False, True])
-def test_native_correlation_is_the_twin(tilted, patch, dtype, tolerance, monkeypatch):
+@pytest.mark.parametrize("kernels", [native, on_host], ids=["cpu", "cuda's as loops"])
+def test_native_correlation_is_the_twin(kernels, tilted, patch, dtype, tolerance, monkeypatch):
     """Also of patches that leave the neighbour, of neighbours that are missing, and of masked pixels."""
+    monkeypatch.setattr("lpm.multiview.patch_warp.native", kernels)
     torch.manual_seed(0)
     views = shots([wall(4.0, tilt=30)], ROW).views
     views.masks = [torch.rand(HEIGHT, WIDTH) > 0.001 for _ in range(len(views))]

@@ -172,15 +172,15 @@ def test_no_point_grows_too_wide_for_its_distance():
     params = wall()
     params["scales"][0] = torch.tensor([3.0, 0.01, 0.01]).log()
     away = torch.cdist(params["means"][:1], -cameras()[1][:, :3, 3]).min()  # the cameras do not turn
-    _, after, state, _ = event(params, widest=0.33)
-    assert 0.1 * WALL < after["scales"].detach().exp().max() <= 0.3301 * away
+    _, after, state, _ = event(params)
+    assert 0.1 * WALL < after["scales"].detach().exp().max() <= 0.2501 * away
     assert state["widest"].shape == (len(after["means"]), 1)
-    _, after, _, _ = event(params)
+    _, after, _, _ = event(params, widest=0)
     assert after["scales"].detach().exp().max() == pytest.approx(3)
 
 
 def test_points_are_held_after_the_last_event():
-    strategy, params, state, _ = event(wall(), widest=0.33)
+    strategy, params, state, _ = event(wall())
     with torch.no_grad():
         params["scales"][7] = 5.0
     strategy.step_post_backward(params, {}, state, strategy.refine_stop_iter + 1, {})

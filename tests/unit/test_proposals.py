@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from lpm.multiview.views import Views
-from lpm.render.rasterize import rasterize
-from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample, widest_scales
+from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
 from lpm.zones.find import feature_depths
 from lpm.zones.zone import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones
 
@@ -96,22 +95,3 @@ def test_points_that_reach_around_a_camera(turned):
     assert around_cameras(means, quats, scales, cameras, 1.0).tolist() == [True, False, False, False, False, False]
     assert not around_cameras(means, quats, scales, cameras[:0], 2.0).any()
     assert not around_cameras(means[:0], quats[:0], scales[:0], cameras, 2.0).any()
-
-
-def test_the_widest_scale_follows_the_nearest_camera():
-    means, cameras = torch.tensor([[0.0, 0, 4], [9, 0, 0], [0, 0, 0]]), torch.tensor([[0.0, 0, 0], [10, 0, 0]])
-    limit = widest_scales(means, cameras, 0.2)
-    torch.testing.assert_close(limit.exp().flatten(), torch.tensor([0.8, 0.2, 1e-9]))
-
-
-@pytest.mark.parametrize(("share", "veiled"), [(1.0, True), (0.33, False)])
-def test_a_point_beside_a_camera_is_a_veil_if_it_is_wide(share, veiled):
-    """Half a degree before the camera's image plane, far beside it: what no picture should show."""
-    away, turn = 100.0, torch.deg2rad(torch.tensor(0.5))
-    means = away * torch.stack([turn.cos(), torch.zeros(()), turn.sin()])[None]
-    K = torch.tensor([[[326.0, 0, 192], [0, 326, 128], [0, 0, 1]]])
-    scales = widest_scales(means, torch.zeros(1, 3), share).exp().expand(1, 3)
-    quats, opacities = torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1)
-    _, alpha, _ = rasterize(means, quats, scales, opacities, torch.ones(1, 3), torch.eye(4)[None], K, 384, 256)
-    assert bool(alpha.mean() > 0.5) == veiled
-    assert veiled or float(alpha.max()) < 0.1

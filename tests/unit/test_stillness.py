@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lpm.multiview.views import Views
-from lpm.strategy.static_cameras import calm_points, changing_tiles, hold_still
+from lpm.strategy.static_cameras import Cameras, calm_points, changing_tiles, hold_still
 
 SIZE = (50, 38)  # not a multiple of a tile, nor of a block
 
@@ -17,6 +17,16 @@ def clip(change=0.2, noise=0.0, count=5):
     images[-1, 32:38, 20:26] += change
     K = torch.tensor([[40.0, 0, 25], [0, 40, 19], [0, 0, 1]]).expand(count, 3, 3)
     return Views(list(images), K, torch.eye(4).expand(count, 4, 4), capture_times=torch.linspace(0, 1, count))
+
+
+def test_photos_of_one_camera_from_one_place_belong_together():
+    views = clip(count=6)
+    views.viewmats, views.Ks = views.viewmats.clone(), views.Ks.clone()
+    views.viewmats[[1, 4], 0, 3] = 1e-6  # hardly elsewhere is elsewhere
+    views.Ks[5, 0, 0] = 41.0
+    cameras = Cameras(views, 6, 16, 0.06)
+    assert cameras.same == [[0, 2, 3], [1, 4], [0, 2, 3], [0, 2, 3], [1, 4], [5]]
+    assert [cameras.stands(v) for v in (0, 1, 5)] == [True, False, False]
 
 
 def test_only_tiles_with_a_change_change():
