@@ -18,6 +18,7 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import lpm
@@ -202,7 +203,7 @@ def doctor(fix: bool = False) -> None:
             bad += finding.state == "broken"
             if finding.state != "ok":
                 missing.add(finding.name)
-            table.add_row(finding.name, MARKS[finding.state], finding.found, finding.remedy)
+            table.add_row(finding.name, MARKS[finding.state], escape(finding.found), escape(finding.remedy))
     console.print(table)
     commands = "lpm-train" if "nerfstudio" in missing else "lpm-train and ns-train lpm-splat"
     console.print(f"{bad} of these must be mended first." if bad else f"{commands} will start.")

@@ -59,7 +59,7 @@ def make(
         else:
             folder = make_sample(name, out, views, pixels, seed, overwrite, advance)
     print(f"{folder}: {views} views of {pixels[0]}x{pixels[1]} in {time.perf_counter() - start:.0f} s")
-    print(f"next: ns-train lpm-splat{'-4d' * (name in CLIPS)} --data {folder}")
+    print(f"next: lpm-train {folder}")
 
 
 def list_() -> None:

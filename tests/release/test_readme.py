@@ -35,16 +35,20 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_readme_line_by_line(wheel, tmp_path):
-    assert block("install")[2].endswith("'.[prepare]'")
+    assert block("install")[2].endswith("'.[nerfstudio,prepare]'")
     assert any("lpm-view" in line for line in block("use"))
     install = "\n".join(block("install"))
-    install = install.replace("'.[prepare]'", f"'{wheel}[prepare]'")
+    install = install.replace("'.[nerfstudio,prepare]'", f"'{wheel}[nerfstudio,prepare]'")
     install = install.replace("-c constraints.txt", f"-c {ROOT / 'constraints.txt'}")
     install = install.replace("install torch", f"install -c {ROOT / 'constraints.txt'} torch 'setuptools<81' wheel")
     use = []
     for line in block("use"):
         if line.startswith("ns-train"):
             line += " --max-num-iterations 200 --viewer.quit-on-train-completion True"
+        if line.startswith("lpm-train"):
+            line += " --steps 200 --no-page"
+        if line.startswith("lpm-render"):
+            line += " --seconds 0.2"
         if line.startswith("lpm-view"):
             line = f"timeout --signal INT 20 {line} > view.log || grep -q http view.log"
         use.append(line)
@@ -56,7 +60,7 @@ def test_readme_line_by_line(wheel, tmp_path):
     folder.mkdir()
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    assert "ns-train lpm-splat will start" in done.stdout
+    assert "lpm-train and ns-train lpm-splat will start" in done.stdout
     assert (folder / "room.ply").stat().st_size > 100_000
     assert '"psnr"' in (folder / "eval.json").read_text()
     where = "import lpm, lpm.cuda.native as n; print(lpm.__file__, n.native() is not None)"
