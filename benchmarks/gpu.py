@@ -142,8 +142,8 @@ def config_of(method: str, data: Path, steps: int, device: str, folder: Path) ->
     from nerfstudio.configs.method_configs import method_configs
 
     from lpm.plugin.config import lpm_splat
-    from lpm.plugin.datamanager import fitting_scale
     from lpm.plugin.dataparser import LpmDataParserConfig
+    from lpm.train.load_photos import fitting_scale
 
     ours = method != "splatfacto"
     config = copy.deepcopy(lpm_splat.config if ours else method_configs["splatfacto"])
