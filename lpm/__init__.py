@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from lpm.render.rasterize import rasterize
     from lpm.scenes.read import read_scene
     from lpm.scenes.split import hold_out
-    from lpm.strategy import Schedule
     from lpm.strategy.adc import AdcStrategy
     from lpm.strategy.lpm import LpmStrategy
     from lpm.strategy.lpm4d import Lpm4dStrategy
+    from lpm.strategy.schedule import Schedule
     from lpm.zones.error_maps import tile_errors
     from lpm.zones.examine import examine
 
@@ -89,7 +89,7 @@ _HOMES = {
     "lpm.formats.splatv": ("write_splatv",),
     "lpm.zones.error_maps": ("tile_errors",),
     "lpm.zones.examine": ("examine",),
-    "lpm.strategy": ("Schedule",),
+    "lpm.strategy.schedule": ("Schedule",),
     "lpm.strategy.adc": ("AdcStrategy",),
     "lpm.strategy.lpm": ("LpmStrategy",),
     "lpm.strategy.lpm4d": ("Lpm4dStrategy",),

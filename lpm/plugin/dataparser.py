@@ -18,7 +18,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
 from lpm.train.cameras import Cameras as OurCameras
-from lpm.train.placed import SceneSettings, place
+from lpm.train.placed import place
+from lpm.train.scene_settings import SceneSettings
 
 
 @dataclass

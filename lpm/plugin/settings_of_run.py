@@ -9,8 +9,8 @@ from typing import Any
 from lpm.plugin.dataparser import LpmDataParserConfig
 from lpm.train.model_settings import ModelOptions, MovingModelOptions
 from lpm.train.optimizers import MOVING, STILL
-from lpm.train.placed import SceneSettings
 from lpm.train.run_settings import MovingRunSettings, RunSettings
+from lpm.train.scene_settings import SceneSettings
 
 
 def _part(kind: type, options: Any) -> Any:

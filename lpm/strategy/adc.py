@@ -15,15 +15,9 @@ from torch import Tensor
 from lpm.gaussians.edits import Edit, prune, shared_opacity
 from lpm.gaussians.optim_state import apply
 from lpm.gaussians.parameters import Optimizers, TrainedParameters, rotations
-from lpm.strategy.base import Common, PointStrategy
-
-
-@dataclass
-class AdcOptions:
-    """What is set of adaptive density control beside what a run says to every strategy."""
-
-    pause_refine_after_reset: int | None = None
-    """Steps without edits after a reset; None: as many as there are photos and between edits, never for long."""
+from lpm.strategy.base import PointStrategy
+from lpm.strategy.options import AdcOptions
+from lpm.strategy.schedule import Common
 
 
 @dataclass

@@ -15,8 +15,8 @@ from lpm.sending import sent
 from lpm.strategy.birth_velocity import velocity
 from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event import Event
-from lpm.strategy.lpm4d_options import Lpm4dFields
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm4d_fields import Lpm4dFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.requests import inside_any
 from lpm.strategy.selection import PER_TILE, lowest, sparse_tiles, surface_points
 from lpm.strategy.static_cameras import Cameras

@@ -13,8 +13,8 @@ from lpm.multiview.views import Views, centres_of
 from lpm.strategy.births import Births
 from lpm.strategy.event import Event
 from lpm.strategy.false_fronts import FalseFronts, FalseFrontsInTime
-from lpm.strategy.lpm4d_options import Lpm4dFields
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm4d_fields import Lpm4dFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.scores import Scores
 from lpm.strategy.selection import around_cameras, lowest, weighted_sample
 

@@ -14,8 +14,8 @@ from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event_edit import EventEdit, EventEditInTime
 from lpm.strategy.evidence import ViewEvidence, ViewEvidenceInTime
 from lpm.strategy.false_fronts import FalseFronts, FalseFrontsInTime
-from lpm.strategy.lpm4d_options import Lpm4dFields
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm4d_fields import Lpm4dFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.messages import Messages
 from lpm.strategy.points_at_views import MovingPoints, PointsAtViews, StillPoints
 from lpm.strategy.scores import Scores, ScoresInTime

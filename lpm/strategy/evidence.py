@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lpm.multiview.views import Views
 from lpm.strategy.event import Event
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.static_cameras import Cameras
 from lpm.zones.error_maps import ErrorMaps, spread
 from lpm.zones.point_errors import Evidence, look

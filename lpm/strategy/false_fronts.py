@@ -11,8 +11,8 @@ from torch import Tensor
 from lpm.gaussians.parameters import Parameters
 from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event import Event
-from lpm.strategy.lpm4d_options import Lpm4dFields
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm4d_fields import Lpm4dFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.zones.votes import Votes, zone_votes
 from lpm.zones.zone import ViewZones, false_fronts
 

@@ -29,7 +29,7 @@ from lpm.strategy.base import Live
 from lpm.strategy.births import EDITED
 from lpm.strategy.event import Event
 from lpm.strategy.event_parts import EventParts, still_parts
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.requests import Requests, inside_any
 from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse
 

@@ -28,7 +28,7 @@ from lpm.strategy.base import Live
 from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event_parts import moving_parts
 from lpm.strategy.lpm import LpmStrategy
-from lpm.strategy.lpm4d_options import Lpm4dFields
+from lpm.strategy.lpm4d_fields import Lpm4dFields
 from lpm.strategy.static_cameras import Cameras, hold_still
 from lpm.zones.error_maps import TILE
 

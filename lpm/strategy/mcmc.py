@@ -15,7 +15,9 @@ from torch import Tensor
 from lpm.gaussians import edits
 from lpm.gaussians.optim_state import apply
 from lpm.gaussians.parameters import Optimizers, TrainedParameters, rotations
-from lpm.strategy.base import Common, PointStrategy
+from lpm.strategy.base import PointStrategy
+from lpm.strategy.options import McmcOptions
+from lpm.strategy.schedule import Common
 
 MOST_CATEGORIES = 2**24
 """torch.multinomial takes no more."""
@@ -32,14 +34,6 @@ def position_noise(quats: Tensor, scales: Tensor, opacities: Tensor, scaler: flo
     rotation = rotations(quats)
     local = torch.einsum("nji,nj->ni", rotation, noise) * scales**2
     return torch.einsum("nij,nj->ni", rotation, local)
-
-
-@dataclass
-class McmcOptions:
-    """What is set of 3DGS-MCMC beside what a run says to every strategy."""
-
-    noise_lr: float = 5e5
-    """Length of the noise, times the learning rate of the means."""
 
 
 @dataclass

@@ -28,8 +28,9 @@ from lpm.multiview.feature_matches import PairMatcher
 from lpm.multiview.frustum_intersection import bounding_sphere, frustum_intersection
 from lpm.multiview.views import Views, angle, centres_of, project, unproject
 from lpm.records import EditRecord, ZoneKind, ZoneRecord
-from lpm.strategy.adc import AdcOptions, AdcStrategy
-from lpm.strategy.base import Common
+from lpm.strategy.adc import AdcStrategy
+from lpm.strategy.options import PaperOptions
+from lpm.strategy.schedule import Common
 from lpm.zones.error_maps import pool
 
 PATCH = 16  # pixels
@@ -84,14 +85,6 @@ def error_regions(render: Tensor, truth: Tensor, mask: Tensor | None = None) -> 
     wrong = used & (error > np.quantile(error[used], QUANTILE))
     share, mean = pool(torch.from_numpy(np.stack([wrong, error])), PATCH).numpy()
     return ndimage.label(share > SHARE, structure=np.ones((3, 3)))[0], mean
-
-
-@dataclass
-class PaperOptions(AdcOptions):
-    """Those of adaptive density control, and what is set of the paper's zones."""
-
-    max_angle: float = 45.0
-    """Largest angle, degrees, between the directions in which a view and its neighbour look; 90 is advised indoors."""
 
 
 @dataclass

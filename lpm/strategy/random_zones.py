@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lpm.strategy.base import Common
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.lpm4d import Lpm4dStrategy
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm_fields import LpmFields
+from lpm.strategy.schedule import Common
 
 
 @dataclass

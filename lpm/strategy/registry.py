@@ -5,19 +5,19 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import field, make_dataclass
 from typing import Any
 
 from lpm.checks import fail
 from lpm.strategy.absgrad import AbsgradStrategy
 from lpm.strategy.adc import AdcStrategy
-from lpm.strategy.base import PROTOCOL, Common, GsplatProtocol, PointStrategy, Schedule, adopted
+from lpm.strategy.base import PROTOCOL, GsplatProtocol, PointStrategy, adopted
 from lpm.strategy.lower_tau import LowerTauStrategy
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.lpm4d import Lpm4dStrategy
 from lpm.strategy.mcmc import McmcStrategy
 from lpm.strategy.paper import PaperStrategy
 from lpm.strategy.random_zones import RandomZones4dStrategy, RandomZonesStrategy
+from lpm.strategy.schedule import Common, Schedule
 
 STRATEGIES: dict[str, type[PointStrategy]] = {
     "adc": AdcStrategy,
@@ -39,23 +39,6 @@ def strategy_class(name: str, moving: bool = False) -> type[PointStrategy]:
     if name not in STRATEGIES:
         fail("strategy", name, f"one of {', '.join(STRATEGIES)}, or MODULE:CLASS of your own")
     return MOVING.get(name, STRATEGIES[name]) if moving else STRATEGIES[name]
-
-
-def _groups(moving: bool) -> dict[str, type]:
-    """The options of all strategies by the names of their groups."""
-    classes = STRATEGIES | MOVING if moving else STRATEGIES
-    return {kind.group: kind.Options for kind in classes.values()}
-
-
-def _options_class(name: str, moving: bool) -> type:
-    made = make_dataclass(name, [(g, o, field(default_factory=o)) for g, o in sorted(_groups(moving).items())])
-    made.__module__ = __name__  # where config.yml finds it
-    made.__doc__ = "Options of each strategy that are its own, by group; those of the strategies not used say nothing."
-    return made
-
-
-StrategyOptions = _options_class("StrategyOptions", moving=False)
-StrategyOptions4d = _options_class("StrategyOptions4d", moving=True)
 
 
 def own_strategy(name: str, schedule: Schedule) -> PointStrategy:

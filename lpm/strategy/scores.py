@@ -12,7 +12,7 @@ from lpm.gaussians import motion
 from lpm.gaussians.parameters import Parameters
 from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event import Event
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.zones.error_maps import ErrorMaps
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lpm.multiview.views import project
 from lpm.strategy.event import Event
-from lpm.strategy.lpm4d_options import Lpm4dFields
+from lpm.strategy.lpm4d_fields import Lpm4dFields
 from lpm.strategy.static_cameras import Cameras
 from lpm.zones.error_maps import TILE, ErrorMaps, coarse
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 
 from lpm.strategy.capture_times import CaptureTimes
-from lpm.strategy.lpm4d_options import Lpm4dFields
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm4d_fields import Lpm4dFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.static_cameras import Cameras
 from lpm.zones.error_maps import ErrorMaps
 

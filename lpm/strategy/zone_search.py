@@ -12,7 +12,7 @@ from lpm.multiview.photo_graph import PhotoGraph
 from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event import Event
 from lpm.strategy.evidence import ViewEvidence
-from lpm.strategy.lpm_options import LpmFields
+from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.messages import Messages
 from lpm.zones.error_hull import error_hull
 from lpm.zones.error_maps import TILE, ErrorMaps, coarse

@@ -18,7 +18,7 @@ from lpm.multiview.views import world_to_camera
 from lpm.render.losses import l1_dssim_and_tiles
 from lpm.render.rasterize import rasterize
 from lpm.render.sky import KINDS, sky_colors
-from lpm.strategy import make_strategy
+from lpm.strategy.registry import make_strategy
 from lpm.train.bad_steps import leave_out
 from lpm.train.cameras import Camera
 from lpm.train.image_metrics import Lpips, image_metrics

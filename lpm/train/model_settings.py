@@ -9,9 +9,8 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from lpm.checks import fail
-from lpm.strategy.base import Common, Schedule
-from lpm.strategy.lpm4d_options import ZonesInTime
-from lpm.strategy.registry import StrategyOptions, StrategyOptions4d, strategy_class
+from lpm.strategy.options import StrategyOptions, StrategyOptions4d, ZonesInTime
+from lpm.strategy.schedule import Common, Schedule
 
 
 @dataclass
@@ -132,6 +131,8 @@ class ModelSettings(ModelOptions):
 
     def schedule(self, photos: int) -> Schedule:
         """When points are managed in a run on so many training photos."""
+        from lpm.strategy.registry import strategy_class  # torch takes a second to import
+
         steps = self.max_steps or 30_000
         if self.refine_every < 1:
             fail("refine_every", str(self.refine_every), "at least one step between edits")

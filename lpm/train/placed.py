@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,32 +16,9 @@ from lpm.scenes.scene import Floats, Scene, camera_extent
 from lpm.scenes.split import hold_out
 from lpm.train.cameras import Cameras
 from lpm.train.frame import frame
+from lpm.train.scene_settings import SceneSettings
 
 ALPHA_COLORS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-
-
-@dataclass
-class SceneSettings:
-    """How a scene is read and placed."""
-
-    orientation_method: Literal["pca", "up", "vertical", "none"] = "up"
-    """How the scene is turned: by default the cameras' mean up direction becomes z."""
-    center_method: Literal["poses", "focus", "none"] = "poses"
-    """What becomes the origin: the cameras' mean, the point they look at, or what it was."""
-    auto_scale_poses: bool = True
-    """Scale so that the cameras fit into +-1."""
-    scale_factor: float = 1.0
-    """A further factor on positions."""
-    load_3D_points: bool = True
-    """Start from the scene's points where it has them."""
-    max_points: int | None = None
-    """Keep at most this many of the points, drawn at random with a fixed seed."""
-    outside_files: bool = False
-    """Read files that the scene names outside of its folder (`..`, absolute paths)."""
-    depth_unit_scale_factor: float = 1e-3
-    """Of a scene with depths (depth_file_path): its unit for one of the files'. Millimetres for metres by default."""
-    alpha_color: Literal["white", "black"] | None = "white"
-    """Background for Blender's images, which are transparent there; None leaves their alpha to the method."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ import tyro
 from lpm.checks import LpmError, fail
 from lpm.files import atomic_file
 from lpm.train.model_settings import ModelOptions, ModelSettings, MovingModelOptions, MovingModelSettings
-from lpm.train.placed import SceneSettings
+from lpm.train.scene_settings import SceneSettings
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -60,7 +60,7 @@ def test_settings_are_there_before_anything_is_built(tmp_path):
 
     row = parse_row("x=lpm-4d:change=0.1,sh_degree=1")
     job = Job("a", "x", 0, 100, 5, "sfm", str(tmp_path), None, row.base, row.settings, 1, False)
-    model = configure(job, tmp_path).pipeline.model
+    model = configure(job).model
     assert (model.settings.lpm.change, model.sh_degree) == (0.1, 1)
 
 

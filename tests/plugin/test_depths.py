@@ -12,7 +12,7 @@ from PIL import Image
 from lpm.checks import LpmError
 from lpm.scenes.read import read_scene
 from lpm.scenes.samples import make
-from lpm.strategy import STRATEGIES
+from lpm.strategy.registry import STRATEGIES
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from faces import BOTH
 
 from lpm.checks import LpmError
 from lpm.runs import checkpoint
-from lpm.strategy import STRATEGIES
+from lpm.strategy.registry import STRATEGIES
 
 STEPS, HALF = 60, 30
 # So that edits of every kind (grow, prune, reset, SH degrees) happen in both halves.

@@ -8,7 +8,7 @@ from nerfstudio.data.scene_box import OrientedBox
 
 from lpm.multiview.views import world_to_camera
 from lpm.render.sky import sky_colors
-from lpm.strategy import STRATEGIES
+from lpm.strategy.registry import STRATEGIES
 from lpm.train.model_settings import PoseRefinementSettings
 
 BUSY = dict(warmup_length=5, refine_every=5, stop_split_at=25, densify_grad_thresh=1e-7, max_points=400)

@@ -3,7 +3,7 @@
 import pytest
 
 from lpm import records
-from lpm.strategy import STRATEGIES
+from lpm.strategy.registry import STRATEGIES
 from lpm.viewer.replay import recording
 
 BUSY = dict(warmup_length=5, refine_every=5, stop_split_at=35, max_points=400)

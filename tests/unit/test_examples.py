@@ -76,7 +76,8 @@ def test_a_strategy_of_your_own(scene, tmp_path):
 )
 def test_a_strategy_that_is_none_is_told_in_one_line(name, said):
     from lpm.checks import LpmError
-    from lpm.strategy.registry import Schedule, own_strategy
+    from lpm.strategy.registry import own_strategy
+    from lpm.strategy.schedule import Schedule
 
     with pytest.raises(LpmError, match=said):
         own_strategy(name, Schedule(1, 0, 1, 1, 1, 1, None))

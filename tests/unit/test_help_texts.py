@@ -11,8 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = dict(re.findall(r"^(lpm-\w+) = \"(.+:\w*main)\"$", (ROOT / "pyproject.toml").read_text(), re.M))
 HEAVY = ("torch", "scipy", "cv2", "plotly", "viser", "gsplat", "nerfstudio")
-# The options of lpm-train are the strategies' own, which stand beside their code, and that is torch's.
-COMMANDS.pop("lpm-train")
 FURTHER = [("lpm-scene", "list"), ("lpm-export", "ply", "--help"), ("lpm-bench", "run", "--help"),
            ("lpm-tile", "split", "--help")]  # fmt: skip
 

@@ -8,9 +8,11 @@ import torch
 from torch.nn import Parameter, ParameterDict
 
 from lpm.gaussians.edits import relocated
-from lpm.strategy import STRATEGIES, Common, Schedule, make_strategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.mcmc import position_noise
+from lpm.strategy.options import GROUPS, MOVING_GROUPS
+from lpm.strategy.registry import MOVING, STRATEGIES, make_strategy
+from lpm.strategy.schedule import Common, Schedule
 
 
 def params_of(n=20, opacity=0.5, scale=0.1):
@@ -181,3 +183,9 @@ def test_statistics_are_gsplats():
     DefaultStrategy()._update_state(params, states[1], theirs)
     for name in ("grad2d", "count"):
         torch.testing.assert_close(states[0][name], states[1][name])
+
+
+def test_the_options_of_all_strategies_are_those_of_the_groups():
+    """They stand in a module of their own, so that a help text need not import the strategies."""
+    assert {kind.group: kind.Options for kind in STRATEGIES.values()} == GROUPS
+    assert {kind.group: kind.Options for kind in (STRATEGIES | MOVING).values()} == MOVING_GROUPS

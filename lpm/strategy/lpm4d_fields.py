@@ -1,0 +1,22 @@
+"""All that Lpm4dStrategy is made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lpm.strategy.lpm_fields import LpmFields
+from lpm.strategy.options import Lpm4dOptions
+
+
+@dataclass
+class Lpm4dFields(Lpm4dOptions, LpmFields):
+    """All that Lpm4dStrategy is made with."""
+
+    Options: ClassVar[type] = Lpm4dOptions
+    summed: ClassVar[tuple[str, ...]] = ("gradient", "present")
+
+    @property
+    def knows_when(self) -> bool:
+        """Whether zones are static or dynamic."""
+        return self.zones_in_time in ("same-time", "calibrated")

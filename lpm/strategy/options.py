@@ -1,0 +1,129 @@
+"""What each strategy has to set for itself, and all of it by group.
+
+Nothing heavy is imported here: help texts and settings files need the options, and no strategy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, make_dataclass
+from typing import Literal
+
+ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
+
+
+@dataclass
+class NoOptions:
+    """Of a strategy that has no options of its own."""
+
+
+@dataclass
+class AdcOptions:
+    """What is set of adaptive density control beside what a run says to every strategy."""
+
+    pause_refine_after_reset: int | None = None
+    """Steps without edits after a reset; None: as many as there are photos and between edits, never for long."""
+
+
+@dataclass
+class McmcOptions:
+    """What is set of 3DGS-MCMC beside what a run says to every strategy."""
+
+    noise_lr: float = 5e5
+    """Length of the noise, times the learning rate of the means."""
+
+
+@dataclass
+class PaperOptions(AdcOptions):
+    """Those of adaptive density control, and what is set of the paper's zones."""
+
+    max_angle: float = 45.0
+    """Largest angle, degrees, between the directions in which a view and its neighbour look; 90 is advised indoors."""
+
+
+@dataclass
+class LpmOptions:
+    """What is set of localized point management beside what a run says to every strategy (lpm.strategy.base.Common)."""
+
+    growth_end: float = 0.9
+    """Where the growth curve ends, as a share of the steps between the first and the last event."""
+    views_per_event: int = 6
+    """Training views that an event looks at."""
+    tiles_per_view: int = 27
+    """Tiles, the worst ones, that are given a depth, in the mean over an event's views; it bounds the event's time."""
+    sparse: int = 8
+    """Tiles of a zone with fewer points inside get new ones."""
+    recycle: float = 0.02
+    """Share of the points, those that paint least, that each event removes to make room where the error is."""
+    reset_cap: float = 0.05
+    """Opacity of points after a targeted reset. Well above 1/255, below which a point never comes back."""
+    clearance: float = 2.0
+    """Points that a training camera stands inside of, within so many standard deviations, are removed. 0: none."""
+    widest: float = 0.25
+    """Largest standard deviation of a point along any axis, over its distance to the nearest training camera, or over
+    the radius of the cameras around their mean if that is longer. Wider points are made smaller, in every step to the
+    end of training. 0: no limit."""
+    cooldown: int = 500
+    """Steps in which a point is not reset again, nor removed for being transparent."""
+    bad_share: tuple[float, float] = (0.15, 0.05)
+    """Share of all tiles that count as bad, at the first and at the last event."""
+    error_floor: float = 0.02
+    """Mean residual below which a tile is never bad."""
+    random_zones: bool = False
+    """Placebo for comparisons: the zones that were found are moved to a random place of their view."""
+    random_places: bool = False
+    """Placebo: the points to split are drawn alike from all that have any error, as many as ever."""
+    absgrad: bool = True
+    """Read its `absgrad` (AbsGS), not its `grad`."""
+    gradient_power: float = 0.5
+    """How much the screen gradient counts beside the error when points are chosen: 0 not at all, 1 alone."""
+
+
+@dataclass
+class Lpm4dOptions(LpmOptions):
+    """Those of `lpm`, and what is set of points in time."""
+
+    views_per_event: int = 12
+    """Twice as many as of a static scene: a moment is seen in few of them."""
+    widest: float = 0.0
+    """As in a static scene; not measured where things move, and so off."""
+    zones_in_time: ZonesInTime = "calibrated"
+    """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
+    photos of one time. calibrated: and resets need several times."""
+    life: float = 2.5
+    """Temporal standard deviation of points that are born in a dynamic zone, in frames."""
+    shortest: float = 1.0
+    """No point lives shorter than this temporal standard deviation, in frames: no photo could tell."""
+    static_share: float = 0.8
+    """A tile that is bad at this share of its camera's times is a static zone."""
+    change: float = 0.06
+    """Grey levels (0..1) by which photos of one camera must differ somewhere in a tile for it to be a dynamic zone."""
+    hold: float = 0.1
+    """Pull of a point's motion towards none in a step, as a share of its learning rate: what photos do not ask for
+    again and again stands still."""
+    calm_hold: float = 1.0
+    """The same of points where the photos never change, and of their gates towards being there all the time."""
+    split_time: float = 0.5
+    """How far in time, in its standard deviations, the halves of a split point go that comes and goes."""
+    times_to_reset: int = 3
+    """Times at which a long-lived point was seen in front of the surface before it is reset."""
+    first_views: int = 96
+    """Photos that the first event looks at, evenly spread over the clip."""
+    first_births: float = 0.25
+    """Share of the points that make room at the first event for births where something moves."""
+
+
+GROUPS: dict[str, type] = {"adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions}
+"""By the name of the group, which a strategy and its variants share (PointStrategy.group)."""
+MOVING_GROUPS: dict[str, type] = GROUPS | {"lpm": Lpm4dOptions}
+"""The same where the scene moves."""
+
+
+def _options_class(name: str, groups: dict[str, type]) -> type:
+    made = make_dataclass(name, [(group, kind, field(default_factory=kind)) for group, kind in groups.items()])
+    made.__module__ = __name__  # where config.yml finds it
+    made.__doc__ = "Options of each strategy that are its own, by group; those of the strategies not used say nothing."
+    return made
+
+
+StrategyOptions = _options_class("StrategyOptions", GROUPS)
+StrategyOptions4d = _options_class("StrategyOptions4d", MOVING_GROUPS)
