@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpm.bench import moving
 from lpm.bench.jobs import MOVING, Job
-from lpm.checks import fail
+from lpm.checks import fail, one_line_errors
 from lpm.files import atomic_file
 
 if TYPE_CHECKING:
@@ -213,7 +213,12 @@ def train(job: Job) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs the job in the file that the first word names, into the file that the second names."""
     result = train(Job(**json.loads(Path(sys.argv[1]).read_text())))
     with atomic_file(Path(sys.argv[2])) as file:
         file.write(json.dumps(result).encode())
+
+
+if __name__ == "__main__":
+    one_line_errors(main)
