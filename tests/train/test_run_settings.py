@@ -1,6 +1,7 @@
 """What lpm-train can be told, and the file that holds it."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,21 @@ def test_a_whole_run_and_what_it_leaves(tiny, tmp_path, capsys, monkeypatch):
     with pytest.raises(LpmError, match=r"run: holds a run; wanted a new folder; go on with it by --resume run"):
         cli.train(words)
     assert cli.train(["--resume", "run", "--steps", "40", "--no-page"]).first == 30
+
+
+def test_photos_without_poses_are_prepared_first_and_once(tiny, tmp_path, monkeypatch, capsys):
+    photos, asked = tmp_path / "photos", []
+    shutil.copytree(tiny / "images", photos)
+
+    def prepare(settings, console):
+        asked.append((settings.source, settings.out))
+        shutil.copytree(tiny, settings.out)
+        (settings.out / "report.html").write_text("")
+
+    monkeypatch.setattr("lpm.prepare.run.prepare", prepare)
+    for _ in range(2):
+        settings, scene, _ = cli.parse([str(photos), "--steps", "5"])
+        assert settings.scene == tmp_path / "photos-prepared"
+        assert len(scene) == 10
+    assert asked == [(photos, tmp_path / "photos-prepared")]
+    assert "photos without poses" in capsys.readouterr().out
