@@ -77,7 +77,7 @@ def test_the_command_makes_and_lists_them(tmp_path):
     made_by = subprocess.run([*program, *arguments], capture_output=True, text=True)
     assert made_by.returncode == 0, made_by.stderr
     assert "8 views of 32x24" in made_by.stdout
-    assert "ns-train lpm-splat-4d --data" in made_by.stdout
+    assert "lpm-train" in made_by.stdout
     told = subprocess.run([*program, "info", str(tmp_path / "s")], capture_output=True, text=True).stdout
     assert "moves     4 time steps, 2 cameras" in told
     listed = subprocess.run([*program, "list"], capture_output=True, text=True).stdout
