@@ -202,8 +202,9 @@ def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int) -> lis
     Raises:
         RuntimeError: this pycolmap has none, or it failed.
     """
-    if not hasattr(pycolmap, "global_mapping") or not hasattr(pycolmap, "calibrate_view_graph"):
-        raise RuntimeError(f"pycolmap {pycolmap.__version__} has none")
+    for name in ("global_mapping", "calibrate_view_graph"):
+        if not hasattr(pycolmap, name):
+            raise RuntimeError(f"pycolmap {pycolmap.__version__} has no {name}")
     options = pycolmap.GlobalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.mapper.retriangulation.random_seed = seed
     options.mapper.rotation_averaging.random_seed = options.mapper.global_positioning.random_seed = seed

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lpm.checks import fail
 from lpm.prepare.work import remove
@@ -79,8 +83,9 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
         cameras = {name: image.camera_id for name, image in known.items()}
     done(len(ready))
     for names in groups.values():
-        most = settings["max_features"]
-        options.sift.max_num_features = most or budget(sizes[names[0]], settings["feature_size"], len(photos))
+        most = settings["max_features"] or budget(sizes[names[0]], settings["feature_size"], len(photos))
+        options.sift.max_num_features = most
+        trim(database, [name for name in names if name in ready], most)  # a kill may have come before it
         # Blocks, so that progress shows; the first of a group makes the camera that the others get.
         for names_now in blocks([name for name in names if name not in ready], 4):
             reader = pycolmap.ImageReaderOptions()
@@ -98,10 +103,37 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
                 reader,
                 options,
             )
+            trim(database, names_now, most)
             if camera is None:
                 with pycolmap.Database.open(database) as db:
                     cameras[names_now[0]] = db.read_image_with_name(names_now[0]).camera_id
             done(len(names_now))
+
+
+def trim(database: Path, names: Sequence[str], most: int) -> None:
+    """Leaves the images `names` the `most` features of largest scale.
+
+    COLMAP's own limit is none: it keeps whole levels of scale, the one that exceeds it included, and the finest level
+    has most of the features of a small photo.
+    """
+    with closing(sqlite3.connect(database)) as db, db:  # both tables or neither, also when killed
+        for name in names:
+            found = db.execute(
+                "SELECT i.image_id, k.rows, k.cols, k.data, d.data FROM images i JOIN keypoints k USING (image_id)"
+                " JOIN descriptors d USING (image_id) WHERE i.name = ?",
+                (name,),
+            ).fetchone()
+            if found is None or found[1] <= most:
+                continue
+            key, rows, cols, points, words = found
+            shapes = np.frombuffer(points, "<f4").reshape(rows, cols)
+            # x, y and the affine shape, whose determinant is the scale squared
+            scale = np.abs(shapes[:, 2] * shapes[:, 5] - shapes[:, 3] * shapes[:, 4])
+            kept = np.sort(np.argsort(-scale, kind="stable")[:most])
+            told = np.frombuffer(words, "u1").reshape(rows, -1)
+            for table, values in (("keypoints", shapes), ("descriptors", told)):
+                data = np.ascontiguousarray(values[kept]).tobytes()
+                db.execute(f"UPDATE {table} SET rows = ?, data = ? WHERE image_id = ?", (most, data, key))
 
 
 def remove_database(database: Path) -> None:

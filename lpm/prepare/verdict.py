@@ -19,8 +19,6 @@ SAME = 0.05
 ERROR = 1.5
 """Pixels, of the image features are sought in: a larger mean reprojection error is doubted."""
 FAR_GAP, FAR_AWAY = 10.0, 3.0
-FEW_FAR = 0.05
-"""Share of cameras that may be far from all others: one photo from a distance is no wrong model."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def far_from_all(centres: Floats) -> NDArray[np.intp]:
     """Which of the cameras at `centres` [V, 3] are far from all others, as indices.
 
     Both must hold: the nearest other camera is `FAR_GAP` times as far as is usual, and the middle of all cameras
-    `FAR_AWAY` times (a video that rests makes the usual gap tiny).
+    `FAR_AWAY` times. A video that rests for most of its frames makes both tiny, and is a false alarm.
     """
     if len(centres) < 5:
         return np.zeros(0, np.intp)
@@ -124,7 +122,7 @@ def judge(model: Any, expected: Expected) -> Judgement:
         faults["images"] = f"only {len(posed)} of {expected.together} images that hang together have a pose"
     if off > OFF:
         faults["focal"] = f"the focal length differs by {100 * off:.0f} % from what was expected"
-    if len(far) > FEW_FAR * len(posed):
+    if far:  # of fox's photos two strays of 50 were the only sign that a model was wrong by up to 39 degrees
         faults["cameras"] = f"{len(far)} cameras are far from all others"
     if error > ERROR * max(1.0, max(camera.width, camera.height) / expected.feature_size):
         faults["error"] = f"the reprojection error of {error:.2f} px is high"
