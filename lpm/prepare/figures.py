@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class Figures:
     """[N, 3] points."""
     rgb: NDArray[np.uint8]
     """[N, 3] their colours."""
+    doubts: list[str] = field(default_factory=list)
+    """Why the model may be wrong (verdict.Judgement.faults); empty where nothing speaks against it."""
 
     @property
     def total(self) -> int:
@@ -66,13 +68,14 @@ class Figures:
             "reprojection_error_px": round(self.error, 4),
             "track_length": round(self.track, 3),
             "models": self.models,
+            "doubts": self.doubts,
             "cameras": self.cameras,
             "views": [asdict(view) for view in self.views],
         }
 
 
-def measure(model: Any, names: list[str], models: list[int]) -> Figures:
-    """Of pycolmap's reconstruction `model`, made from images `names`."""
+def measure(model: Any, names: list[str], models: list[int], doubts: list[str]) -> Figures:
+    """Of pycolmap's reconstruction `model`, made from images `names`; `models` and `doubts` as in Figures."""
     model.update_point_3d_errors()
     points = {key: point.xyz for key, point in model.points3D.items()}
     posed = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
@@ -106,6 +109,7 @@ def measure(model: Any, names: list[str], models: list[int]) -> Figures:
         rotations=np.array(rotations).reshape(-1, 3, 3),
         xyz=np.array(list(points.values())).reshape(-1, 3),
         rgb=np.array([point.color for point in model.points3D.values()], np.uint8).reshape(-1, 3),
+        doubts=doubts,
     )
 
 
@@ -116,6 +120,11 @@ def advice(figures: Figures, settings: dict[str, Any]) -> list[str]:
         settings: camera_model, exhaustive, masks (bool).
     """
     said = []
+    if figures.doubts:
+        said.append(
+            f"This model may be wrong ({'; '.join(figures.doubts)}): look at the cameras in the picture. Photos "
+            "between those that are far apart, and --matching exhaustive, help most."
+        )
     if len(figures.views) < FEW * figures.total:
         said.append(
             f"Only {len(figures.views)} of {figures.total} images got a pose. Take more photos between those that are "

@@ -73,7 +73,7 @@ def page(
         command: what to run next.
     """
     e = html.escape
-    good = len(figures.views) >= FEW * figures.total
+    good = len(figures.views) >= FEW * figures.total and not figures.doubts
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{e(title)}</title><style>{STYLE}</style>",
         f"<h1>{e(title)}</h1>",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lpm.checks import fail, need
-from lpm.prepare import figures, frames, photos, report, sfm, undistort
+from lpm.prepare import figures, frames, mapping, photos, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
 from lpm.scenes.layout import VIDEOS
@@ -51,17 +51,18 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
             "camera_model": settings.camera_model,
             "cameras": settings.cameras,
             "feature_size": settings.feature_size,
+            "max_features": settings.max_features,
             "seed": settings.seed,
             "masks": taken["masks"],
             "pycolmap": pycolmap.__version__,
         }
         exhaustive = sfm.is_exhaustive(settings.matching, len(names), video)
-        stages.sfm(taken["photos"], names, features, {"exhaustive": exhaustive, "seed": settings.seed})
+        match = {"exhaustive": exhaustive, "seed": settings.seed}
+        posed = stages.sfm(taken["photos"], names, features, match, settings.mapper)
         with stages.bar("scene", None) as (total, set_done):
             new = fresh(work.path("new"))
-            models = work.state["poses"]["result"]["models"]
             model = pycolmap.Reconstruction(work.path("model"))
-            result = figures.measure(model, names, models)
+            result = figures.measure(model, names, posed["models"], posed["faults"])
             total(len(result.views))
             own = taken["own_masks"] > 0
             undistort.undistort(work.folder, own, new, set_done)
@@ -72,10 +73,12 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
             seconds = work.seconds()
             more = {
                 "pairs of images": f"{compared['matched']:,} of {compared['pairs']:,} compared show the same things",
+                "mapper": mapping.words(posed),
+                "check of the model": posed["check"],
                 "masks": "yes" if own else "none",
                 "made": f"from {source} by pycolmap {pycolmap.__version__}, poses in {sum(seconds.values()):.0f} s",
             }
-            facts = {"seconds": seconds, "pairs": compared, "settings": features}
+            facts = {"seconds": seconds, "pairs": compared, "poses": posed, "settings": features}
             skipped = taken["skipped"]
             report.write(
                 new, f"{out.name}: reconstruction", result, more, todo, skipped, work.path("images"), command, facts
@@ -84,6 +87,8 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
         table = report.rows(result, {})
         for key in list(table)[:5]:
             say(f"{key:24} {table[key]}")
+        say(f"{'mapper':24} {more['mapper']}")
+        say(f"{'check of the model':24} {posed['check']}")
         for text in todo:
             say(f"note: {text}")
         say(f"report: {out / 'report.html'}")
@@ -123,11 +128,12 @@ class Stages:
         return work.stage("photos", asked, collect)
 
     def sfm(
-        self, taken: list[dict[str, Any]], names: list[str], features: dict[str, Any], match: dict[str, Any]
-    ) -> None:
-        """Features, matches, poses."""
+        self, taken: list[dict[str, Any]], names: list[str], features: dict[str, Any], match: dict[str, Any],
+        mapper: str,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Features, matches, poses; what mapping.reconstruct gives."""
         work = self.work
-        poses = {key: features[key] for key in ("camera_model", "seed")}
+        poses = {"mapper": mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
 
         def extract(anew: bool) -> None:
             with self.bar("features", len(taken)) as (_, set_done):
@@ -140,11 +146,11 @@ class Stages:
 
         def pose(anew: bool) -> dict[str, Any]:
             with self.bar("poses", len(names)) as (_, set_done):
-                return sfm.reconstruct(work.folder, poses, adder(set_done, len(names)))
+                return mapping.reconstruct(work.folder, poses, adder(set_done, len(names)), work.say)
 
         work.stage("features", features, extract)
         work.stage("matches", match, compare)
-        work.stage("poses", poses, pose)
+        return work.stage("poses", poses, pose)
 
     @contextmanager
     def bar(self, name: str, total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:

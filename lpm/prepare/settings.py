@@ -41,6 +41,12 @@ class Settings:
     more and for a video."""
     feature_size: int = 1600
     """Features are sought at this many pixels on the longer side at most."""
+    mapper: Literal["global", "incremental"] = "global"
+    """How poses are found first: of all images at once after calibrating the focal lengths, or image after image.
+    Where that fails, or its model looks wrong, the other one is tried and the better model taken."""
+    max_features: int | None = None
+    """At most this many features an image. By default 4000 for a megapixel (of what is searched), growing with the
+    image's side, fewer beyond 60 photos, and always 2000 to 8192: 2000 to 4000 for photos below a megapixel."""
     seed: int = 0
     """Of the random choices in reconstruction."""
     overwrite: bool = False
@@ -48,7 +54,7 @@ class Settings:
 
     def check(self) -> None:
         """Raises LpmError for numbers that cannot be used."""
-        for name, least in (("frames", 3), ("max_images", 3), ("feature_size", 64), ("seed", 0)):
+        for name, least in (("frames", 3), ("max_images", 3), ("feature_size", 64), ("max_features", 100), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 fail(f"--{name.replace('_', '-')}", str(value), f"at least {least}")

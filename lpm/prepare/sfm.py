@@ -1,15 +1,19 @@
-"""Structure from motion by pycolmap: features, matches, poses. Every step can be gone on with."""
+"""What structure from motion starts from, by pycolmap: features and matches. Both can be gone on with."""
 
 from __future__ import annotations
 
+import math
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lpm.checks import fail
-from lpm.prepare.refine import refine
-from lpm.prepare.work import fresh, remove
+from lpm.prepare.work import remove
 
 EXHAUSTIVE = 200
 """Photos up to which every pair is compared; the time grows with the square."""
@@ -19,6 +23,12 @@ BLOCK = 100
 """Pairs in a block that is matched at once: what is lost on an interruption, and how finely progress is shown."""
 
 FIRST_MODEL = "SIMPLE_RADIAL"
+
+LEAST_FEATURES, MOST_FEATURES = 2000, 8192
+FEATURES = 4000
+"""Features sought in an image of a megapixel."""
+MANY = 60
+"""Photos beyond which each gets fewer features: every further photo adds pairs."""
 
 Done = Callable[[int], None]
 
@@ -35,11 +45,23 @@ def load_pycolmap() -> Any:
     return pycolmap
 
 
+def budget(size: tuple[int, int], feature_size: int, count: int) -> int:
+    """Features to seek in each of `count` photos of `size` (width, height, pixels) at `feature_size` pixels.
+
+    They grow with the side of the image that is searched, not with its area, and shrink with the square root of the
+    number of photos, to the half at most: matching takes time with features squared times pairs.
+    """
+    scale = min(1.0, feature_size / max(size))
+    side = math.sqrt(size[0] * size[1] * scale**2 / 1e6)
+    share = min(1.0, max(0.5, math.sqrt(MANY / max(count, 1))))
+    return min(max(round(FEATURES * side * share / 100) * 100, LEAST_FEATURES), MOST_FEATURES)
+
+
 def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, Any], anew: bool, done: Done) -> None:
     """SIFT features of all `photos` into work/database.db; one camera for each lens, or each photo.
 
     Args:
-        settings: camera_model, cameras, feature_size, seed.
+        settings: camera_model, cameras, feature_size, max_features (None: `budget`), masks, seed.
         anew: start over, instead of going on with what is in the database.
         done: called with the number of further photos that are done.
     """
@@ -51,14 +73,19 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = settings["feature_size"]
     groups = defaultdict(list)
+    sizes = {}
     for photo in photos:
         groups[photo["lens"] if settings["cameras"] == "shared" else photo["name"]].append(photo["name"])
+        sizes[photo["name"]] = photo["size"]
     with pycolmap.Database.open(database) as db:
         known = {image.name: image for image in db.read_all_images()}
         ready = {name for name, image in known.items() if db.exists_keypoints(image.image_id)}
         cameras = {name: image.camera_id for name, image in known.items()}
     done(len(ready))
     for names in groups.values():
+        most = settings["max_features"] or budget(sizes[names[0]], settings["feature_size"], len(photos))
+        options.sift.max_num_features = most
+        trim(database, [name for name in names if name in ready], most)  # a kill may have come before it
         # Blocks, so that progress shows; the first of a group makes the camera that the others get.
         for names_now in blocks([name for name in names if name not in ready], 4):
             reader = pycolmap.ImageReaderOptions()
@@ -76,10 +103,37 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
                 reader,
                 options,
             )
+            trim(database, names_now, most)
             if camera is None:
                 with pycolmap.Database.open(database) as db:
                     cameras[names_now[0]] = db.read_image_with_name(names_now[0]).camera_id
             done(len(names_now))
+
+
+def trim(database: Path, names: Sequence[str], most: int) -> None:
+    """Leaves the images `names` the `most` features of largest scale.
+
+    COLMAP's own limit is none: it keeps whole levels of scale, the one that exceeds it included, and the finest level
+    has most of the features of a small photo.
+    """
+    with closing(sqlite3.connect(database)) as db, db:  # both tables or neither, also when killed
+        for name in names:
+            found = db.execute(
+                "SELECT i.image_id, k.rows, k.cols, k.data, d.data FROM images i JOIN keypoints k USING (image_id)"
+                " JOIN descriptors d USING (image_id) WHERE i.name = ?",
+                (name,),
+            ).fetchone()
+            if found is None or found[1] <= most:
+                continue
+            key, rows, cols, points, words = found
+            shapes = np.frombuffer(points, "<f4").reshape(rows, cols)
+            # x, y and the affine shape, whose determinant is the scale squared
+            scale = np.abs(shapes[:, 2] * shapes[:, 5] - shapes[:, 3] * shapes[:, 4])
+            kept = np.sort(np.argsort(-scale, kind="stable")[:most])
+            told = np.frombuffer(words, "u1").reshape(rows, -1)
+            for table, values in (("keypoints", shapes), ("descriptors", told)):
+                data = np.ascontiguousarray(values[kept]).tobytes()
+                db.execute(f"UPDATE {table} SET rows = ?, data = ? WHERE image_id = ?", (most, data, key))
 
 
 def remove_database(database: Path) -> None:
@@ -146,46 +200,3 @@ def match(work: Path, names: Sequence[str], settings: dict[str, Any], anew: bool
     with pycolmap.Database.open(database) as db:
         inliers = db.read_two_view_geometry_num_inliers()[1]  # those that do not match are there, too, with none
         return {"pairs": len(wanted), "matched": sum(1 for count in inliers if count > 0)}
-
-
-def reconstruct(work: Path, settings: dict[str, Any], done: Done) -> dict[str, Any]:
-    """Incremental mapping; the model with most images, refined, into work/model.
-
-    Args:
-        settings: camera_model, seed.
-        done: called with 1 for each further image that got a pose.
-
-    Returns:
-        registered (images of the largest model) and models (images of each model, largest first).
-
-    Raises:
-        LpmError: fewer than 3 images got a pose.
-    """
-    pycolmap = load_pycolmap()
-    folder = fresh(work / "models")
-    pycolmap.set_random_seed(settings["seed"])
-    options = pycolmap.IncrementalPipelineOptions()
-    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = settings["seed"]
-    options.min_model_size = 3
-    models = pycolmap.incremental_mapping(
-        work / "database.db",
-        work / "images",
-        folder,
-        options,
-        initial_image_pair_callback=lambda: done(2),
-        next_image_callback=lambda: done(1),
-    )
-    largest = sorted(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), reverse=True)
-    counts = [model.num_reg_images() for model in largest]
-    if not counts or counts[0] < 3:
-        fail(
-            "reconstruction",
-            f"{counts[0] if counts else 0} images with a pose",
-            "at least 3",
-            "use sharper photos that overlap by two thirds and are taken from different places, not by turning on the "
-            "spot; try --matching exhaustive or another --camera-model",
-        )
-    refine(pycolmap, largest[0], settings["camera_model"] == "auto")
-    largest[0].write(fresh(work / "model"))
-    remove(folder)
-    return {"registered": counts[0], "models": counts}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from lpm.checks import LpmError
-from lpm.prepare import figures, frames, photos, refine, report, sfm
+from lpm.prepare import figures, frames, mapping, photos, refine, report, sfm, verdict
 from lpm.prepare.cli import main
 from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
@@ -211,6 +213,59 @@ def test_pairs():
     assert not sfm.is_exhaustive("auto", 100, True)
 
 
+def test_features_fit_the_photos():
+    assert sfm.budget((800, 533), 1600, 30) == 2600
+    assert sfm.budget((533, 800), 1600, 30) == 2600
+    assert sfm.budget((288, 216), 1600, 12) == sfm.LEAST_FEATURES
+    assert sfm.budget((800, 533), 1600, 126) == sfm.LEAST_FEATURES
+    assert sfm.budget((4000, 3000), 1600, 60) == sfm.budget((1600, 1200), 1600, 60) == 5500
+    assert sfm.budget((4000, 3000), 1600, 240) == sfm.budget((4000, 3000), 1600, 1000) == 2800
+    assert sfm.budget((4000, 3000), 4000, 30) == sfm.MOST_FEATURES
+
+
+def test_images_that_hang_together():
+    assert mapping.largest_group([]) == 0
+    assert mapping.largest_group([(1, 2), (3, 4), (5, 6), (4, 5), (2, 1)]) == 4
+
+
+def test_cameras_far_from_all_others():
+    turns = np.linspace(0, 2 * np.pi, 30, endpoint=False)
+    ring = np.stack([np.cos(turns), np.sin(turns), 0 * turns], 1)
+    assert verdict.far_from_all(ring).tolist() == []
+    assert verdict.far_from_all(np.concatenate([ring, [[9.0, 0, 0]], ring * 0.9])).tolist() == [30]
+    assert verdict.far_from_all(np.concatenate([ring, ring + 40.0])).tolist() == []  # two places, not strays
+    assert verdict.far_from_all(ring[:4] * [[1], [1], [1], [99]]).tolist() == []  # too few to tell
+
+
+def a_judgement(**changes):
+    return replace(verdict.Judgement(40, 40, 500.0, 505.0, None, 0.01, [], 0.6), **changes)
+
+
+def test_which_model_is_better():
+    good, doubted = a_judgement(), a_judgement(faults={"focal": "x"}, images=40, error=0.1)
+    assert good.beats(doubted)
+    assert not doubted.beats(good)
+    assert good.beats(a_judgement(images=37))
+    assert not good.beats(a_judgement(images=39))
+    assert good.beats(a_judgement(off=0.1))
+    assert good.beats(a_judgement(error=0.7))
+    assert not good.beats(a_judgement(error=0.63))
+    assert "nothing speaks against it" in good.line()
+    assert "EXIF none" in good.line()
+    assert doubted.line().endswith("doubtful: x")
+
+
+def test_two_mappers_that_agree_outweigh_calibration_but_not_exif():
+    one = a_judgement(calibrated=400.0, off=0.25, faults={"focal": "x", "error": "y"})
+    again, _ = verdict.compared(one, replace(one, focal=510.0))
+    assert again.faults == {"error": "y"}
+    assert again.agreed
+    assert "both mappers agree" in again.line()
+    assert verdict.compared(one, replace(one, focal=600.0)) == (one, replace(one, focal=600.0))
+    exif = replace(one, exif=400.0)
+    assert verdict.compared(exif, exif)[0].faults == exif.faults
+
+
 def test_opencv_parameters():
     def some(model, *params):
         return refine.opencv_parameters(model, np.array(params)).tolist()
@@ -277,7 +332,7 @@ def test_missing_pycolmap_is_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_bad_numbers(tmp_path):
-    for settings in ({"frames": 2}, {"max_images": 1}, {"seed": -1}):
+    for settings in ({"frames": 2}, {"max_images": 1}, {"seed": -1}, {"max_features": 9}):
         with pytest.raises(LpmError, match="wanted at least"):
             prepare(Settings(tmp_path, tmp_path / "out", **settings), quiet())
 
@@ -313,6 +368,10 @@ def test_report_and_advice(tmp_path):
     for wanted in ("Only 4 of 7", "overlap", "blurred", "--matching exhaustive", "--camera-model OPENCV", "--masks"):
         assert wanted in words
     assert figures.advice(some_figures(), told) == []
+    doubted = replace(some_figures(), doubts=["the focal length differs"])
+    assert "may be wrong (the focal length differs)" in figures.advice(doubted, told)[0]
+    assert "class='verdict poor'" in report.page("a", doubted, {}, [], [], b"", tmp_path, "b")
+    assert "class='verdict good'" in report.page("a", some_figures(), {}, [], [], b"", tmp_path, "b")
     command = "ns-train lpm-splat --data out"
     report.write(tmp_path, "out", some, {"masks": "none"}, todo, [["b.jpg", "broken"]], tmp_path, command, {"seed": 0})
     page = (tmp_path / "report.html").read_text()
@@ -367,6 +426,11 @@ def test_rendered_scene(rendered, tmp_path):
     assert numbers["reprojection_error_px"] < 1
     assert numbers["cameras"][0].startswith(f"OPENCV {SIZE[0]}x{SIZE[1]}")
     assert f"next: ns-train lpm-splat --data {out}" in said(console)
+    (line,) = [line for line in said(console).splitlines() if line.startswith("check of the model")]
+    page = (out / "report.html").read_text()
+    assert "nothing speaks against it" in line
+    assert line.removeprefix("check of the model").strip() in page
+    assert "<td>mapper<td>global" in page
     scene = read_scene(out)
     assert scene.layout.kind == "colmap"
     assert scene.names == [f"{i:02d}.png" for i in range(VIEWS)]
@@ -391,6 +455,111 @@ def test_rendered_scene(rendered, tmp_path):
     degrees, away = alignment(scene.c2w, read_scene(tmp_path / "other").c2w)
     assert degrees < 0.02
     assert away < 1e-3
+
+
+@pytest.fixture(scope="module")
+def matched(rendered, tmp_path_factory):
+    """A work folder with features and matches of the rendered photos."""
+    folder, _ = rendered
+    work = tmp_path_factory.mktemp("matched")
+    shutil.copytree(folder / "images", work / "images")
+    names = sorted(path.name for path in (work / "images").iterdir())
+    made = [{"name": name, "size": SIZE, "lens": "one"} for name in names]
+    told = {"camera_model": "auto", "cameras": "shared", "feature_size": 1600, "max_features": 1000, "masks": False}
+    sfm.extract(work, made, told | {"seed": 0}, True, lambda count: None)
+    sfm.match(work, names, {"exhaustive": True, "seed": 0}, True, lambda count: None)
+    return work
+
+
+def posed_by(work, mapper, lines):
+    settings = {"mapper": mapper, "camera_model": "auto", "feature_size": 1600, "seed": 0}
+    return mapping.reconstruct(work, settings, lambda count: None, lines.append)
+
+
+def true_error(work, truth):
+    """Largest rotation and centre errors of work/model (see `alignment`), and its relative focal error."""
+    import pycolmap
+
+    model = pycolmap.Reconstruction(work / "model")
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    found = np.stack([np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]]) for image in images])
+    found[:, :3, 1:3] *= -1  # OpenCV's axes to OpenGL's
+    (camera,) = model.cameras.values()
+    indices = [int(image.name[:2]) for image in images]
+    return *alignment(truth[indices], found), camera.mean_focal_length() / FOCAL - 1
+
+
+@pytest.mark.parametrize("mapper", mapping.MAPPERS)
+def test_both_mappers(rendered, matched, mapper):
+    posed = posed_by(matched, mapper, [])
+    assert posed["mapper"] == mapper
+    assert posed["registered"] == VIEWS
+    assert posed["faults"] == []
+    assert f"{VIEWS} of {VIEWS} images that hang together" in posed["check"]
+    degrees, away, focal = true_error(matched, rendered[1])
+    assert degrees < 1
+    assert away < 0.03
+    assert abs(focal) < 0.02
+
+
+def test_features_are_limited(matched):
+    import pycolmap
+
+    with pycolmap.Database.open(matched / "database.db") as db:
+        counts = [len(db.read_keypoints(image.image_id)) for image in db.read_all_images()]
+        focal = {camera.mean_focal_length() for camera in db.read_all_cameras()}
+    assert 500 < max(counts) <= 1000
+    # View graph calibration has not touched what a repeated command starts from.
+    assert focal == {1.2 * max(SIZE)}
+
+
+@pytest.mark.parametrize("name", ["global_mapping", "calibrate_view_graph"])
+def test_pycolmap_without_a_global_mapper(matched, monkeypatch, name):
+    monkeypatch.delattr(sfm.load_pycolmap(), name)
+    lines = []
+    posed = posed_by(matched, "global", lines)
+    assert posed["mapper"] == "incremental"
+    assert posed["registered"] == VIEWS
+    assert len(lines) == 1
+    assert f"has no {name}; the incremental mapper is tried" in lines[0]
+    assert f"has no {name}" in mapping.words(posed)
+
+
+def test_global_mapper_that_loses_images(matched, monkeypatch):
+    real = mapping.mapped_globally
+
+    def fewer(pycolmap, work, database, seed):
+        (model,) = real(pycolmap, work, database, seed)
+        for image in sorted(model.images.values(), key=lambda image: image.name)[9:]:
+            model.deregister_frame(image.frame_id)
+        return [model]
+
+    monkeypatch.setattr(mapping, "mapped_globally", fewer)
+    lines = []
+    posed = posed_by(matched, "global", lines)
+    assert posed["mapper"] == "incremental"
+    assert posed["registered"] == VIEWS
+    assert f"only 9 of {VIEWS} images that hang together have a pose" in lines[0]
+    assert [tried["mapper"] for tried in posed["tried"]] == ["global", "incremental"]
+
+
+def test_a_wrong_model_is_noticed(matched):
+    """The model is right; what EXIF is made to say is not, nor can two mappers that agree outweigh it."""
+    pycolmap = sfm.load_pycolmap()
+    posed_by(matched, "global", [])
+    model = pycolmap.Reconstruction(matched / "model")
+    (key,) = model.cameras
+    judged = verdict.judge(model, verdict.Expected(VIEWS, {}, {key: FOCAL}, 1600))
+    assert judged.faults == {}
+    assert judged.off < 0.02
+    judged = verdict.judge(model, verdict.Expected(VIEWS, {}, {key: 1.3 * FOCAL}, 1600))
+    assert list(judged.faults) == ["focal"]
+    assert judged.off == pytest.approx(1 - 1 / 1.3, abs=0.02)
+    stray = max(model.images)
+    model.frames[model.images[stray].frame_id].rig_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d(), [0, 0, 1e3])
+    judged = verdict.judge(model, verdict.Expected(VIEWS, {}, {}, 1600))
+    assert judged.far == [model.images[stray].name]
+    assert list(judged.faults) == ["cameras"]
 
 
 def test_masks_and_alpha_reach_the_scene(rendered, tmp_path):
