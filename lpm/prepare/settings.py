@@ -41,8 +41,8 @@ class Settings:
     more and for a video."""
     feature_size: int = 1600
     """Features are sought at this many pixels on the longer side at most."""
-    mapper: Literal["global", "incremental"] = "global"
-    """How poses are found first: of all images at once after calibrating the focal lengths, or image after image.
+    mapper: Literal["global", "incremental"] = "incremental"
+    """How poses are found first: image after image, or of all images at once after calibrating the focal lengths.
     Where that fails, or its model looks wrong, the other one is tried and the better model taken."""
     max_features: int | None = None
     """At most this many features an image. By default 4000 for a megapixel (of what is searched), growing with the

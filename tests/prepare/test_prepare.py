@@ -430,7 +430,7 @@ def test_rendered_scene(rendered, tmp_path):
     page = (out / "report.html").read_text()
     assert "nothing speaks against it" in line
     assert line.removeprefix("check of the model").strip() in page
-    assert "<td>mapper<td>global" in page
+    assert "<td>mapper<td>incremental" in page
     scene = read_scene(out)
     assert scene.layout.kind == "colmap"
     assert scene.names == [f"{i:02d}.png" for i in range(VIEWS)]
