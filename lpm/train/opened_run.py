@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from lpm.checks import fail
 from lpm.files import Progress, quiet
 from lpm.runs.folder import find_checkpoint, read_checkpoint, run_folder
 from lpm.scenes.read import read_scene
+from lpm.train.cameras import Camera
+from lpm.train.load_photos import Photo
 from lpm.train.model import GaussianModel
 from lpm.train.moving_model import MovingGaussianModel
 from lpm.train.placed import place
@@ -89,13 +91,15 @@ def open_run(
 
 
 @torch.no_grad()
+def held_out_rows(model: GaussianModel, views: Iterable[tuple[str, Camera, Photo]]) -> list[dict[str, Any]]:
+    """Of each of `views` (RunData.held_out) its name as `view`, psnr (dB), ssim and, where its weights are, lpips."""
+    return [{"view": name, **model.held_out_metrics(model.draw(camera), photo)} for name, camera, photo in views]
+
+
 def measured(run: OpenedRun, progress: Progress = quiet) -> dict[str, Any]:
-    """Means over all held-out photos, and each photo's own: psnr (dB), ssim and, where its weights are, lpips."""
-    rows = []
+    """Means over all held-out photos, and each photo's own (held_out_rows)."""
     views = run.data.held_out()
-    for _ in progress(range(len(run.data.test)), "measuring"):
-        name, camera, photo = next(views)
-        rows.append({"view": name, **run.model.held_out_metrics(run.model.draw(camera), photo)})
+    rows = held_out_rows(run.model, (next(views) for _ in progress(range(len(run.data.test)), "measuring")))
     return {"step": run.step, "points": run.model.num_points, **means(rows), "views": rows}
 
 

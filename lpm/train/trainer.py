@@ -8,7 +8,7 @@ import math
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from lpm.train.announcement import announcement
 from lpm.train.event_log import EventLog
 from lpm.train.model import GaussianModel
 from lpm.train.moving_model import MovingGaussianModel
-from lpm.train.opened_run import as_json, load_parameters, means
+from lpm.train.opened_run import as_json, held_out_rows, load_parameters, means
 from lpm.train.optimizers import MOVING, STILL, Optimizers, with_rates
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.train.placed import place
@@ -239,18 +239,17 @@ class Trainer:
 
     # Measuring
 
-    def measure(self, most: int | None = None) -> Iterator[dict[str, Any]]:
+    def measure(self, most: int | None = None) -> list[dict[str, Any]]:
         """Name, PSNR (dB), SSIM and, where it can be had, LPIPS of each held-out photo, of `most` of them if given.
 
         Random numbers go on as if nothing had been measured.
         """
-        state, model = checkpoint.random_state(), self.model
-        model.eval()
-        with torch.no_grad():
-            for name, camera, photo in self.data.held_out(most):
-                yield {"view": name, **model.held_out_metrics(model.draw(camera), photo)}
-        model.train()
+        state = checkpoint.random_state()
+        self.model.eval()
+        rows = held_out_rows(self.model, self.data.held_out(most))
+        self.model.train()
         checkpoint.set_random_state(state)
+        return rows
 
     def follow(self, done: int) -> float:
         """Measures PSNR (dB) on a few held-out photos after `done` steps, for curves."""
@@ -263,7 +262,7 @@ class Trainer:
 
     def summary(self) -> dict[str, Any]:
         """Measures all held-out photos, writes metrics.json, says the means, and gives what was written."""
-        rows = list(self.measure())
+        rows = self.measure()
         mean = means(rows)
         result = {"step": self.done, "points": self.model.num_points, **mean, "views": rows,
                   "curve": [{"step": step, "psnr": psnr} for step, psnr in self.psnr]}  # fmt: skip
