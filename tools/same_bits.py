@@ -4,6 +4,7 @@
 Each revision is checked out into a temporary folder and trains `lpm`, `adc`, `mcmc` (a sample scene that stands still)
 and `4d` (one that moves) by the packages of the environment that runs this. Printed is a hash of all parameters a run;
 with --times N the runs are repeated in turn (old, new, old, ...) and the ratio of their training times is printed too.
+--off NAME sets an option of `lpm` that came later to 0 (where a revision has it): what it changes is then left out.
 Exit code 1 where a hash differs.
 """
 
@@ -24,14 +25,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ARMS = ("lpm", "adc", "mcmc", "4d")
 PARTS = ("cuda", "scenes", "viewer")
 
-# Runs in a process of its own, with one revision's modules: sys.argv holds the arm, scene, steps and output folder.
+# Runs in a process of its own, with one revision's modules: sys.argv holds the arm, scene, steps, output folder
+# and options to set to 0.
 TRAIN = """
 import copy, hashlib, importlib, json, sys, time
 from pathlib import Path
 import torch
 # What is installed in place would lend its modules to the other revision.
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(getattr(finder, "__module__", ""))]
-arm, scene, steps, out = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+arm, scene, steps, out, off = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:]
 import lpm
 rooms = (Path(lpm.__file__).parent / "plugin").is_dir()  # before modules lay in rooms its address was another
 config = importlib.import_module("lpm.plugin.config" if rooms else "lpm" + ".config")
@@ -43,6 +45,11 @@ chosen.logging.local_writer.enable = False
 chosen.pipeline.datamanager.data = scene
 chosen.pipeline.model.strategy, chosen.pipeline.model.max_points = "lpm" if arm == "4d" else arm, 6000
 chosen.pipeline.model.with_lpips = False
+options = getattr(getattr(chosen.pipeline.model, "settings", None), "lpm", None)
+for name in off:
+    if hasattr(options, name):
+        setattr(options, name, 0.0)
+        print("OFF", name)
 _set_random_seed(0)
 trainer = chosen.setup()
 trainer.setup()
@@ -91,6 +98,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--times", type=int, default=1, help="runs of each; times are of use from 3 on")
+    parser.add_argument("--off", nargs="*", default=[], help="options of `lpm` set to 0, as widest")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         paths = []
@@ -113,7 +121,9 @@ def main() -> None:
             results: list[list[list]] = [[], []]
             for i in range(2 * asked.times):
                 out = Path(scratch) / f"{arm}-{i}"
-                printed = run(["-c", TRAIN, arm, str(scene), str(asked.steps), str(out)], paths[i % 2])
+                printed = run(["-c", TRAIN, arm, str(scene), str(asked.steps), str(out), *asked.off], paths[i % 2])
+                if i % 2 and printed.count("OFF ") != len(asked.off):
+                    sys.exit(f"error: --off: got {asked.off}; wanted options of lpm that {asked.new} has")
                 results[i % 2].append(json.loads(printed.rsplit("RESULT", 1)[1]))
             hashes = [{r[0] for r in side} for side in results]
             equal = len(hashes[0] | hashes[1]) == 1
