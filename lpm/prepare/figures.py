@@ -117,7 +117,7 @@ def advice(figures: Figures, settings: dict[str, Any]) -> list[str]:
     """What to do about what is not good, most useful first; empty if all is well.
 
     Args:
-        settings: camera_model, exhaustive, masks (bool).
+        settings: camera_model, matching, masks (bool).
     """
     said = []
     if figures.doubts:
@@ -131,7 +131,7 @@ def advice(figures: Figures, settings: dict[str, Any]) -> list[str]:
             "far apart, so that neighbours overlap by two thirds, walking sideways rather than turning on the spot."
         )
         said.append("Leave out photos that are blurred, or take them again with more light.")
-        if not settings["exhaustive"]:
+        if settings["matching"] != "exhaustive":
             said.append("Compare every pair of images: --matching exhaustive.")
         if settings["camera_model"] != "OPENCV":
             said.append("A wide lens needs more distortion parameters: --camera-model OPENCV.")

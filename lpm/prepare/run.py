@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lpm.checks import fail, need
-from lpm.prepare import figures, frames, mapping, photos, report, sfm, undistort
+from lpm.prepare import figures, frames, mapping, pair_choice, photos, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
 from lpm.scenes.layout import VIDEOS
@@ -56,17 +56,16 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
             "masks": taken["masks"],
             "pycolmap": pycolmap.__version__,
         }
-        exhaustive = sfm.is_exhaustive(settings.matching, len(names), video)
-        match = {"exhaustive": exhaustive, "seed": settings.seed}
-        posed = stages.sfm(taken["photos"], names, features, match, settings.mapper)
+        posed = stages.sfm(taken["photos"], names, features, settings)
         with stages.bar("scene", None) as (total, set_done):
             new = fresh(work.path("new"))
             model = pycolmap.Reconstruction(work.path("model"))
             result = figures.measure(model, names, posed["models"], posed["faults"])
             total(len(result.views))
-            own = taken["own_masks"] > 0
-            undistort.undistort(work.folder, own, new, set_done)
-            told = {"camera_model": settings.camera_model, "exhaustive": exhaustive, "masks": own}
+            own, refused = taken["own_masks"] > 0, posed["wrong"] and not settings.accept
+            if not refused:
+                undistort.undistort(work.folder, own, new, set_done)
+            told = {"camera_model": settings.camera_model, "matching": settings.matching, "masks": own}
             todo = figures.advice(result, told)
             command = f"ns-train lpm-splat --data {settings.out}"
             compared = work.state["matches"]["result"]
@@ -83,6 +82,10 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
             report.write(
                 new, f"{out.name}: reconstruction", result, more, todo, skipped, work.path("images"), command, facts
             )
+        if refused:
+            written = work.keep(new, "doubtful")
+            remedy = f"look at {written / 'report.html'}; photos between those that are far apart help most"
+            fail("model", posed["check"], "one that the matches agree with", f"{remedy}; --accept takes it as it is")
         work.publish(new)
         table = report.rows(result, {})
         for key in list(table)[:5]:
@@ -128,28 +131,31 @@ class Stages:
         return work.stage("photos", asked, collect)
 
     def sfm(
-        self, taken: list[dict[str, Any]], names: list[str], features: dict[str, Any], match: dict[str, Any],
-        mapper: str,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Features, matches, poses; what mapping.reconstruct gives."""
-        work = self.work
-        poses = {"mapper": mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
+        self, taken: list[dict[str, Any]], names: list[str], features: dict[str, Any], settings: Settings
+    ) -> dict[str, Any]:
+        """Features, pairs, matches, poses; what mapping.reconstruct gives."""
+        work, matching = self.work, settings.matching
+        poses = {"mapper": settings.mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
 
         def extract(anew: bool) -> None:
             with self.bar("features", len(taken)) as (_, set_done):
                 sfm.extract(work.folder, taken, features, anew, adder(set_done))
 
+        def choose(anew: bool) -> list[pair_choice.Pair]:
+            with self.bar("pairs", len(names)) as (_, set_done):
+                return pair_choice.choose(work.path("database.db"), names, matching, adder(set_done))
+
         def compare(anew: bool) -> dict[str, Any]:
-            count = len(sfm.pairs(len(names), match["exhaustive"]))
-            with self.bar("matches", count) as (_, set_done):
-                return sfm.match(work.folder, names, match, anew, adder(set_done))
+            with self.bar("matches", len(wanted)) as (_, set_done):
+                return sfm.match(work.folder, names, wanted, settings.seed, anew, adder(set_done))
 
         def pose(anew: bool) -> dict[str, Any]:
             with self.bar("poses", len(names)) as (_, set_done):
                 return mapping.reconstruct(work.folder, poses, adder(set_done, len(names)), work.say)
 
         work.stage("features", features, extract)
-        work.stage("matches", match, compare)
+        wanted = [(i, j) for i, j in work.stage("pairs", {"matching": matching}, choose)]
+        work.stage("matches", {"seed": settings.seed}, compare)
         return work.stage("poses", poses, pose)
 
     @contextmanager

@@ -37,18 +37,20 @@ class Settings:
     cameras: Literal["shared", "each"] = "shared"
     """Whether photos of the same size, and the same focal length by their EXIF, share their intrinsics."""
     matching: Literal["auto", "exhaustive", "sequential"] = "auto"
-    """Which images are compared: every pair, or neighbours by name. auto: every pair up to 200 photos, neighbours for
-    more and for a video."""
+    """Which images are compared in full: every pair, or neighbours by name. auto: every pair up to 40 photos; of more,
+    those that look alike by their strongest features, and the next few by name."""
     feature_size: int = 1600
     """Features are sought at this many pixels on the longer side at most."""
-    mapper: Literal["global", "incremental"] = "incremental"
-    """How poses are found first: image after image, or of all images at once after calibrating the focal lengths.
-    Where that fails, or its model looks wrong, the other one is tried and the better model taken."""
+    mapper: Literal["global", "incremental"] = "global"
+    """How poses are found first: of all images at once, or image after image. Where that fails, or its model looks
+    wrong, the other one is tried and the better model taken."""
     max_features: int | None = None
     """At most this many features an image. By default 4000 for a megapixel (of what is searched), growing with the
     image's side, fewer beyond 60 photos, and always 2000 to 8192: 2000 to 4000 for photos below a megapixel."""
     seed: int = 0
     """Of the random choices in reconstruction."""
+    accept: bool = False
+    """Make the scene also where the model looks wrong."""
     overwrite: bool = False
     """Replace the scene that an earlier lpm-prepare made in OUT."""
 

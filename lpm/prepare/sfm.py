@@ -15,10 +15,6 @@ import numpy as np
 from lpm.checks import fail
 from lpm.prepare.work import remove
 
-EXHAUSTIVE = 200
-"""Photos up to which every pair is compared; the time grows with the square."""
-NEIGHBOURS = 10
-"""Images before and after that an image is compared with, where not every pair is."""
 BLOCK = 100
 """Pairs in a block that is matched at once: what is lost on an interruption, and how finely progress is shown."""
 
@@ -147,32 +143,14 @@ def blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def is_exhaustive(matching: str, count: int, video: bool) -> bool:
-    """Whether every pair is to be compared."""
-    return matching == "exhaustive" or (matching == "auto" and not video and count <= EXHAUSTIVE)
-
-
-def pairs(count: int, exhaustive: bool) -> list[tuple[int, int]]:
-    """Which of `count` images, in order of time, are compared: (i, j) with i < j.
-
-    All, or neighbours, some farther ones (2, 4, 8, ... apart), and every few images all with each other: that is how
-    a camera that comes back to where it was is noticed.
-    """
-    if exhaustive:
-        return [(i, j) for j in range(count) for i in range(j)]
-    steps = {*range(1, NEIGHBOURS + 1), *(1 << k for k in range(10))}
-    found = {(i, i + step) for i in range(count) for step in steps if i + step < count}
-    every = range(0, count, max(count // 40, 1))
-    found |= {(i, j) for j in every for i in every if i < j}
-    return sorted(found, key=lambda pair: (pair[1], pair[0]))
-
-
-def match(work: Path, names: Sequence[str], settings: dict[str, Any], anew: bool, done: Done) -> dict[str, Any]:
+def match(
+    work: Path, names: Sequence[str], wanted: Sequence[tuple[int, int]], seed: int, anew: bool, done: Done
+) -> dict[str, Any]:
     """Matches features and verifies them by two-view geometry, into work/database.db.
 
     Args:
         names: images in order of time.
-        settings: exhaustive, seed.
+        wanted: which of them are compared.
         done: called with the number of further pairs that are done.
 
     Returns:
@@ -180,7 +158,6 @@ def match(work: Path, names: Sequence[str], settings: dict[str, Any], anew: bool
     """
     pycolmap = load_pycolmap()
     database, listing = work / "database.db", work / "pairs.txt"
-    wanted = pairs(len(names), settings["exhaustive"])
     with pycolmap.Database.open(database) as db:
         if anew:
             db.clear_matches()
@@ -189,7 +166,7 @@ def match(work: Path, names: Sequence[str], settings: dict[str, Any], anew: bool
         todo = [(i, j) for i, j in wanted if not db.exists_two_view_geometry(ids[names[i]], ids[names[j]])]
     done(len(wanted) - len(todo))
     verification = pycolmap.TwoViewGeometryOptions()
-    verification.ransac.random_seed = settings["seed"]
+    verification.ransac.random_seed = seed
     for now in blocks(todo, BLOCK):
         listing.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in now))
         pairing = pycolmap.ImportedPairingOptions()

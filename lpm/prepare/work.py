@@ -83,6 +83,11 @@ class Work:
                 os.replace(new / name, self.out / name)
         remove(new)
 
+    def keep(self, new: Path, name: str) -> Path:
+        """Moves the folder `new` to `name` in the work folder, in place of an earlier one; where it is now."""
+        remove(self.path(name))
+        return new.rename(self.path(name))
+
     def size(self) -> int:
         """Bytes in the work folder, links not followed."""
         return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import sys
 from dataclasses import replace
 
@@ -13,20 +11,17 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from rendered_photos import FOCAL, SIZE, VIEWS, alignment
 from rich.console import Console
 
 from lpm.checks import LpmError
-from lpm.prepare import figures, frames, mapping, photos, refine, report, sfm, verdict
+from lpm.prepare import figures, frames, photos, report, sfm
 from lpm.prepare.cli import main
 from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import opened
 from lpm.scenes.layout import detect
 from lpm.scenes.read import read_scene
-from lpm.scenes.samples.make import render
-from lpm.scenes.samples.worlds import SAMPLES, look_at
-
-VIEWS, SIZE, FOCAL = 12, (288, 216), 260.0
 
 
 def quiet() -> Console:
@@ -201,80 +196,6 @@ def test_layout_points_here(tmp_path):
 # Pairs, stages, errors.
 
 
-def test_pairs():
-    assert len(sfm.pairs(20, True)) == 190
-    some = sfm.pairs(150, False)
-    assert {(i, i + 1) for i in range(149)} <= set(some)
-    assert all(i < j < 150 for i, j in some)
-    assert any(j - i > 100 for i, j in some)  # notices a way that closes
-    assert len(some) < 150 * 149 / 6
-    assert sfm.is_exhaustive("auto", 200, False)
-    assert not sfm.is_exhaustive("auto", 201, False)
-    assert not sfm.is_exhaustive("auto", 100, True)
-
-
-def test_features_fit_the_photos():
-    assert sfm.budget((800, 533), 1600, 30) == 2600
-    assert sfm.budget((533, 800), 1600, 30) == 2600
-    assert sfm.budget((288, 216), 1600, 12) == sfm.LEAST_FEATURES
-    assert sfm.budget((800, 533), 1600, 126) == sfm.LEAST_FEATURES
-    assert sfm.budget((4000, 3000), 1600, 60) == sfm.budget((1600, 1200), 1600, 60) == 5500
-    assert sfm.budget((4000, 3000), 1600, 240) == sfm.budget((4000, 3000), 1600, 1000) == 2800
-    assert sfm.budget((4000, 3000), 4000, 30) == sfm.MOST_FEATURES
-
-
-def test_images_that_hang_together():
-    assert mapping.largest_group([]) == 0
-    assert mapping.largest_group([(1, 2), (3, 4), (5, 6), (4, 5), (2, 1)]) == 4
-
-
-def test_cameras_far_from_all_others():
-    turns = np.linspace(0, 2 * np.pi, 30, endpoint=False)
-    ring = np.stack([np.cos(turns), np.sin(turns), 0 * turns], 1)
-    assert verdict.far_from_all(ring).tolist() == []
-    assert verdict.far_from_all(np.concatenate([ring, [[9.0, 0, 0]], ring * 0.9])).tolist() == [30]
-    assert verdict.far_from_all(np.concatenate([ring, ring + 40.0])).tolist() == []  # two places, not strays
-    assert verdict.far_from_all(ring[:4] * [[1], [1], [1], [99]]).tolist() == []  # too few to tell
-
-
-def a_judgement(**changes):
-    return replace(verdict.Judgement(40, 40, 500.0, 505.0, None, 0.01, [], 0.6), **changes)
-
-
-def test_which_model_is_better():
-    good, doubted = a_judgement(), a_judgement(faults={"focal": "x"}, images=40, error=0.1)
-    assert good.beats(doubted)
-    assert not doubted.beats(good)
-    assert good.beats(a_judgement(images=37))
-    assert not good.beats(a_judgement(images=39))
-    assert good.beats(a_judgement(off=0.1))
-    assert good.beats(a_judgement(error=0.7))
-    assert not good.beats(a_judgement(error=0.63))
-    assert "nothing speaks against it" in good.line()
-    assert "EXIF none" in good.line()
-    assert doubted.line().endswith("doubtful: x")
-
-
-def test_two_mappers_that_agree_outweigh_calibration_but_not_exif():
-    one = a_judgement(calibrated=400.0, off=0.25, faults={"focal": "x", "error": "y"})
-    again, _ = verdict.compared(one, replace(one, focal=510.0))
-    assert again.faults == {"error": "y"}
-    assert again.agreed
-    assert "both mappers agree" in again.line()
-    assert verdict.compared(one, replace(one, focal=600.0)) == (one, replace(one, focal=600.0))
-    exif = replace(one, exif=400.0)
-    assert verdict.compared(exif, exif)[0].faults == exif.faults
-
-
-def test_opencv_parameters():
-    def some(model, *params):
-        return refine.opencv_parameters(model, np.array(params)).tolist()
-
-    assert some("SIMPLE_RADIAL", 500, 320, 240, 0.1) == [500, 500, 320, 240, 0.1, 0, 0, 0]
-    assert some("PINHOLE", 500, 510, 320, 240) == [500, 510, 320, 240, 0, 0, 0, 0]
-    assert some("OPENCV", 1, 2, 3, 4, 5, 6, 7, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
-
-
 def test_stages_go_on_and_start_over(tmp_path):
     calls, lines = [], []
 
@@ -362,7 +283,7 @@ def some_figures(missing=()):
 def test_report_and_advice(tmp_path):
     texture().save(tmp_path / "x<y.jpg")
     some = some_figures(["x<y.jpg"] * 3)
-    told = {"camera_model": "auto", "exhaustive": False, "masks": False}
+    told = {"camera_model": "auto", "matching": "auto", "masks": False}
     todo = figures.advice(some, told)
     words = " ".join(todo)
     for wanted in ("Only 4 of 7", "overlap", "blurred", "--matching exhaustive", "--camera-model OPENCV", "--masks"):
@@ -386,38 +307,6 @@ def test_report_and_advice(tmp_path):
 # The whole way.
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory):
-    """Photos of a sample scene from an arc, with a mask of one, and their true poses [V, 4, 4] (OpenGL)."""
-    pytest.importorskip("pycolmap")
-    folder = tmp_path_factory.mktemp("rendered")
-    (folder / "images").mkdir()
-    world = SAMPLES["garden"].world(0)
-    turns = np.linspace(-0.6, 0.6, VIEWS)
-    poses = [
-        look_at(np.array([3.0 * np.sin(turn), -3.0 * np.cos(turn), 1.5 + 0.3 * (i % 3)]), np.array([0.0, 0.0, 0.5]))
-        for i, turn in enumerate(turns)
-    ]
-    pinhole = np.array([FOCAL, FOCAL, SIZE[0] / 2, SIZE[1] / 2])
-    for i, shot in enumerate(render(SAMPLES["garden"], world, poses, pinhole, SIZE, lambda: None)):
-        Image.fromarray((np.clip(shot.rgb, 0, 1) * 255).astype("u1")).save(folder / "images" / f"{i:02d}.png")
-    return folder, np.stack(poses)
-
-
-def alignment(truth, found):
-    """Largest rotation error (degrees) and centre error (of the cameras' spread) after the best similarity."""
-    a, b = truth[:, :3, 3], found[:, :3, 3]
-    a0, b0 = a - a.mean(0), b - b.mean(0)
-    u, s, vt = np.linalg.svd(a0.T @ b0)
-    sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-    turn = u @ sign @ vt
-    scale = (np.diag(s) @ sign).trace() / (b0**2).sum()
-    away = np.linalg.norm(scale * b0 @ turn.T - a0, axis=1).max() / np.linalg.norm(a0, axis=1).mean()
-    between = np.einsum("nij,nkj->nik", turn @ found[:, :3, :3], truth[:, :3, :3])
-    cos = np.clip((between.trace(axis1=1, axis2=2) - 1) / 2, -1, 1)
-    return np.degrees(np.arccos(cos)).max(), away
-
-
 def test_rendered_scene(rendered, tmp_path):
     folder, truth = rendered
     out, console = tmp_path / "out", quiet()
@@ -430,7 +319,7 @@ def test_rendered_scene(rendered, tmp_path):
     page = (out / "report.html").read_text()
     assert "nothing speaks against it" in line
     assert line.removeprefix("check of the model").strip() in page
-    assert "<td>mapper<td>incremental" in page
+    assert "<td>mapper<td>global" in page
     scene = read_scene(out)
     assert scene.layout.kind == "colmap"
     assert scene.names == [f"{i:02d}.png" for i in range(VIEWS)]
@@ -449,117 +338,12 @@ def test_rendered_scene(rendered, tmp_path):
     before = (out / "sparse/0/images.bin").read_bytes()
     console = quiet()
     prepare(Settings(folder, out, overwrite=True), console)
-    assert said(console).count("done before") == 4
+    assert said(console).count("done before") == 5
     assert (out / "sparse/0/images.bin").read_bytes() == before
     prepare(Settings(folder, tmp_path / "other"), quiet())
     degrees, away = alignment(scene.c2w, read_scene(tmp_path / "other").c2w)
-    assert degrees < 0.02
-    assert away < 1e-3
-
-
-@pytest.fixture(scope="module")
-def matched(rendered, tmp_path_factory):
-    """A work folder with features and matches of the rendered photos."""
-    folder, _ = rendered
-    work = tmp_path_factory.mktemp("matched")
-    shutil.copytree(folder / "images", work / "images")
-    names = sorted(path.name for path in (work / "images").iterdir())
-    made = [{"name": name, "size": SIZE, "lens": "one"} for name in names]
-    told = {"camera_model": "auto", "cameras": "shared", "feature_size": 1600, "max_features": 1000, "masks": False}
-    sfm.extract(work, made, told | {"seed": 0}, True, lambda count: None)
-    sfm.match(work, names, {"exhaustive": True, "seed": 0}, True, lambda count: None)
-    return work
-
-
-def posed_by(work, mapper, lines):
-    settings = {"mapper": mapper, "camera_model": "auto", "feature_size": 1600, "seed": 0}
-    return mapping.reconstruct(work, settings, lambda count: None, lines.append)
-
-
-def true_error(work, truth):
-    """Largest rotation and centre errors of work/model (see `alignment`), and its relative focal error."""
-    import pycolmap
-
-    model = pycolmap.Reconstruction(work / "model")
-    images = sorted(model.images.values(), key=lambda image: image.name)
-    found = np.stack([np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]]) for image in images])
-    found[:, :3, 1:3] *= -1  # OpenCV's axes to OpenGL's
-    (camera,) = model.cameras.values()
-    indices = [int(image.name[:2]) for image in images]
-    return *alignment(truth[indices], found), camera.mean_focal_length() / FOCAL - 1
-
-
-@pytest.mark.parametrize("mapper", mapping.MAPPERS)
-def test_both_mappers(rendered, matched, mapper):
-    posed = posed_by(matched, mapper, [])
-    assert posed["mapper"] == mapper
-    assert posed["registered"] == VIEWS
-    assert posed["faults"] == []
-    assert f"{VIEWS} of {VIEWS} images that hang together" in posed["check"]
-    degrees, away, focal = true_error(matched, rendered[1])
-    assert degrees < 1
-    assert away < 0.03
-    assert abs(focal) < 0.02
-
-
-def test_features_are_limited(matched):
-    import pycolmap
-
-    with pycolmap.Database.open(matched / "database.db") as db:
-        counts = [len(db.read_keypoints(image.image_id)) for image in db.read_all_images()]
-        focal = {camera.mean_focal_length() for camera in db.read_all_cameras()}
-    assert 500 < max(counts) <= 1000
-    # View graph calibration has not touched what a repeated command starts from.
-    assert focal == {1.2 * max(SIZE)}
-
-
-@pytest.mark.parametrize("name", ["global_mapping", "calibrate_view_graph"])
-def test_pycolmap_without_a_global_mapper(matched, monkeypatch, name):
-    monkeypatch.delattr(sfm.load_pycolmap(), name)
-    lines = []
-    posed = posed_by(matched, "global", lines)
-    assert posed["mapper"] == "incremental"
-    assert posed["registered"] == VIEWS
-    assert len(lines) == 1
-    assert f"has no {name}; the incremental mapper is tried" in lines[0]
-    assert f"has no {name}" in mapping.words(posed)
-
-
-def test_global_mapper_that_loses_images(matched, monkeypatch):
-    real = mapping.mapped_globally
-
-    def fewer(pycolmap, work, database, seed):
-        (model,) = real(pycolmap, work, database, seed)
-        for image in sorted(model.images.values(), key=lambda image: image.name)[9:]:
-            model.deregister_frame(image.frame_id)
-        return [model]
-
-    monkeypatch.setattr(mapping, "mapped_globally", fewer)
-    lines = []
-    posed = posed_by(matched, "global", lines)
-    assert posed["mapper"] == "incremental"
-    assert posed["registered"] == VIEWS
-    assert f"only 9 of {VIEWS} images that hang together have a pose" in lines[0]
-    assert [tried["mapper"] for tried in posed["tried"]] == ["global", "incremental"]
-
-
-def test_a_wrong_model_is_noticed(matched):
-    """The model is right; what EXIF is made to say is not, nor can two mappers that agree outweigh it."""
-    pycolmap = sfm.load_pycolmap()
-    posed_by(matched, "global", [])
-    model = pycolmap.Reconstruction(matched / "model")
-    (key,) = model.cameras
-    judged = verdict.judge(model, verdict.Expected(VIEWS, {}, {key: FOCAL}, 1600))
-    assert judged.faults == {}
-    assert judged.off < 0.02
-    judged = verdict.judge(model, verdict.Expected(VIEWS, {}, {key: 1.3 * FOCAL}, 1600))
-    assert list(judged.faults) == ["focal"]
-    assert judged.off == pytest.approx(1 - 1 / 1.3, abs=0.02)
-    stray = max(model.images)
-    model.frames[model.images[stray].frame_id].rig_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d(), [0, 0, 1e3])
-    judged = verdict.judge(model, verdict.Expected(VIEWS, {}, {}, 1600))
-    assert judged.far == [model.images[stray].name]
-    assert list(judged.faults) == ["cameras"]
+    assert degrees < 0.3  # threads add up in changing order
+    assert away < 5e-3
 
 
 def test_masks_and_alpha_reach_the_scene(rendered, tmp_path):
@@ -634,14 +418,3 @@ def test_video_becomes_a_scene(rendered, tmp_path):
     assert numbers["registered"] >= VIEWS - 2
     assert {view["name"] for view in numbers["views"]} <= {f"frame_{2 * i + 1:06d}.jpg" for i in range(VIEWS)}
     assert read_scene(tmp_path / "out").layout.kind == "colmap"
-
-
-@pytest.mark.slow
-def test_fox_photos_alone(real_data, tmp_path):
-    pytest.importorskip("pycolmap")
-    images = real_data / "fox" / "images"
-    numbers = prepare(Settings(images, tmp_path / "out"), Console())
-    assert numbers["images"] == len(os.listdir(images)) == 50
-    assert numbers["registered"] >= 45
-    assert numbers["reprojection_error_px"] < 1
-    read_scene(tmp_path / "out")

@@ -1,0 +1,94 @@
+"""How many of the verified matches a model explains.
+
+A mapper drops the matches that do not fit its model, so that the reprojection error of what is left says little: a
+wrong model can have the smaller one. Here all matches count that two-view geometry verified before there was a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpm.prepare.figures import Floats
+
+NEAR = 4.0
+"""Pixels from where the other image's camera says that it must lie: a match is explained."""
+AGREES = 0.7
+"""Share of an image's matches that must be explained for the image to fit."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of a model with the verified matches of all pairs of images, those without a pose included."""
+
+    share: float
+    """Of all matches, those that the model explains; 0 where there are none."""
+    fit: float
+    """The same of the matches between images that have a pose."""
+    misfits: list[str]
+    """Images with a pose of whose matches with other such images less than `AGREES` are explained, worst first."""
+
+
+def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreement:
+    """Of pycolmap's reconstruction `model` with the pairs in `database` that have at least `least` verified matches."""
+    posed = {key: image for key, image in model.images.items() if image.has_pose}
+    poses = {key: image.cam_from_world() for key, image in posed.items()}
+    focal = {key: float(model.cameras[image.camera_id].mean_focal_length()) for key, image in posed.items()}
+    rays: dict[int, Floats] = {}
+    total = between = explained = 0
+    by_image = {key: [0, 0] for key in posed}
+    with pycolmap.Database.open(database) as db:
+        for key, geometry in zip(*db.read_two_view_geometries(), strict=True):
+            found = geometry.inlier_matches
+            if len(found) < least:
+                continue
+            total += len(found)
+            pair = one, two = pycolmap.pair_id_to_image_pair(key)
+            if one not in posed or two not in posed:
+                continue
+            for image in pair:
+                if image not in rays:
+                    camera = model.cameras[posed[image].camera_id]
+                    rays[image] = camera.cam_from_img(db.read_keypoints(image)[:, :2].astype(np.float64))
+            relative = poses[two] * poses[one].inverse()
+            turned, moved = relative.rotation.matrix(), np.asarray(relative.translation)
+            fits = fitting(rays[one][found[:, 0]], rays[two][found[:, 1]], turned, moved, (focal[one], focal[two]))
+            between, explained = between + len(found), explained + int(fits.sum())
+            for image in pair:
+                by_image[image][0] += int(fits.sum())
+                by_image[image][1] += len(found)
+    shares = {posed[key].name: fit / count for key, (fit, count) in by_image.items() if count}
+    misfits = sorted((name for name, share in shares.items() if share < AGREES), key=shares.__getitem__)
+    return Agreement(explained / max(total, 1), explained / max(between, 1), misfits)
+
+
+def fitting(
+    one: Floats, two: Floats, rotation: Floats, translation: Floats, focal: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Which matches [M] some point in front of both cameras could have made.
+
+    Args:
+        one, two: [M, 2] where the ray meets the plane at depth 1, of each camera.
+        rotation: [3, 3]. translation: [3]. From the first camera to the second.
+        focal: pixels, of each camera.
+    """
+    first, b = (np.concatenate([at, np.ones_like(at[:, :1])], 1) for at in (one, two))
+    a = first @ rotation.T  # directions in the second camera's axes
+    # Sampson's distance to the epipolar lines of both images (Hartley and Zisserman 2004, section 11.4.3).
+    x, y, z = translation
+    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
+    line = first @ essential.T
+    back = b @ essential
+    residual = (b * line).sum(1)
+    size = (line[:, :2] ** 2).sum(1) / focal[1] ** 2 + (back[:, :2] ** 2).sum(1) / focal[0] ** 2
+    epipolar = np.abs(residual) <= NEAR * np.sqrt(size)
+    # Depths along both rays where they are nearest to each other: depth1 * a + translation = depth2 * b.
+    aa, bb, ab = (a * a).sum(1), (b * b).sum(1), (a * b).sum(1)
+    at, bt = a @ translation, b @ translation
+    slack = NEAR / min(focal) * np.linalg.norm(translation)  # far points may seem to lie a little behind infinity
+    ahead = (ab * bt - bb * at >= -slack * bb) & (aa * bt - ab * at >= -slack * aa)
+    return np.asarray(epipolar & ahead)

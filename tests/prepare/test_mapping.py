@@ -1,0 +1,289 @@
+"""Pairs that are compared, the two mappers, and whether a wrong model is noticed."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rendered_photos import FOCAL, SIZE, VIEWS, alignment
+from rich.console import Console
+from scipy.spatial.transform import Rotation
+
+from lpm.checks import LpmError
+from lpm.prepare import mapping, pair_choice, refine, sfm, verdict
+from lpm.prepare.agreement import Agreement, agreement, fitting
+from lpm.prepare.run import prepare
+from lpm.prepare.settings import Settings
+from lpm.scenes.read import read_scene
+
+FITS = Agreement(0.95, 0.95, [])
+
+
+# Pairs.
+
+
+def test_pairs_by_name(tmp_path):
+    def pairs(count, matching):
+        return pair_choice.choose(tmp_path / "unread.db", ["a"] * count, matching, lambda n: None)
+
+    assert len(pairs(60, "exhaustive")) == 60 * 59 / 2
+    assert len(pairs(pair_choice.FEW, "auto")) == pair_choice.FEW * (pair_choice.FEW - 1) / 2
+    some = pairs(150, "sequential")
+    assert {(i, i + 1) for i in range(149)} <= set(some)
+    assert all(i < j < 150 for i, j in some)
+    assert any(j - i > 100 for i, j in some)  # notices a way that closes
+    assert len(some) < 150 * 149 / 6
+
+
+def test_images_that_look_alike():
+    """A ring of 20 images, each with half of its features in common with each neighbour, and noise on all of them."""
+    own = torch.randn(20, 40, 128)
+    features = torch.cat([own, own.roll(-1, 0), torch.zeros(20, 8, 128)], 1) + 0.05 * torch.randn(20, 88, 128)
+    features[:, 80:] = 0.0
+    features = torch.nn.functional.normalize(features, dim=2)
+    counts = pair_choice.alike(features, lambda n: None)
+    assert torch.equal(counts, counts.T)
+    ring = torch.tensor([[i, (i + 1) % 20] for i in range(20)])
+    assert (counts[ring[:, 0], ring[:, 1]] == 40).all()
+    assert counts.sum() == 2 * 20 * 40
+    assert pair_choice.chosen(counts) == sorted(
+        {(min(i, j), max(i, j)) for i, j in ring.tolist()}, key=lambda pair: (pair[1], pair[0])
+    )
+
+
+def test_pairs_that_hold_all_together():
+    """Two groups that look alike within, and one weak likeness between them, which is compared all the same."""
+    counts = torch.zeros(60, 60, dtype=torch.int64)
+    counts[:30, :30] = counts[30:, 30:] = 50
+    counts.fill_diagonal_(0)
+    counts[3, 40] = counts[40, 3] = 2
+    found = pair_choice.chosen(counts)
+    assert (3, 40) in found
+    assert len(found) == len(set(found)) < 60 * pair_choice.PARTNERS
+
+
+def test_features_fit_the_photos():
+    assert sfm.budget((800, 533), 1600, 30) == 2600
+    assert sfm.budget((533, 800), 1600, 30) == 2600
+    assert sfm.budget((288, 216), 1600, 12) == sfm.LEAST_FEATURES
+    assert sfm.budget((800, 533), 1600, 126) == sfm.LEAST_FEATURES
+    assert sfm.budget((4000, 3000), 1600, 60) == sfm.budget((1600, 1200), 1600, 60) == 5500
+    assert sfm.budget((4000, 3000), 1600, 240) == sfm.budget((4000, 3000), 1600, 1000) == 2800
+    assert sfm.budget((4000, 3000), 4000, 30) == sfm.MOST_FEATURES
+
+
+def test_opencv_parameters():
+    def some(model, *params):
+        return refine.opencv_parameters(model, np.array(params)).tolist()
+
+    assert some("SIMPLE_RADIAL", 500, 320, 240, 0.1) == [500, 500, 320, 240, 0.1, 0, 0, 0]
+    assert some("PINHOLE", 500, 510, 320, 240) == [500, 510, 320, 240, 0, 0, 0, 0]
+    assert some("OPENCV", 1, 2, 3, 4, 5, 6, 7, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+# Judging.
+
+
+def test_images_that_hang_together():
+    assert mapping.largest_group([]) == 0
+    assert mapping.largest_group([(1, 2), (3, 4), (5, 6), (4, 5), (2, 1)]) == 4
+
+
+def test_matches_that_a_model_explains():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (200, 3)) + np.array([0, 0, 4])
+    turn, move = Rotation.from_rotvec([0.1, -0.2, 0.05]).as_matrix(), np.array([0.5, 0.1, -0.2])
+    there = points @ turn.T + move
+    one, two = points[:, :2] / points[:, 2:], there[:, :2] / there[:, 2:]
+    focal = (500.0, 500.0)
+    assert fitting(one, two, turn, move, focal).all()
+    assert fitting(one, two + 2 / 500, turn, move, focal).all()  # within the four pixels
+    other = Rotation.from_rotvec([0.0, 0.0, 0.3]).as_matrix() @ turn
+    assert fitting(one, two, other, move, focal).mean() < 0.2
+    assert not fitting(one, two, turn, -move, focal).any()  # the lines are the same, but the points lie behind
+    far = points * [1e6, 1e6, 1e6]
+    assert fitting(far[:, :2] / far[:, 2:], (far @ turn.T)[:, :2] / (far @ turn.T)[:, 2:], turn, move, focal).all()
+
+
+def a_judgement(**changes):
+    return replace(verdict.Judgement(40, 40, 500.0, None, 0.95, 0.95, [], 0.6), **changes)
+
+
+def test_which_model_is_better():
+    good, doubted = a_judgement(), a_judgement(faults={"focal": "x"}, error=0.1)
+    assert good.beats(doubted)
+    assert not doubted.beats(good)
+    assert a_judgement(faults={"focal": "x"}).beats(a_judgement(explained=0.9))
+    assert not good.beats(a_judgement(explained=0.94))
+    assert good.beats(a_judgement(error=0.7))
+    assert not good.beats(a_judgement(error=0.63))
+    assert "nothing speaks against it" in good.line()
+    assert "EXIF" not in good.line()
+    assert doubted.line().endswith("doubtful: x")
+    assert not a_judgement(faults={"images": "x", "error": "y", "misfits": "z"}, misfits=["a"]).wrong
+    assert a_judgement(misfits=["a"] * 5).wrong
+    assert doubted.wrong
+
+
+# Mapping.
+
+
+def posed_by(work, mapper, lines):
+    settings = {"mapper": mapper, "camera_model": "auto", "feature_size": 1600, "seed": 0}
+    return mapping.reconstruct(work, settings, lambda count: None, lines.append)
+
+
+def true_error(work, truth):
+    """Largest rotation and centre errors of work/model (see `alignment`), and its relative focal error."""
+    import pycolmap
+
+    model = pycolmap.Reconstruction(work / "model")
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    found = np.stack([np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]]) for image in images])
+    found[:, :3, 1:3] *= -1  # OpenCV's axes to OpenGL's
+    (camera,) = model.cameras.values()
+    indices = [int(image.name[:2]) for image in images]
+    return *alignment(truth[indices], found), camera.mean_focal_length() / FOCAL - 1
+
+
+@pytest.mark.parametrize("mapper", mapping.MAPPERS)
+def test_both_mappers(rendered, matched, mapper):
+    posed = posed_by(matched, mapper, [])
+    assert posed["mapper"] == mapper
+    assert posed["registered"] == VIEWS
+    assert posed["faults"] == []
+    assert not posed["wrong"]
+    assert f"{VIEWS} of {VIEWS} images that hang together" in posed["check"]
+    degrees, away, focal = true_error(matched, rendered[1])
+    assert degrees < 1
+    assert away < 0.03
+    assert abs(focal) < 0.02
+
+
+def test_features_are_limited(matched):
+    import pycolmap
+
+    with pycolmap.Database.open(matched / "database.db") as db:
+        counts = [len(db.read_keypoints(image.image_id)) for image in db.read_all_images()]
+        focal = {camera.mean_focal_length() for camera in db.read_all_cameras()}
+    assert 500 < max(counts) <= 1000
+    # What a repeated command starts from is not what the global mapper has found.
+    assert focal == {1.2 * max(SIZE)}
+
+
+def test_global_mapper_begins_again_with_the_focal_length_it_found(matched, monkeypatch):
+    real, began = mapping.mapped_globally, []
+
+    def noted(pycolmap, work, database, seed):
+        with pycolmap.Database.open(database) as db:
+            began.append([camera.mean_focal_length() for camera in db.read_all_cameras()])
+        return real(pycolmap, work, database, seed)
+
+    monkeypatch.setattr(mapping, "mapped_globally", noted)
+    assert posed_by(matched, "global", [])["mapper"] == "global"
+    assert began[0] == [1.2 * max(SIZE)]
+    assert 2 <= len(began) <= mapping.PASSES
+    assert began[-1] == [pytest.approx(FOCAL, rel=0.05)]
+
+
+def test_pycolmap_without_a_global_mapper(matched, monkeypatch):
+    monkeypatch.delattr(sfm.load_pycolmap(), "global_mapping")
+    lines = []
+    posed = posed_by(matched, "global", lines)
+    assert posed["mapper"] == "incremental"
+    assert posed["registered"] == VIEWS
+    assert len(lines) == 1
+    assert "has no global_mapping; the incremental mapper is tried" in lines[0]
+    assert "has no global_mapping" in mapping.words(posed)
+
+
+def test_global_mapper_that_loses_images(matched, monkeypatch):
+    real = mapping.mapped_globally
+
+    def fewer(pycolmap, work, database, seed):
+        (model,) = real(pycolmap, work, database, seed)
+        for image in sorted(model.images.values(), key=lambda image: image.name)[9:]:
+            model.deregister_frame(image.frame_id)
+        return [model]
+
+    monkeypatch.setattr(mapping, "mapped_globally", fewer)
+    lines = []
+    posed = posed_by(matched, "global", lines)
+    assert posed["mapper"] == "incremental"
+    assert posed["registered"] == VIEWS
+    assert f"only 9 of {VIEWS} images that hang together have a pose" in lines[0]
+    assert [tried["mapper"] for tried in posed["tried"]] == ["global", "incremental"]
+
+
+def test_a_wrong_model_is_noticed(matched):
+    """The model is right; what EXIF is made to say is not. Then it is made wrong, in one image and in half of them."""
+    pycolmap = sfm.load_pycolmap()
+    posed_by(matched, "global", [])
+    model = pycolmap.Reconstruction(matched / "model")
+    (key,) = model.cameras
+
+    def judged(exif=None):
+        found = agreement(pycolmap, matched / "database.db", model, mapping.LEAST_MATCHES)
+        return verdict.judge(model, verdict.Expected(VIEWS, exif or {}, 1600), found)
+
+    assert judged({key: FOCAL}).faults == {}
+    assert judged().fit > 0.95
+    assert list(judged({key: 1.3 * FOCAL}).faults) == ["focal"]
+
+    def turn(image, degrees):
+        pose = model.frames[image.frame_id].rig_from_world
+        turned = pycolmap.Rotation3d(Rotation.from_euler("y", degrees, degrees=True).as_quat()) * pose.rotation
+        model.frames[image.frame_id].rig_from_world = pycolmap.Rigid3d(turned, pose.translation)
+
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    turn(images[4], 15)
+    assert judged().misfits[0] == images[4].name
+    assert "misfits" in judged().faults
+    turn(images[4], -15)
+    for image in images[::2]:
+        turn(image, 10)
+    assert judged().fit < 0.7
+    assert judged().wrong
+    assert "matches" in judged().faults
+
+
+def test_a_model_that_looks_wrong_is_not_made_a_scene_unasked(rendered, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdict, "FIT", 1.01)
+    out = tmp_path / "out"
+    console = Console(file=io.StringIO(), width=500)
+    with pytest.raises(LpmError, match=r"model: .*of the verified matches between them fit.*--accept takes it"):
+        prepare(Settings(rendered[0], out), console)
+    assert not (out / "sparse").exists()
+    assert (out / ".prepare/doubtful/report.html").is_file()
+    assert "the incremental mapper is tried" in console.file.getvalue()
+    assert prepare(Settings(rendered[0], out, accept=True), console)["registered"] == VIEWS
+    assert len(read_scene(out).names) == VIEWS
+    assert "This model may be wrong" in (out / "report.html").read_text()
+
+
+# Real photos.
+
+
+@pytest.mark.slow
+def test_fox_photos_alone(real_data, tmp_path):
+    """The global mapper, begun with 1.2 times the longer side, is wrong by 39 degrees; the check says so."""
+    pycolmap = pytest.importorskip("pycolmap")
+    images = real_data / "fox" / "images"
+    out = tmp_path / "out"
+    numbers = prepare(Settings(images, out), Console())
+    assert numbers["images"] == len(os.listdir(images)) == 50
+    assert numbers["registered"] == 50
+    assert numbers["reprojection_error_px"] < 1
+    truth, found = read_scene(real_data / "fox"), read_scene(out)
+    rows = [truth.names.index(name) for name in found.names]
+    degrees, away = alignment(truth.c2w[rows], found.c2w)
+    assert degrees < 1
+    assert away < 0.03
+    (wrong, *_) = mapping.mapped_globally(pycolmap, out / ".prepare", out / ".prepare/database.db", 0)
+    refine.refine(pycolmap, wrong, True)
+    found = agreement(pycolmap, out / ".prepare/database.db", wrong, mapping.LEAST_MATCHES)
+    assert verdict.judge(wrong, verdict.Expected(50, {}, 1600), found).wrong
