@@ -20,10 +20,12 @@ from lpm.prepare.work import fresh, remove
 MAPPERS = ("global", "incremental")
 LEAST_MATCHES = 15
 """Verified matches of a pair from which the mappers use it."""
-PASSES = 3
-"""Times the global mapper runs at most."""
+PASSES = 2
+"""Times the global mapper runs at most, after a quick look for the focal lengths."""
 SETTLED = 0.03
 """It runs again where it ends at a focal length that differs by more from the one it began with."""
+QUICK, TRACKS = 60, 150
+"""Tracks an image, in the mean, that place the cameras at the quick look, and then; all others are triangulated after."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def attempt(
 
 
 def mapped_in_passes(pycolmap: Any, work: Path, folder: Path, seed: int) -> list[Any]:
-    """Models by the global mapper, which runs again where it began with a wrong focal length; largest first.
+    """Models by the global mapper, begun with the focal length that it ends at; largest first.
 
     It takes the rotations between pairs as its first focal length makes them, and what is wrong there it cannot mend:
     some cameras end far off, though bundle adjustment finds the right focal length in the end. Begun with that one, it
@@ -183,6 +185,12 @@ def mapped_in_passes(pycolmap: Any, work: Path, folder: Path, seed: int) -> list
     database = folder / "global.db"
     with closing(sqlite3.connect(work / "database.db")) as source, closing(sqlite3.connect(database)) as target:
         source.backup(target)
+    with pycolmap.Database.open(database) as db:
+        known = all(camera.has_prior_focal_length for camera in db.read_all_cameras())
+    if not known:
+        looked = mapped_globally(pycolmap, work, database, seed, quick=True)
+        if looked:
+            take_focal_lengths(pycolmap, looked[0], database)
     models: list[Any] = []
     for _ in range(PASSES):
         models = mapped_globally(pycolmap, work, database, seed) or models
@@ -207,8 +215,10 @@ def take_focal_lengths(pycolmap: Any, model: Any, database: Path) -> bool:
     return moved
 
 
-def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int) -> list[Any]:
+def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int, quick: bool = False) -> list[Any]:
     """Models by pycolmap's global mapper (GLOMAP: all rotations, all places, bundle adjustment), largest first.
+
+    `quick` is for the focal lengths: few points.
 
     Raises:
         RuntimeError: this pycolmap has none, or it failed.
@@ -219,6 +229,9 @@ def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int) -> lis
     options.random_seed = options.mapper.random_seed = options.mapper.retriangulation.random_seed = seed
     options.mapper.rotation_averaging.random_seed = options.mapper.global_positioning.random_seed = seed
     options.min_num_matches = LEAST_MATCHES
+    with pycolmap.Database.open(database) as db:
+        options.mapper.keep_max_num_tracks = (QUICK if quick else TRACKS) * db.num_images()
+    options.mapper.skip_retriangulation = quick
     folder = fresh(database.parent / "global")
     return largest_first(pycolmap.global_mapping(database, work / "images", folder, options))
 
