@@ -85,7 +85,8 @@ def main() -> None:
                 (photos / image.name).symlink_to(image)
         for arm, _, options in (arm.partition("=") for arm in asked.arms):
             out = asked.out / f"{name}-{arm}"
-            command = [sys.executable, "-P", "-m", "lpm.prepare.cli", str(photos), str(out), *shlex.split(options)]
+            program = Path(sys.executable).with_name("lpm-prepare")
+            command = [program, str(photos), str(out), "--overwrite", *shlex.split(options)]
             if not (out / "report.json").exists():
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:

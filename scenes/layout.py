@@ -122,7 +122,9 @@ def detect(data: Path) -> Layout:
         looked += ", poses_bounds.npy, dataset.json, cameras_parameters.txt"
         videos = sorted(path for path in data.iterdir() if path.suffix.lower() in VIDEOS)
         bare = data if photo_folder(data) is not None else next(iter(videos), None)
-        makes = f"lpm-prepare {bare} OUT finds the poses and makes a scene; or " if bare is not None else ""
+        makes = (
+            f"lpm-prepare {bare} OUT (or ns-train with --prepare True) makes a scene; or " if bare is not None else ""
+        )
         fail(data, got, f"one of {looked}", makes + REMEDY)
     first = found[0][1]
     return Layout(first.kind, first.root, first.source, tuple(name for name, _ in found[1:]))

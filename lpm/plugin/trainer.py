@@ -29,6 +29,7 @@ from lpm.plugin.nerfstudio_patches import free_viewer_port, leave_no_threads_beh
 from lpm.plugin.optimizers import LpmOptimizers
 from lpm.plugin.pipeline import LpmPipeline
 from lpm.plugin.settings_of_run import settings_of
+from lpm.prepare.beside import scene_beside
 from lpm.runs import checkpoint
 from lpm.runs.claim import claim, release, remove_empty
 from lpm.runs.folder import find_checkpoint, read_checkpoint
@@ -49,6 +50,8 @@ class LpmTrainerConfig(TrainerConfig):
     _target: type = field(default_factory=lambda: LpmTrainer)
     max_num_iterations: int | None = None  # type: ignore[assignment]
     """Steps of the whole run; a resumed run goes on to this number. None: 3,000 on a CPU, 30,000 on a GPU."""
+    prepare: bool = False
+    """Of --data that is a folder of photos without poses, or a video, make a scene first, beside it (lpm-prepare)."""
 
     def save_config(self) -> None:
         """Writes config.yml into the run's folder, which is then this process's. Raises LpmError if it cannot."""
@@ -86,7 +89,7 @@ class LpmTrainer(Trainer):
         config.output_dir = config.output_dir.resolve()
         manager = config.pipeline.datamanager
         if manager.data is not None:
-            manager.data = manager.data.resolve()
+            manager.data = (scene_beside(manager.data) if config.prepare else manager.data).resolve()
         if config.gradient_accumulation_steps:
             fail("gradient_accumulation_steps", "set", "nothing: edits of points and exact resume rely on every step")
         device_type = config.machine.device_type

@@ -25,7 +25,7 @@ PASSES = 2
 SETTLED = 0.03
 """It runs again where it ends at a focal length that differs by more from the one it began with."""
 QUICK, TRACKS = 60, 150
-"""Tracks an image, in the mean, that place the cameras at the quick look, and then; all others are triangulated after."""
+"""Tracks an image, in the mean, that place the cameras: at the quick look, then. Others are triangulated afterwards."""
 
 
 @dataclass(frozen=True)

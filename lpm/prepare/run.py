@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lpm.checks import fail, need
-from lpm.prepare import figures, frames, mapping, pair_choice, photos, report, sfm, undistort
+from lpm.prepare import figures, frames, mapping, pair_choice, photos, progress, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
 from lpm.scenes.layout import VIDEOS
@@ -22,7 +20,7 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
     """Makes the scene; the numbers of its report (see figures.Figures.numbers).
 
     Raises:
-        LpmError: something given cannot be used, or fewer than 3 images got a pose.
+        LpmError: something given cannot be used, fewer than 3 images got a pose, or the model looks wrong.
     """
     settings.check()
     need("matplotlib", "prepare")
@@ -57,47 +55,58 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
             "pycolmap": pycolmap.__version__,
         }
         posed = stages.sfm(taken["photos"], names, features, settings)
-        with stages.bar("scene", None) as (total, set_done):
-            new = fresh(work.path("new"))
-            model = pycolmap.Reconstruction(work.path("model"))
-            result = figures.measure(model, names, posed["models"], posed["faults"])
-            total(len(result.views))
-            own, refused = taken["own_masks"] > 0, posed["wrong"] and not settings.accept
-            if not refused:
-                undistort.undistort(work.folder, own, new, set_done)
-            told = {"camera_model": settings.camera_model, "matching": settings.matching, "masks": own}
-            todo = figures.advice(result, told)
-            command = f"ns-train lpm-splat --data {settings.out}"
-            compared = work.state["matches"]["result"]
-            seconds = work.seconds()
-            more = {
-                "pairs of images": f"{compared['matched']:,} of {compared['pairs']:,} compared show the same things",
-                "mapper": mapping.words(posed),
-                "check of the model": posed["check"],
-                "masks": "yes" if own else "none",
-                "made": f"from {source} by pycolmap {pycolmap.__version__}, poses in {sum(seconds.values()):.0f} s",
-            }
-            facts = {"seconds": seconds, "pairs": compared, "poses": posed, "settings": features}
-            skipped = taken["skipped"]
-            report.write(
-                new, f"{out.name}: reconstruction", result, more, todo, skipped, work.path("images"), command, facts
-            )
-        if refused:
-            written = work.keep(new, "doubtful")
-            remedy = f"look at {written / 'report.html'}; photos between those that are far apart help most"
-            fail("model", posed["check"], "one that the matches agree with", f"{remedy}; --accept takes it as it is")
-        work.publish(new)
-        table = report.rows(result, {})
-        for key in list(table)[:5]:
-            say(f"{key:24} {table[key]}")
-        say(f"{'mapper':24} {more['mapper']}")
-        say(f"{'check of the model':24} {posed['check']}")
-        for text in todo:
-            say(f"note: {text}")
-        say(f"report: {out / 'report.html'}")
-        say(f"{work.folder} ({work.size() / 1e6:,.0f} MB) is for another try with other settings; it can be deleted")
-        say(f"next: {command}")
-        return result.numbers() | {"advice": todo}
+        return finish(settings, out, stages, taken, features, posed, say)
+
+
+def finish(
+    settings: Settings, out: Path, stages: Stages, taken: dict[str, Any], features: dict[str, Any],
+    posed: dict[str, Any], say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """The scene and the report of what has been found; the report's numbers.
+
+    Raises:
+        LpmError: the model looks wrong, and settings.accept is false; the report is kept in the work folder.
+    """
+    work, own, refused = stages.work, taken["own_masks"] > 0, posed["wrong"] and not settings.accept
+    with stages.bar("scene", None) as bar:
+        new = fresh(work.path("new"))
+        model = sfm.load_pycolmap().Reconstruction(work.path("model"))
+        names = [photo["name"] for photo in taken["photos"]]
+        result = figures.measure(model, names, posed["models"], posed["faults"])
+        bar.set_total(len(result.views))
+        if not refused:
+            undistort.undistort(work.folder, own, new, bar.set_done)
+        told = {"camera_model": settings.camera_model, "matching": settings.matching, "masks": own}
+        todo = figures.advice(result, told)
+        command = f"ns-train lpm-splat --data {settings.out}"
+        compared, seconds = work.state["matches"]["result"], work.seconds()
+        pycolmap = features["pycolmap"]
+        more = {
+            "pairs of images": f"{compared['matched']:,} of {compared['pairs']:,} compared show the same things",
+            "mapper": mapping.words(posed),
+            "check of the model": posed["check"],
+            "masks": "yes" if own else "none",
+            "made": f"from {settings.source} by pycolmap {pycolmap}, poses in {sum(seconds.values()):.0f} s",
+        }
+        facts = {"seconds": seconds, "pairs": compared, "poses": posed, "settings": features}
+        title, skipped = f"{out.name}: reconstruction", taken["skipped"]
+        report.write(new, title, result, more, todo, skipped, work.path("images"), command, facts)
+    if refused:
+        written = work.keep(new, "doubtful")
+        remedy = f"look at {written / 'report.html'}; photos between those that are far apart help most"
+        fail("model", posed["check"], "one that the matches agree with", f"{remedy}; --accept takes it as it is")
+    work.publish(new)
+    table = report.rows(result, {})
+    for key in list(table)[:5]:
+        say(f"{key:24} {table[key]}")
+    say(f"{'mapper':24} {more['mapper']}")
+    say(f"{'check of the model':24} {posed['check']}")
+    for text in todo:
+        say(f"note: {text}")
+    say(f"report: {out / 'report.html'}")
+    say(f"{work.folder} ({work.size() / 1e6:,.0f} MB) is for another try with other settings; it can be deleted")
+    say(f"next: {command}")
+    return result.numbers() | {"advice": todo}
 
 
 class Stages:
@@ -115,9 +124,11 @@ class Stages:
             asked = {"video": stamp(paths[:1]), "frames": settings.frames}
 
             def cut(anew: bool) -> list[Any]:
-                with self.bar("frames", 1000) as (_, set_done):
+                with self.bar("frames", 1000) as bar:
                     folder = fresh(work.path("frames"))
-                    return frames.sharpest(paths[0], settings.frames, folder, lambda share: set_done(int(share * 1000)))
+                    return frames.sharpest(
+                        paths[0], settings.frames, folder, lambda share: bar.set_done(int(share * 1000))
+                    )
 
             root = work.path("frames")
             paths = [root / name for name, _ in work.stage("frames", asked, cut)]
@@ -125,8 +136,8 @@ class Stages:
         asked = {"photos": stamp(paths), "masks": masks_stamp}
 
         def collect(anew: bool) -> dict[str, Any]:
-            with self.bar("photos", len(paths)) as (_, set_done):
-                return photos.collect(root, paths, masks, work.folder, adder(set_done))
+            with self.bar("photos", len(paths)) as bar:
+                return photos.collect(root, paths, masks, work.folder, bar.add)
 
         return work.stage("photos", asked, collect)
 
@@ -138,55 +149,29 @@ class Stages:
         poses = {"mapper": settings.mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
 
         def extract(anew: bool) -> None:
-            with self.bar("features", len(taken)) as (_, set_done):
-                sfm.extract(work.folder, taken, features, anew, adder(set_done))
+            with self.bar("features", len(taken)) as bar:
+                sfm.extract(work.folder, taken, features, anew, bar.add)
 
         def choose(anew: bool) -> list[pair_choice.Pair]:
-            with self.bar("pairs", len(names)) as (_, set_done):
-                return pair_choice.choose(work.path("database.db"), names, matching, adder(set_done))
+            with self.bar("pairs", len(names)) as bar:
+                return pair_choice.choose(work.path("database.db"), names, matching, bar.add)
 
         def compare(anew: bool) -> dict[str, Any]:
-            with self.bar("matches", len(wanted)) as (_, set_done):
-                return sfm.match(work.folder, names, wanted, settings.seed, anew, adder(set_done))
+            with self.bar("matches", len(wanted)) as bar:
+                return sfm.match(work.folder, names, wanted, settings.seed, anew, bar.add)
 
         def pose(anew: bool) -> dict[str, Any]:
-            with self.bar("poses", len(names)) as (_, set_done):
-                return mapping.reconstruct(work.folder, poses, adder(set_done, len(names)), work.say)
+            with self.bar("poses", len(names)) as bar, progress.phases(bar, work.path("log.txt")):
+                return mapping.reconstruct(work.folder, poses, bar.add, work.say)
 
         work.stage("features", features, extract)
         wanted = [(i, j) for i, j in work.stage("pairs", {"matching": matching}, choose)]
         work.stage("matches", {"seed": settings.seed}, compare)
         return work.stage("poses", poses, pose)
 
-    @contextmanager
-    def bar(self, name: str, total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-        """A bar while the stage runs, a line when it is done; gives (set the total, set how much is done)."""
-        start = time.perf_counter()
-        columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
-            task = progress.add_task(name, total=total)
-            try:
-                yield (
-                    lambda count: progress.update(task, total=count),
-                    lambda count: progress.update(task, completed=count),
-                )
-            except RuntimeError as error:  # what pycolmap raises
-                got = (str(error) or type(error).__name__).splitlines()[0]
-                remedy = f"see {self.work.path('log.txt')}; repeat the command, or remove that folder and begin anew"
-                fail(f"stage {name}", got, "pycolmap to do it", remedy)
-        self.console.print(f"{name}: {time.perf_counter() - start:.0f} s", highlight=False)
-
-
-def adder(set_done: Callable[[int], None], most: int | None = None) -> Callable[..., None]:
-    """Turns "so many more are done" into "so many are done", at most `most`."""
-    count = 0
-
-    def add(more: int = 1) -> None:
-        nonlocal count
-        count += more
-        set_done(count if most is None else min(count, most))
-
-    return add
+    def bar(self, name: str, total: int | None) -> AbstractContextManager[progress.Bar]:
+        """See progress.bar."""
+        return progress.bar(self.console, name, total, self.work.path("log.txt"))
 
 
 def stamp(paths: list[Path]) -> list[list[Any]]:

@@ -80,20 +80,10 @@ def parse(words: list[str]) -> tuple[RunSettings, Scene, Path | None]:
 
 def _read(place: Path, outside: bool) -> tuple[Scene, Path]:
     """The scene in `place`, and where it is: of photos without poses, where lpm-prepare put it."""
-    from lpm.scenes.layout import holds_photos_only
+    from lpm.prepare.beside import scene_beside
     from lpm.scenes.read import read_scene
 
-    if holds_photos_only(place):
-        from rich.console import Console
-
-        from lpm.prepare.run import prepare
-        from lpm.prepare.settings import Settings
-
-        out = place.resolve().with_name(f"{place.resolve().stem}-prepared")
-        if not (out / "report.html").is_file():  # its last file
-            print(f"{place}: photos without poses; lpm-prepare finds them and makes {out}", flush=True)
-            prepare(Settings(place, out), Console())
-        place = out
+    place = scene_beside(place)
     return read_scene(place, outside), place
 
 

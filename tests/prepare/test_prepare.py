@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
+import time
 from dataclasses import replace
 
 import cv2
@@ -15,7 +17,7 @@ from rendered_photos import FOCAL, SIZE, VIEWS, alignment
 from rich.console import Console
 
 from lpm.checks import LpmError
-from lpm.prepare import figures, frames, photos, report, sfm
+from lpm.prepare import figures, frames, photos, progress, report, sfm
 from lpm.prepare.cli import main
 from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
@@ -230,6 +232,28 @@ def test_stages_go_on_and_start_over(tmp_path):
         opened(tmp_path / "out", False, print),
     ):
         pass
+
+
+def test_progress_where_there_is_no_terminal(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    console, log = quiet(), tmp_path / "log.txt"
+    log.write_text("I1 x.cc:1] === Running what was before ===\n")
+    with progress.bar(console, "matches", 4, log) as bar:
+        bar.add()
+        bar.add(2)
+        with progress.phases(bar, log):
+            time.sleep(0.2)
+            with log.open("a") as file:
+                file.write("I1 x.cc:2] === Running global positioning ===\n")
+            time.sleep(1.5)
+    first, second, third, last = said(console).splitlines()
+    assert re.fullmatch(r"matches: 1 of 4, about \d+ s left", first)
+    assert second.startswith("matches: 3 of 4")
+    assert third == "matches: global positioning"
+    assert re.fullmatch(r"matches: \d+ s", last)
+    said_so = pytest.raises(LpmError, match=r"stage poses: it broke; wanted pycolmap to do it; see .*log\.txt")
+    with said_so, progress.bar(console, "poses", 4, log):
+        raise RuntimeError("it broke")
 
 
 def test_out_of_others_is_not_touched(tmp_path):

@@ -1,5 +1,6 @@
 """What lpm-train can be told, and the file that holds it."""
 
+import copy
 import math
 import shutil
 from pathlib import Path
@@ -106,5 +107,11 @@ def test_photos_without_poses_are_prepared_first_and_once(tiny, tmp_path, monkey
         settings, scene, _ = cli.parse([str(photos), "--steps", "5"])
         assert settings.scene == tmp_path / "photos-prepared"
         assert len(scene) == 10
+    pytest.importorskip("nerfstudio")
+    from lpm.plugin.config import lpm_splat
+
+    config = copy.deepcopy(lpm_splat.config)  # ns-train --prepare True
+    config.prepare, config.pipeline.datamanager.data, config.output_dir = True, photos, tmp_path / "outputs"
+    assert config.setup().config.pipeline.datamanager.data == tmp_path / "photos-prepared"
     assert asked == [(photos, tmp_path / "photos-prepared")]
     assert "photos without poses" in capsys.readouterr().out
