@@ -17,6 +17,8 @@ from lpm.prepare.figures import Floats
 
 NEAR = 4.0
 """Pixels from where the other image's camera says that it must lie: a match is explained."""
+SAMPLE = 100
+"""Pairs that are asked whether cameras that only turn explain them."""
 AGREES = 0.7
 """Share of an image's matches that must be explained for the image to fit."""
 
@@ -29,6 +31,11 @@ class Agreement:
     """Of all matches, those that the model explains; 0 where there are none."""
     fit: float
     """The same of the matches between images that have a pose."""
+    placed: float
+    """Of the features in those matches, the share that has a point in the model. Next to none has where all photos were
+    taken from one place: any model explains their matches, and none of them has a depth."""
+    turning: float
+    """Of those matches, the share that cameras explain which only turn on the spot, at their best focal length."""
     misfits: list[str]
     """Images with a pose of whose matches with other such images less than `AGREES` are explained, worst first."""
 
@@ -41,6 +48,8 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
     rays: dict[int, Floats] = {}
     total = between = explained = 0
     by_image = {key: [0, 0] for key in posed}
+    matched: dict[int, set[int]] = {key: set() for key in posed}
+    seen: list[tuple[Floats, Floats, float]] = []
     with pycolmap.Database.open(database) as db:
         for key, geometry in zip(*db.read_two_view_geometries(), strict=True):
             found = geometry.inlier_matches
@@ -56,14 +65,20 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
                     rays[image] = camera.cam_from_img(db.read_keypoints(image)[:, :2].astype(np.float64))
             relative = poses[two] * poses[one].inverse()
             turned, moved = relative.rotation.matrix(), np.asarray(relative.translation)
-            fits = fitting(rays[one][found[:, 0]], rays[two][found[:, 1]], turned, moved, (focal[one], focal[two]))
+            here, there = rays[one][found[:, 0]], rays[two][found[:, 1]]
+            seen.append((here, there, focal[one]))
+            fits = fitting(here, there, turned, moved, (focal[one], focal[two]))
             between, explained = between + len(found), explained + int(fits.sum())
-            for image in pair:
+            for image, column in zip(pair, found.T, strict=True):
+                matched[image].update(column.tolist())
                 by_image[image][0] += int(fits.sum())
                 by_image[image][1] += len(found)
     shares = {posed[key].name: fit / count for key, (fit, count) in by_image.items() if count}
     misfits = sorted((name for name, share in shares.items() if share < AGREES), key=shares.__getitem__)
-    return Agreement(explained / max(total, 1), explained / max(between, 1), misfits)
+    points = sum(image.num_points3D for image in posed.values())
+    features = sum(len(indices) for indices in matched.values())
+    shares_of_all = explained / max(total, 1), explained / max(between, 1), points / max(features, 1)
+    return Agreement(*shares_of_all, turning_share(seen), misfits)
 
 
 def fitting(
@@ -92,3 +107,30 @@ def fitting(
     slack = NEAR / min(focal) * np.linalg.norm(translation)  # far points may seem to lie a little behind infinity
     ahead = (ab * bt - bb * at >= -slack * bb) & (aa * bt - ab * at >= -slack * aa)
     return np.asarray(epipolar & ahead)
+
+
+def turning_share(pairs: list[tuple[Floats, Floats, float]]) -> float:
+    """Share of the matches that rotations alone explain, to `NEAR` pixels, at the focal length that explains most.
+
+    A camera that only turned can be given a wrong focal length and a path along which all its matches fit to a tenth
+    of a pixel, as if all it saw lay on a ball. Rotations then fit as well, which they do nowhere else.
+
+    Args:
+        pairs: of each, where the rays of its matches meet the plane at depth 1 [M, 2] in either image, and the focal
+            length (pixels) that they were computed with. At most SAMPLE of them are looked at.
+    """
+    sample = pairs[:: max(1, len(pairs) // SAMPLE)]
+    best = 0.0
+    for stretch in np.geomspace(0.5, 2.0, 15):
+        explained = total = 0
+        for here, there, focal in sample:
+            a, b = (np.concatenate([at / stretch, np.ones_like(at[:, :1])], 1) for at in (here, there))
+            u, _, vt = np.linalg.svd(
+                (b / np.linalg.norm(b, axis=1)[:, None]).T @ (a / np.linalg.norm(a, axis=1)[:, None])
+            )
+            turned = a @ (u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt).T
+            away = (turned[:, :2] / turned[:, 2:] - b[:, :2]) * stretch * focal
+            explained += int((np.linalg.norm(away, axis=1) <= NEAR).sum())
+            total += len(here)
+        best = max(best, explained / max(total, 1))
+    return best

@@ -93,8 +93,9 @@ def finish(
         report.write(new, title, result, more, todo, skipped, work.path("images"), command, facts)
     if refused:
         written = work.keep(new, "doubtful")
-        remedy = f"look at {written / 'report.html'}; photos between those that are far apart help most"
-        fail("model", posed["check"], "one that the matches agree with", f"{remedy}; --accept takes it as it is")
+        remedy = "take photos while walking, not turning on the spot, also between those that are far apart"
+        look = f"look at {written / 'report.html'}; --accept takes the model as it is"
+        fail("model", posed["check"], "one that the matches agree with", f"{remedy}; {look}")
     work.publish(new)
     table = report.rows(result, {})
     for key in list(table)[:5]:

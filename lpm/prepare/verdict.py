@@ -11,6 +11,10 @@ ENOUGH = 0.8
 """Share of the images that hang together by matches that should have a pose."""
 FIT = 0.87
 """Share of the verified matches between its images that a model should explain."""
+PLACED = 0.25
+"""Share of the features in them that should have a point."""
+TURNING = 0.9
+"""Share of them that cameras which only turn should not explain."""
 FEW = 0.1
 """Share of the images that may not fit without the model being called wrong."""
 MORE = 0.02
@@ -49,18 +53,22 @@ class Judgement:
     """Share of all verified matches; see agreement.Agreement."""
     fit: float
     """Share of those between the images with a pose; see there."""
+    placed: float
+    """Share of the features in those that have a point; see there."""
+    turning: float
+    """Share of the matches that cameras which only turn explain; see there."""
     misfits: list[str]
     """Images that do not fit the others, worst first; see there."""
     error: float
     """Mean reprojection error of the matches that the model keeps, pixels."""
     faults: dict[str, str] = field(default_factory=dict)
-    """Why the model is doubted, by kind (images, matches, misfits, focal, error); empty where it is not."""
+    """Why the model is doubted, by kind (see judge); empty where it is not."""
 
     @property
     def wrong(self) -> bool:
         """Whether it is too doubtful to be used unasked; too few images or a high error alone are not that."""
         strays = len(self.misfits) > FEW * self.images
-        return "matches" in self.faults or "focal" in self.faults or strays
+        return strays or not self.faults.keys().isdisjoint(("matches", "points", "turning", "focal"))
 
     def beats(self, other: Judgement) -> bool:
         """Whether this is clearly the better model of the same photos.
@@ -97,6 +105,12 @@ def judge(model: Any, expected: Expected, agreement: Agreement) -> Judgement:
         faults["images"] = f"only {len(ids)} of {expected.together} images that hang together have a pose"
     if agreement.fit < FIT:
         faults["matches"] = f"only {100 * agreement.fit:.0f} % of the verified matches between them fit"
+    if agreement.placed < PLACED:
+        faults["points"] = f"only {100 * agreement.placed:.0f} % of the matched features have a depth"
+    if agreement.turning > TURNING:
+        faults["turning"] = (
+            f"{100 * agreement.turning:.0f} % of the matches say that the camera only turned on the spot"
+        )
     if agreement.misfits:
         names = ", ".join(agreement.misfits[:3])
         more = f" and {len(agreement.misfits) - 3} more" * (len(agreement.misfits) > 3)
@@ -106,5 +120,11 @@ def judge(model: Any, expected: Expected, agreement: Agreement) -> Judgement:
     if error > ERROR * max(1.0, max(camera.width, camera.height) / expected.feature_size):
         faults["error"] = f"the reprojection error of {error:.2f} px is high"
     return Judgement(
-        len(ids), expected.together, focal, exif, agreement.share, agreement.fit, agreement.misfits, error, faults
+        len(ids),
+        expected.together,
+        focal,
+        exif,
+        *(agreement.share, agreement.fit, agreement.placed, agreement.turning, agreement.misfits),
+        error,
+        faults,
     )

@@ -9,19 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 from rendered_photos import FOCAL, SIZE, VIEWS, alignment
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 
 from lpm.checks import LpmError
 from lpm.prepare import mapping, pair_choice, refine, sfm, verdict
-from lpm.prepare.agreement import Agreement, agreement, fitting
+from lpm.prepare.agreement import agreement, fitting, turning_share
 from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
 from lpm.scenes.read import read_scene
-
-FITS = Agreement(0.95, 0.95, [])
-
+from lpm.scenes.samples.make import render
+from lpm.scenes.samples.worlds import SAMPLES, look_at
 
 # Pairs.
 
@@ -109,8 +109,25 @@ def test_matches_that_a_model_explains():
     assert fitting(far[:, :2] / far[:, 2:], (far @ turn.T)[:, :2] / (far @ turn.T)[:, 2:], turn, move, focal).all()
 
 
+def test_cameras_that_only_turn():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (200, 3)) + np.array([0, 0, 4])
+
+    def seen(move, stretch):
+        """Two images of one point cloud; rays as a focal length gives them that is `stretch` times too short."""
+        turns = [Rotation.from_euler("y", 5 * i, degrees=True).as_matrix() for i in range(5)]
+        there = [points @ turn.T + i * np.asarray(move) for i, turn in enumerate(turns)]
+        rays = [stretch * at[:, :2] / at[:, 2:] for at in there]
+        return [(rays[i], rays[j], 500.0 / stretch) for j in range(5) for i in range(j)]
+
+    assert turning_share(seen([0, 0, 0], 1.0)) == 1
+    assert turning_share(seen([0, 0, 0], 1.3)) == 1
+    assert turning_share(seen([0.1, 0, 0], 1.0)) < 0.8
+    assert turning_share([]) == 0
+
+
 def a_judgement(**changes):
-    return replace(verdict.Judgement(40, 40, 500.0, None, 0.95, 0.95, [], 0.6), **changes)
+    return replace(verdict.Judgement(40, 40, 500.0, None, 0.95, 0.95, 0.8, 0.3, [], 0.6), **changes)
 
 
 def test_which_model_is_better():
@@ -232,6 +249,7 @@ def test_a_wrong_model_is_noticed(matched):
 
     assert judged({key: FOCAL}).faults == {}
     assert judged().fit > 0.95
+    assert judged().placed > 0.5
     assert list(judged({key: 1.3 * FOCAL}).faults) == ["focal"]
 
     def turn(image, degrees):
@@ -255,7 +273,7 @@ def test_a_model_that_looks_wrong_is_not_made_a_scene_unasked(rendered, tmp_path
     monkeypatch.setattr(verdict, "FIT", 1.01)
     out = tmp_path / "out"
     console = Console(file=io.StringIO(), width=500)
-    with pytest.raises(LpmError, match=r"model: .*of the verified matches between them fit.*--accept takes it"):
+    with pytest.raises(LpmError, match=r"model: .*of the verified matches between them fit.*--accept takes the model"):
         prepare(Settings(rendered[0], out), console)
     assert not (out / "sparse").exists()
     assert (out / ".prepare/doubtful/report.html").is_file()
@@ -263,6 +281,32 @@ def test_a_model_that_looks_wrong_is_not_made_a_scene_unasked(rendered, tmp_path
     assert prepare(Settings(rendered[0], out, accept=True), console)["registered"] == VIEWS
     assert len(read_scene(out).names) == VIEWS
     assert "This model may be wrong" in (out / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_photos_of_which_no_scene_can_be_made(rendered, tmp_path):
+    """Turning on the spot, one photo many times, blur everywhere: a line and nothing else."""
+
+    def refused(name, match):
+        with pytest.raises(LpmError, match=match):
+            prepare(Settings(tmp_path / name, tmp_path / f"{name}-out"), Console(file=io.StringIO()))
+        assert [path.name for path in (tmp_path / f"{name}-out").iterdir()] == [".prepare"]
+
+    for name in ("turning", "same", "blurred"):
+        (tmp_path / name).mkdir()
+    eye, turns = np.array([0.0, -3.0, 1.5]), np.linspace(-0.7, 0.6, 14)
+    poses = [look_at(eye, eye + np.array([3 * np.sin(turn), 3 * np.cos(turn), -0.5])) for turn in turns]
+    pinhole = np.array([FOCAL, FOCAL, SIZE[0] / 2, SIZE[1] / 2])
+    garden = SAMPLES["garden"]
+    for i, shot in enumerate(render(garden, garden.world(0), poses, pinhole, SIZE, lambda: None)):
+        pixels = (np.clip(shot.rgb, 0, 1) * 255).astype("u1")
+        Image.fromarray(pixels).save(tmp_path / "turning" / f"{i:02d}.png")
+    for i, path in enumerate(sorted((rendered[0] / "images").iterdir())):
+        Image.fromarray(pixels).save(tmp_path / "same" / f"{i:02d}.png")
+        Image.open(path).filter(ImageFilter.GaussianBlur(12)).save(tmp_path / "blurred" / path.name)
+    refused("turning", r"model: .*doubtful: .*the camera only turned on the spot")
+    refused("same", r"reconstruction: 0 images with a pose")
+    refused("blurred", r"reconstruction: 0 images with a pose")
 
 
 # Real photos.
