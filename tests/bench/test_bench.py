@@ -231,17 +231,17 @@ def test_a_small_grid_is_made_once_and_gone_on_with(tmp_path):
         "--caps",
         200,
     )
-    first = command(*grid_of, "--strategies", "lpm", "wrong=lpm:rasterize_mode=nonsense")
+    first = command(*grid_of, "--strategies", "adc", "wrong=lpm:rasterize_mode=nonsense")
     assert first.returncode == 2
     assert "1 of 2 runs failed: tiny-wrong-0k-0" in first.stderr, first.stdout + first.stderr
     assert "rasterize_mode: 'nonsense'" in (tmp_path / "out" / "logs" / "tiny-wrong-0k-0.log").read_text()
-    second = command(*grid_of, "--strategies", "lpm", "adc", "--starts", "sfm", "thinned", "random")
+    second = command(*grid_of, "--strategies", "adc", "--starts", "sfm", "thinned", "random")
     assert second.returncode == 0, second.stderr
-    assert "6 runs, 1 of them made before" in second.stdout
+    assert "3 runs, 1 of them made before" in second.stdout
     runs = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
-    assert len(runs) == 6
+    assert len(runs) == 3
     assert all(len(run["views"]) == 2 and np.isfinite(run["psnr"]) for run in runs)
-    starts = {run["start"]: run["points"] for run in runs if run["strategy"] == "adc"}
+    starts = {run["start"]: run["points"] for run in runs}
     assert starts["thinned"] == 6  # of 60
     assert starts["random"] == 100  # half of the cap
 

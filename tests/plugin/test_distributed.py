@@ -100,7 +100,7 @@ def events_of(run: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_same_as_one_process_with_the_same_batch(tiny, tmp_path, world):
     spawn(world, tiny, tmp_path / "many", 29610 + world)
     ranks = [torch.load(tmp_path / "many" / f"{rank}.pt") for rank in range(world)]
