@@ -46,9 +46,10 @@ WAITS = {"lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "masked": 45}
 """Of an event, at most: each is a gap in which the device has nothing to do."""
 
 
-@pytest.fixture(
-    scope="module", params=[*(name for name in RUNS if name != "paper"), pytest.param("paper", marks=pytest.mark.slow)]
-)
+SLOW = {"paper": pytest.mark.slow}  # is `lpm` but for its zones and resets
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, ())) for name in RUNS])
 def run(request) -> dict[str, Any]:
     """24 steps with events at 10 and 20."""
     return {"name": request.param, **train(steps=24, **RUNS[request.param])}
