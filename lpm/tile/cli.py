@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from lpm.tile.cells import Cells
 
 RUNS = "runs"
+TRAIN = "from lpm.train.cli import main; main()"
 
 
 def split(
@@ -51,11 +51,11 @@ def split(
 
 
 def _run_of(folder: Path, name: str) -> Path:
-    return folder / RUNS / name / "lpm-splat" / "run"
+    return folder / RUNS / name
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    return sorted((run / "nerfstudio_models").glob("step-*.ckpt"))
+    return sorted(run.rglob("*.ckpt"))
 
 
 def train(
@@ -67,7 +67,7 @@ def train(
     Args:
         folder: what `lpm-tile split` made.
         only: names of the tiles to train here, such as tile_00; other machines may train the others.
-        args: further options of ns-train, in quotes, with =: --args="--pipeline.model.max-points 500000".
+        args: further options of lpm-train, in quotes, with =: --args="--max-points 500000".
     """
     from lpm.tile.split import read_plan
 
@@ -75,22 +75,17 @@ def train(
     unknown = set(only) - set(plan["names"])
     if unknown:
         fail("--only", ", ".join(sorted(unknown)), f"of {', '.join(plan['names'])}")
-    program = shutil.which("ns-train", path=str(Path(sys.executable).parent)) or shutil.which("ns-train")
-    if program is None:
-        fail("ns-train", "not on PATH", "nerfstudio's trainer", "lpm-doctor tells what is missing")
     for name in only or plan["names"]:
         run = _run_of(folder, name)
         if (run / "trained").exists():
             print(f"{name}: trained before")
             continue
-        command = [program, "lpm-splat", "--data", str(folder / name), "--output-dir", str(folder / RUNS),
-                   "--experiment-name", name, "--timestamp", "run", "--vis", "tensorboard"]  # fmt: skip
-        if _checkpoints(run):
-            command += ["--load-dir", str(run / "nerfstudio_models")]
-        print(f"{name}: {shlex.join([*command, *shlex.split(args)])}", flush=True)
-        code = subprocess.run([*command, *shlex.split(args)]).returncode
+        where = ["--resume", str(run)] if _checkpoints(run) else [str(folder / name), "--out", str(run)]
+        command = [*where, "--no-page", *shlex.split(args)]
+        print(f"{name}: {shlex.join(['lpm-train', *command])}", flush=True)
+        code = subprocess.run([sys.executable, "-c", TRAIN, *command]).returncode  # a process: memory is given back
         if code:
-            fail(name, f"ns-train ended with code {code}", "a whole run", "its output stands above; repeat to go on")
+            fail(name, f"lpm-train ended with code {code}", "a whole run", "its output stands above; repeat to go on")
         (run / "trained").write_text("")
     print(f"next: lpm-tile merge {shlex.quote(str(folder))} scene.ply")
 

@@ -12,7 +12,7 @@ from lpm.scenes.read import read_scene
 from lpm.scenes.samples.make import make
 from lpm.tile.split import read_plan
 
-SHORT = "--max-num-iterations 30 --steps-per-save 10 --pipeline.model.max-points 400"
+SHORT = "--steps 30 --save-every 10 --max-points 400"
 
 
 def tile(*arguments):
