@@ -1,11 +1,10 @@
-"""Points that few photos look at: they are kept from becoming opaque and large for those few alone.
+"""Points that few photos look at: weights in the loss keep them from being opaque and large.
 
-Two or three photos leave it open how far away what they show is, and how opaque. Each is drawn as well by a few opaque
-points that stand anywhere along its rays as by many that let light through. Training goes on to the first; a view from
-between the photos, or past the edge of what they show, then looks at opaque points in wrong places, with sharp
-contrasts. A weight on opacity and scale in the loss, as in 3DGS-MCMC (arXiv 2404.09591, section 4.3), but on these
-points only, makes it the second: what is wrong about many in one pixel averages out. Where many photos look they say
-what is opaque, and the weight would only cost sharpness.
+Few photos leave it open how far away what they show is, and how opaque. They are drawn as well by opaque points that
+stand in wrong places along their rays as by many that let light through; views between the photos, and past the edge of
+what they show, get worse while training views get better (docs/long_runs.md). So these points have a weight on opacity
+and scale in the loss, as all have in 3DGS-MCMC (arXiv 2404.09591, section 4.3). Where many photos look they say what is
+opaque, and the weight would only cost sharpness.
 """
 
 from __future__ import annotations
