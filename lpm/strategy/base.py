@@ -120,8 +120,8 @@ class PointStrategy:
         """
         return None
 
-    def regularization(self, params: Any) -> dict[str, Tensor]:
-        """Terms of the loss that the strategy needs, by name."""
+    def regularization(self, params: Any, state: dict[str, Any]) -> dict[str, Tensor]:
+        """Terms of the loss that the strategy needs, by name; `state` as in a step."""
         return {}
 
     def lower_cap(self, points: int) -> int:

@@ -24,7 +24,7 @@ from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views
 from lpm.render.losses import TileRequest
-from lpm.strategy import width
+from lpm.strategy import few_photos, width
 from lpm.strategy.base import Live
 from lpm.strategy.births import EDITED
 from lpm.strategy.event import Event
@@ -77,6 +77,17 @@ class LpmStrategy(LpmFields):
         missing = [name for name in (*EDITED, "features_rest") if name not in params]
         assert not missing, f"params: no {', '.join(missing)}; wanted the names of lpm.gaussians"
 
+    def regularization(self, params: Any, state: dict[str, Any]) -> dict[str, Tensor]:
+        """Weights on the opacity and scale of points that few photos look at."""
+        if self.few_photos < 1 or self.photo_graph is None:
+            return {}
+        if state.get("few") is None:
+            self._find_few(params, state)
+        return few_photos.weights(params, state["few"], self.opacity_reg, self.scale_reg)
+
+    def _find_few(self, params: Any, state: dict[str, Any]) -> None:
+        state["few"] = few_photos.seen_by_few(params["means"].detach(), self.photo_graph.views, self.few_photos)
+
     def step_pre_backward(
         self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
     ) -> None:
@@ -95,14 +106,18 @@ class LpmStrategy(LpmFields):
         packed: bool = False,
         lr: float | None = None,
     ) -> None:
-        """Remembers the step's residual; at an event, edits. Points are kept from growing too wide to the very end."""
+        """Remembers the step's residual; at an event, edits. What holds points holds to the very end."""
         if step < self.refine_stop_iter:
             self.gather(params, state, step, info)
             if self.has_event(step):
                 self._event(params, optimizers, state, step)
-        if self.widest > 0 and self.photo_graph is not None:
-            viewmats, anew = self.photo_graph.views.viewmats, step % self.refine_every == 0
-            width.hold(params, state, viewmats, self.widest, anew)
+        if self.photo_graph is None:
+            return
+        anew = step % self.refine_every == 0
+        if self.widest > 0:
+            width.hold(params, state, self.photo_graph.views.viewmats, self.widest, anew)
+        if self.few_photos > 0 and anew:
+            self._find_few(params, state)
 
     def has_event(self, step: int) -> bool:
         """Whether points are edited after `step`."""

@@ -32,6 +32,10 @@ class LpmFields(LpmOptions, PointStrategy):
     """Lower the opacity of points that stand in front of the surface."""
     prune: bool = True
     """Remove points that are transparent, paint next to nothing, or reach around a camera."""
+    opacity_reg: float = 0.01
+    """Weight in the loss of the opacity of points that few photos look at."""
+    scale_reg: float = 0.01
+    """Weight of their scale (world)."""
     rasterize_mode: str = "classic"
     """As the model is drawn: classic or antialiased."""
     flat: bool = False
@@ -51,5 +55,5 @@ class LpmFields(LpmOptions, PointStrategy):
         return cls(
             max_points=plan.max_points, refine_start_iter=plan.start, refine_stop_iter=plan.stop,
             refine_every=plan.every, prune_opacity=common.prune_opacity, rasterize_mode=common.rasterize_mode,
-            **common.parts(), **vars(options),
+            opacity_reg=common.opacity_reg, scale_reg=common.scale_reg, **common.parts(), **vars(options),
         )  # fmt: skip

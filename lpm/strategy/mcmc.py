@@ -68,7 +68,7 @@ class McmcStrategy(McmcOptions, PointStrategy):
             scale_reg=common.scale_reg, **vars(options),
         )  # fmt: skip
 
-    def regularization(self, params: Any) -> dict[str, Tensor]:
+    def regularization(self, params: Any, state: dict[str, Any]) -> dict[str, Tensor]:
         """The weights on opacity and scale (3DGS-MCMC, section 4.3)."""
         opacity, scale = torch.sigmoid(params["opacities"]).mean(), params["scales"].exp().mean()
         return {"opacity_reg": self.opacity_reg * opacity, "scale_reg": self.scale_reg * scale}

@@ -62,6 +62,9 @@ class LpmOptions:
     """Largest standard deviation of a point along any axis, over its distance to the nearest training camera, or over
     the radius of the cameras around their mean if that is longer. Wider points are made smaller, in every step to the
     end of training. 0: no limit."""
+    few_photos: int = 5
+    """Points whose centre at most so many training photos hold have weights in the loss on their opacity and scale
+    (opacity_reg, scale_reg): so few leave it open what is opaque, and where. 0: none."""
     cooldown: int = 500
     """Steps in which a point is not reset again, nor removed for being transparent."""
     bad_share: tuple[float, float] = (0.15, 0.05)
@@ -86,6 +89,8 @@ class Lpm4dOptions(LpmOptions):
     """Twice as many as of a static scene: a moment is seen in few of them."""
     widest: float = 0.0
     """As in a static scene; not measured where things move, and so off."""
+    few_photos: int = 0
+    """The same."""
     zones_in_time: ZonesInTime = "calibrated"
     """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
     photos of one time. calibrated: and resets need several times."""

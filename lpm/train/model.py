@@ -273,12 +273,11 @@ class GaussianModel(nn.Module):
         if self.training:  # what the strategy knows of the step
             self.info.update(render=render, truth=truth, mask=mask, error_map=error_map)
         loss = {"main_loss": photometric}
-        regularization = self.strategy.regularization(self.gauss_params)
-        loss |= regularization
-        if not regularization and config.use_scale_regularization and self.step % 10 == 0:
+        loss |= self.strategy.regularization(self.gauss_params, self.strategy_state)
+        if config.use_scale_regularization and self.step % 10 == 0:
             scales = self.gauss_params["scales"].exp()
             ratio = scales.amax(-1) / scales.amin(-1)
-            loss["scale_reg"] = 0.1 * (ratio.clamp_min(config.max_gauss_ratio) - config.max_gauss_ratio).mean()
+            loss["needle_reg"] = 0.1 * (ratio.clamp_min(config.max_gauss_ratio) - config.max_gauss_ratio).mean()
         if self.training and "depth" in photo and config.depth_weight > 0:
             weight = config.depth_weight * 0.01 ** min(1.0, self.step / self.schedule.steps)
             loss["depth_loss"] = weight * depth_loss(outputs["depth"], outputs["accumulation"], photo["depth"])

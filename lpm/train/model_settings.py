@@ -82,9 +82,9 @@ class ModelOptions:
     ssim_lambda: float = 0.2
     """Weight of 1 - SSIM in the loss; that of the absolute difference is 1 minus this."""
     opacity_reg: float = 0.01
-    """Weight of the mean opacity in the loss (mcmc only)."""
+    """Weight of the mean opacity in the loss (mcmc: of all points; lpm: of those that few photos look at)."""
     scale_reg: float = 0.01
-    """Weight of the mean scale in the loss (mcmc only)."""
+    """Weight of the mean scale in the loss (the same)."""
     use_scale_regularization: bool = False
     """Weigh down needles: Gaussians longer than max_gauss_ratio times their thickness (PhysGaussian)."""
     max_gauss_ratio: float = 10.0
