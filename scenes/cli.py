@@ -71,7 +71,12 @@ def list_() -> None:
 
 
 def info(
-    data: tyro.conf.Positional[Path], /, eval_interval: int = 8, sheet: Path | None = None, outside_files: bool = False
+    data: tyro.conf.Positional[Path],
+    /,
+    eval_interval: int = 8,
+    sheet: Path | None = None,
+    outside_files: bool = False,
+    lens_fov: float | None = None,
 ) -> None:
     """Say what a scene folder holds: layout, images, points, extent, hold-out.
 
@@ -80,6 +85,7 @@ def info(
         eval_interval: every n-th image is held out.
         sheet: write a contact sheet of the images to this file (.jpg or .png).
         outside_files: the scene may name files outside of its folder.
+        lens_fov: degrees across of views of photos by fisheyes; by default all that is seen, in several views if need.
     """
     import numpy as np
 
@@ -87,9 +93,12 @@ def info(
     from lpm.scenes.scene import camera_extent
     from lpm.scenes.split import hold_out
 
-    scene = read_scene(data, outside_files)
+    scene = read_scene(data, outside_files, lens_fov)
     train, test = hold_out(scene, eval_interval)
     sizes = sorted({f"{w}x{h}" for w, h in scene.sizes.tolist()})
+    photos = len(set(scene.images))
+    views = f" of {photos} photos" if photos < len(scene) else ""
+    rims = any(cut is not None and not cut.whole for cut in scene.cuts or [])
     bent = "with lens distortion" if np.any(scene.distortion) else "without lens distortion"
     more: dict[str, str] = {}
     if scene.capture_times is not None and scene.cams is not None:
@@ -99,8 +108,8 @@ def info(
     start = "its depths" if scene.depths else "what the photos show" if scene.capture_times is None else "random ones"
     rows = {
         "layout": f"{scene.layout.kind} ({scene.layout.source})",
-        "images": f"{len(scene)}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",
-        "masks": "yes" if scene.masks else "none",
+        "images": f"{len(scene)}{views}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",
+        "masks": ("yes" if scene.masks else "none") + "; and where a lens sees nothing of a view" * rims,
         "focal": f"{scene.intrinsics[:, 0].min():.1f} to {scene.intrinsics[:, 0].max():.1f} px",
         "points": f"{len(scene.points.xyz)} ({scene.points.source})"
         if scene.points
@@ -116,7 +125,7 @@ def info(
     if sheet is not None:
         from lpm.scenes.sheet import contact_sheet
 
-        contact_sheet(scene.images, sheet)
+        contact_sheet(list(dict.fromkeys(scene.images)), sheet)
         print(f"sheet     {sheet}")
 
 

@@ -108,6 +108,10 @@ def read_photos(run: Path, world_to_train: Similarity | None, progress: Progress
         (width, height), focal = scene.sizes[k].tolist(), float(scene.intrinsics[k, 1])
         try:
             small = _thumbnail(scene.images[k])
+            cut = None if scene.cuts is None else scene.cuts[k]
+            if cut is not None:
+                by = THUMBNAIL / max(width, height)
+                small = cut.take(small, None, cut.intrinsics * by, (round(width * by), round(height * by)))[0]
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             broken += 1
             continue

@@ -1,0 +1,297 @@
+"""Pinhole views cut out of photos by other lenses: one where the lens is narrow enough, else faces of a cube.
+
+A pinhole spreads directions far from its axis over ever more pixels, and 90 degrees away over infinitely many.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpm.checks import fail
+from lpm.scenes.images import load_image
+from lpm.scenes.lenses import Floats, Lens
+from lpm.scenes.scene import Scene
+
+ONE_VIEW = 60.0
+"""Degrees from the axis, across and down, up to which one view is made of a photo."""
+WIDEST = 160.0
+"""Degrees across that one view may be asked to have."""
+TRIMMED = 0.05
+"""At most this share of a view is trimmed away so that it is whole; one that would lose more has a mask."""
+LEAST = 0.01
+"""Of all that a lens sees, what a face of the cube must hold to become a view."""
+FACES: dict[str, Floats] = {
+    name: np.array([right, below, np.cross(right, below)], np.float64).T
+    for name, right, below in (
+        ("front", (1, 0, 0), (0, 1, 0)),
+        ("right", (0, 0, -1), (0, 1, 0)),
+        ("back", (-1, 0, 0), (0, 1, 0)),
+        ("left", (0, 0, 1), (0, 1, 0)),
+        ("up", (1, 0, 0), (0, 0, 1)),
+        ("down", (1, 0, 0), (0, 0, -1)),
+    )
+}
+"""[3, 3] whose columns are the axes (right, down, forward) of a view in those of its lens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One pinhole view of a photo by `lens`."""
+
+    lens: Lens
+    name: str
+    """A name of FACES; empty where it is the only view of its photo."""
+    turn: Floats
+    """[3, 3] camera axes (OpenCV's) of the view as columns, in those of the lens."""
+    intrinsics: Floats
+    """[4] fx, fy, cx, cy of the view at full size, pixels."""
+    size: tuple[int, int]
+    """Width and height of the view at full size, pixels."""
+    whole: bool
+    """Whether the lens sees all of the view; else a mask says where it does."""
+    _maps: dict[object, tuple[NDArray[np.float32], NDArray[np.bool_]]] = field(default_factory=dict, repr=False)
+
+    def rays(self, intrinsics: Floats, x: Floats, y: Floats) -> Floats:
+        """[..., 3] directions, in the axes of the lens, of the view's pixels `x`, `y` [...], if it has `intrinsics`."""
+        fx, fy, cx, cy = intrinsics
+        local = np.stack([(x - cx) / fx, (y - cy) / fy, np.ones_like(x)], -1)
+        turned: Floats = local @ self.turn.T
+        return turned
+
+    def places(
+        self, intrinsics: Floats, size: tuple[int, int], photo: tuple[int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Where in the photo each pixel of the view is, [H, W, 2] from the middle of its first pixel; and whether it
+        is there, [H, W].
+
+        Args:
+            intrinsics, size: of the view, at whatever scale. photo: (width, height), at whatever scale.
+        """
+        key = (tuple(intrinsics.tolist()), size, photo)
+        found = self._maps.get(key)
+        if found is None:
+            x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+            pixels, there = self.lens.sees(self.rays(intrinsics, x, y))
+            pixels = pixels * (photo[0] / self.lens.size[0], photo[1] / self.lens.size[1]) - 0.5
+            found = np.where(there[..., None], pixels, -9).astype(np.float32), there
+            self._maps.clear()  # photos of one lens come one after another, at one scale
+            self._maps[key] = found
+        return found
+
+    def take(
+        self,
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.uint8] | None = None,
+        intrinsics: Floats | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The view [h, w, C] of a photo [H, W, C], and where it has pixels that the mask lets through, [h, w].
+
+        Args:
+            mask: [H, W] of the photo; 0 is ignored, and so is what is mixed with it.
+            intrinsics, size: of the view, if it is not to be of full size.
+        """
+        height, width = pixels.shape[:2]
+        places, there = self.places(
+            self.intrinsics if intrinsics is None else intrinsics, self.size if size is None else size, (width, height)
+        )
+        if self.lens.model == "EQUIRECTANGULAR":  # its left and right edges are one
+            pixels = np.concatenate([pixels[:, -2:], pixels, pixels[:, :2]], 1)
+            mask = None if mask is None else np.concatenate([mask[:, -2:], mask, mask[:, :2]], 1)
+            places = places + np.array([2, 0], np.float32)
+        none = np.empty(0, np.float32)  # where the second of two maps could be
+        view = np.asarray(cv2.remap(pixels, places, none, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+        view = view.reshape(*there.shape, *pixels.shape[2:])
+        view[~there] = 0
+        if mask is not None:
+            solid = np.where(mask > 0, 255, 0).astype(np.uint8)
+            straight = cv2.remap(solid, places, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            there = there & (np.asarray(straight) > 250)
+        return view, there
+
+    def pose(self, c2w: Floats) -> Floats:
+        """[4, 4] camera to world of the view, of the photo's `c2w` [4, 4]; OpenGL's axes both."""
+        flip = np.diag([1.0, -1.0, -1.0])
+        turned = c2w.copy()
+        turned[:3, :3] = c2w[:3, :3] @ flip @ self.turn @ flip
+        return turned
+
+
+def reach(lens: Lens) -> tuple[float, float, float, float]:
+    """Degrees from the axis that `lens` sees to the left, right, up and down."""
+    angle = np.radians(np.arange(0, 180, 0.02))
+    found = []
+    for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        there = lens.sees(np.stack([x * np.sin(angle), y * np.sin(angle), np.cos(angle)], -1))[1]
+        found.append(0.02 * (len(there) if there.all() else int(there.argmin())))
+    return found[0], found[1], found[2], found[3]
+
+
+def cuts(lens: Lens, fov: float | None, name: str) -> list[Cut]:
+    """The views of photos by `lens`; their pixels are as fine as the photo's are at the lens's axis.
+
+    Args:
+        fov: degrees across that one view is to have; None: one view of all that is seen, or faces of a cube where that
+            is more than ONE_VIEW to a side. name: whose lens it is, for messages.
+
+    Raises:
+        LpmError: the lens sees nothing along its axis, or `fov` is not possible.
+    """
+    if fov is not None and not 1 <= fov <= WIDEST:
+        fail("--lens-fov", f"{fov:g}", f"1 to {WIDEST:g} degrees across", "leave it out to see all, in several views")
+    sides = reach(lens)
+    if min(sides) <= 0:
+        got = f"{lens.model} {[float(f'{value:.6g}') for value in lens.params]} of {lens.size[0]}x{lens.size[1]}"
+        fail(name, got, "a lens whose axis meets its picture", "run the pose estimation again")
+    if fov is None and max(sides) > ONE_VIEW:
+        return faces(lens, sides)
+    if fov is not None:
+        across = fov / 2
+        down = math.degrees(math.atan(math.tan(math.radians(across)) * lens.size[1] / lens.size[0]))
+        sides = min(sides[0], across), min(sides[1], across), min(sides[2], down), min(sides[3], down)
+    left, right, up, down = (math.tan(math.radians(min(side, WIDEST / 2))) for side in sides)
+    return [trimmed(view(lens, "", FACES["front"], np.array([-left, -up, right, down])))]
+
+
+def view(lens: Lens, name: str, turn: Floats, box: Floats) -> Cut:
+    """The view of what lies in `box` [4] (x / z and y / z, least and most) of the axes `turn`."""
+    fx, fy = lens.focal()
+    low = np.floor(box[:2] * (fx, fy) + 1e-6)
+    size = np.maximum(np.round(box[2:] * (fx, fy) - low), 1)
+    made = Cut(lens, name, turn, np.array([fx, fy, -low[0], -low[1]]), (int(size[0]), int(size[1])), False)
+    return replace(made, whole=bool(made.places(made.intrinsics, made.size, lens.size)[1].all()))
+
+
+def trimmed(cut: Cut) -> Cut:
+    """`cut` without the rims that the lens does not see all of, if little is lost with them."""
+    there = cut.places(cut.intrinsics, cut.size, cut.lens.size)[1]
+    top, left, bottom, right = 0, 0, *there.shape
+    while not (part := there[top:bottom, left:right]).all():
+        rims = [part[0], part[:, 0], part[-1], part[:, -1]]
+        worst = int(np.argmax([(~rim).mean() for rim in rims]))
+        if rims[worst].all():
+            return cut  # what is not seen lies within
+        top, left = top + (worst == 0), left + (worst == 1)
+        bottom, right = bottom - (worst == 2), right - (worst == 3)
+        if (bottom - top) * (right - left) < (1 - TRIMMED) * there.size:
+            return cut
+    intrinsics = cut.intrinsics - (0, 0, left, top)
+    return Cut(cut.lens, cut.name, cut.turn, intrinsics, (right - left, bottom - top), True)
+
+
+def faces(lens: Lens, sides: tuple[float, float, float, float]) -> list[Cut]:
+    """The faces of a cube around `lens`, each cropped to what the lens sees of it.
+
+    A lens that reaches far only to the sides (or only up and down) needs no faces above and below: the one in front is
+    as high as what is seen. `sides`: of `reach`.
+    """
+    wide, high = max(sides[:2]) > ONE_VIEW, max(sides[2:]) > ONE_VIEW
+    wanted = {"front": True, "right": wide, "back": wide, "left": wide, "up": high, "down": high}
+    n, seen = 200, {}
+    edges = np.linspace(-1, 1, n + 1)
+    for name in (name for name, needed in wanted.items() if needed):
+        across = 1.0 if wide or name in ("up", "down") else math.tan(math.radians(max(sides[:2])))
+        down = 1.0 if high or name in ("right", "back", "left") else math.tan(math.radians(max(sides[2:])))
+        x, y = np.meshgrid((edges[:-1] + edges[1:]) / 2 * across, (edges[:-1] + edges[1:]) / 2 * down)
+        there = lens.sees(np.stack([x, y, np.ones_like(x)], -1) @ FACES[name].T)[1]
+        solid = (1 + x * x + y * y) ** -1.5 * across * down  # of the sphere, what a cell of the face covers
+        columns, rows = np.flatnonzero(there.any(0)), np.flatnonzero(there.any(1))
+        if len(columns):
+            low, high_end = (edges[[a[0], b[0]]] for a, b in ((columns, rows), (columns[::-1] + 1, rows[::-1] + 1)))
+            box = np.concatenate([low * (across, down), high_end * (across, down)])
+            seen[name] = float((solid * there).sum()), box
+    total = sum(share for share, _ in seen.values())
+    return [view(lens, name, FACES[name], box) for name, (share, box) in seen.items() if share >= LEAST * total]
+
+
+def cut_up(scene: Scene, lenses: list[Lens | None], fov: float | None) -> Scene:
+    """`scene`, whose V photos were taken by `lenses` (None: as the scene says), as pinhole views; a note says so.
+
+    Args:
+        fov: degrees across that one view is to have; None: see `cuts`.
+    """
+    kinds = {lens: cuts(lens, fov, str(scene.layout.source)) for lens in dict.fromkeys(lenses) if lens is not None}
+    if not kinds:
+        return scene
+    rows: list[tuple[int, Cut | None]] = [
+        (i, cut) for i, lens in enumerate(lenses) for cut in ([None] if lens is None else kinds[lens])
+    ]
+    of = [i for i, _ in rows]
+    names = [scene.names[i] if cut is None else named(scene.names[i], cut) for i, cut in rows]
+    poses, intrinsics, sizes = scene.c2w[of], scene.intrinsics[of], scene.sizes[of]
+    distortion = scene.distortion[of]
+    for row, (i, cut) in enumerate(rows):
+        if cut is not None:
+            poses[row], intrinsics[row], sizes[row] = cut.pose(scene.c2w[i]), cut.intrinsics, cut.size
+            distortion[row] = 0
+    views: dict[str, list[str]] = {}
+    for (i, _), name in zip(rows, names, strict=True):
+        for old in (scene.names[i], str(scene.images[i])):
+            views.setdefault(old, []).append(name)
+    root = scene.layout.root
+    lists = {
+        split: [new for old in given for new in views.get(old, views.get(str(root / old), [old]))]
+        for split, given in scene.lists.items()
+    }
+    notes = [told(lens, found, lenses.count(lens)) for lens, found in kinds.items()]
+    several = f"and {len(notes) - 3} more lenses in the same way"
+    return replace(
+        scene,
+        names=names,
+        images=[scene.images[i] for i in of],
+        c2w=poses,
+        intrinsics=intrinsics,
+        distortion=distortion,
+        sizes=sizes,
+        masks=None if scene.masks is None else [scene.masks[i] for i in of],
+        depths=None if scene.depths is None else [scene.depths[i] for i in of],
+        capture_times=None if scene.capture_times is None else scene.capture_times[of],
+        cams=None if scene.cams is None else [scene.cams[i] + (cut.name if cut else "") for i, cut in rows],
+        cuts=[cut for _, cut in rows],
+        lists=lists,
+        notes=[*scene.notes, *notes[:3], *([several] if len(notes) > 3 else [])],
+    )
+
+
+def shown_of(scene: Scene, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """View `i` of `scene` at full size: [H, W, 3 or 4], and its mask [H, W], where it has one; 0 is ignored.
+
+    Distortion that the scene names stays. Raises LpmError for a file that cannot be decoded.
+    """
+    image = load_image(scene.images[i])
+    mask = None if scene.masks is None else load_image(scene.masks[i])[..., 0]
+    cut = None if scene.cuts is None else scene.cuts[i]
+    if cut is None:
+        return image, mask
+    image, there = cut.take(image, mask)
+    return image, None if mask is None and cut.whole else np.where(there, 255, 0).astype(np.uint8)
+
+
+def named(name: str, cut: Cut) -> str:
+    """The name of a view of the photo `name`."""
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{path.stem}_{cut.name}{path.suffix}")) if cut.name else name
+
+
+def told(lens: Lens, found: list[Cut], count: int) -> str:
+    """What is made of the `count` photos of `lens`, in a line."""
+    left, right, up, down = reach(lens)
+    degrees = f"{left + right:.0f} x {min(up + down, 180 if left + right == 360 else 360):.0f} degrees"
+    sees = f"{count} photos by {lens.model} ({degrees}) are undistorted while they are read"
+    if len(found) > 1:
+        return f"{sees}, to {len(found)} views each: {', '.join(cut.name for cut in found)}"
+    return f"{sees}, to {spread(found[0])}"
+
+
+def spread(cut: Cut) -> str:
+    """Size and field of view, in words."""
+    (fx, fy, cx, cy), (width, height) = cut.intrinsics, cut.size
+    across = math.degrees(math.atan(cx / fx) + math.atan((width - cx) / fx))
+    down = math.degrees(math.atan(cy / fy) + math.atan((height - cy) / fy))
+    return f"{width}x{height} ({across:.0f} x {down:.0f} degrees)"
