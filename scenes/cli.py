@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -29,8 +29,9 @@ def make(
     views: int = 40,
     cams: int = 6,
     frames: int = 20,
-    size: str = "320x240",
+    size: str | None = None,
     seed: int = 0,
+    lens: Literal["pinhole", "fisheye", "360"] = "pinhole",
     overwrite: bool = False,
 ) -> None:
     """Make a sample scene: images, poses, points, depth, and truth.json.
@@ -41,8 +42,9 @@ def make(
         views: number of images, of a scene that does not move.
         cams: number of cameras, of one that moves.
         frames: number of time steps, of one that moves.
-        size: width and height of the images in pixels.
+        size: width and height of the images in pixels; by default 320x240, of 360 degree photos 640x320.
         seed: draws the textures, the cameras' places and the points' noise; of `yard`, the place itself.
+        lens: what the photos of a scene that does not move are taken with; fisheye: 180 degrees from corner to corner.
         overwrite: replace the folder if it is a sample scene.
     """
     from lpm.scenes.samples.make import make as make_sample
@@ -50,14 +52,16 @@ def make(
 
     if name in CLIPS:
         views = cams * frames
-    pixels, start = parse_size(size), time.perf_counter()
+    if name in CLIPS and lens != "pinhole":
+        fail("--lens", lens, "pinhole, for a scene that moves")
+    pixels, start = parse_size(size or ("640x320" if lens == "360" else "320x240")), time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"rendering {name}", total=max(views, 1))
         advance = lambda: progress.advance(task)  # noqa: E731
         if name in CLIPS:
             folder = make_clip(name, out, cams, frames, pixels, seed, overwrite, advance)
         else:
-            folder = make_sample(name, out, views, pixels, seed, overwrite, advance)
+            folder = make_sample(name, out, views, pixels, seed, overwrite, advance, lens)
     print(f"{folder}: {views} views of {pixels[0]}x{pixels[1]} in {time.perf_counter() - start:.0f} s")
     print(f"next: lpm-train {folder}")
 

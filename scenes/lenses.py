@@ -198,6 +198,26 @@ class Lens:
             first = drawn[back.argmax(0), np.arange(16)]
             return bool((back.any(0) & ((first >= 0) & (first <= self.size)).all(-1)).any())
 
+    def rays(self, pixels: Floats) -> Floats:
+        """Directions [..., 3], of length 1, of `pixels` [..., 2], by a lens that bends alike all around.
+
+        For the samples: EQUIRECTANGULAR and the fisheyes without thin prisms, up to `limit`.
+        """
+        x, y = np.moveaxis(np.asarray(pixels, np.float64), -1, 0)
+        if self.model == "EQUIRECTANGULAR":
+            turn, rise = (x / self.params[0] - 0.5) * 2 * math.pi, (y / self.params[1] - 0.5) * math.pi
+            return np.stack([np.sin(turn) * np.cos(rise), np.sin(rise), np.cos(turn) * np.cos(rise)], -1)
+        assert ROUND[self.model] is fisheye
+        simple = NAMES[self.model][0] == "f"
+        fx, fy, cx, cy = self.params[0:1] * simple + self.params[: 4 - simple]
+        u, v = (x - cx) / fx, (y - cy) / fy
+        radius = np.hypot(u, v)
+        angle = np.linspace(0, self.limit, 20_001)
+        drawn = fisheye(angle, np.zeros_like(angle), *self.params[4 - simple :])[0]
+        found = np.interp(radius, drawn, angle)
+        across = np.where(radius > 0, np.sin(found) / np.where(radius > 0, radius, 1), 1)
+        return np.stack([u * across, v * across, np.cos(found)], -1)
+
     def focal(self) -> tuple[float, float]:
         """Pixels across and down for a radian at the axis."""
         rays = np.array([[1e-4, 0, 1], [-1e-4, 0, 1], [0, 1e-4, 1], [0, -1e-4, 1]])
