@@ -123,6 +123,12 @@ class Cut:
         return turned
 
 
+def check_fov(fov: float | None) -> None:
+    """Raises LpmError unless one view can have `fov` degrees across; None: it is not asked for."""
+    if fov is not None and not 1 <= fov <= WIDEST:
+        fail("--lens-fov", f"{fov:g}", f"1 to {WIDEST:g} degrees across", "leave it out to see all, in several views")
+
+
 def reach(lens: Lens) -> tuple[float, float, float, float]:
     """Degrees from the axis that `lens` sees to the left, right, up and down."""
     angle = np.radians(np.arange(0, 180, 0.02))
@@ -143,8 +149,7 @@ def cuts(lens: Lens, fov: float | None, name: str) -> list[Cut]:
     Raises:
         LpmError: the lens sees nothing along its axis, or `fov` is not possible.
     """
-    if fov is not None and not 1 <= fov <= WIDEST:
-        fail("--lens-fov", f"{fov:g}", f"1 to {WIDEST:g} degrees across", "leave it out to see all, in several views")
+    check_fov(fov)
     sides = reach(lens)
     if min(sides) <= 0:
         got = f"{lens.model} {[float(f'{value:.6g}') for value in lens.params]} of {lens.size[0]}x{lens.size[1]}"
@@ -254,6 +259,7 @@ def cut_up(scene: Scene, lenses: list[Lens | None], fov: float | None) -> Scene:
         capture_times=None if scene.capture_times is None else scene.capture_times[of],
         cams=None if scene.cams is None else [scene.cams[i] + (cut.name if cut else "") for i, cut in rows],
         cuts=[cut for _, cut in rows],
+        shots=of if scene.shots is None else [scene.shots[i] for i in of],
         lists=lists,
         notes=[*scene.notes, *notes[:3], *([several] if len(notes) > 3 else [])],
     )
@@ -280,13 +286,21 @@ def named(name: str, cut: Cut) -> str:
 
 
 def told(lens: Lens, found: list[Cut], count: int) -> str:
-    """What is made of the `count` photos of `lens`, in a line."""
+    """What is made of the `count` photos of `lens` while they are read, in a line."""
+    return f"{count} photos by {seen_by(lens)} are undistorted while they are read, to {made(found)}"
+
+
+def seen_by(lens: Lens) -> str:
+    """The model and its field of view, in words."""
     left, right, up, down = reach(lens)
-    degrees = f"{left + right:.0f} x {min(up + down, 180 if left + right == 360 else 360):.0f} degrees"
-    sees = f"{count} photos by {lens.model} ({degrees}) are undistorted while they are read"
+    return f"{lens.model} ({left + right:.0f} x {min(up + down, 180 if left + right == 360 else 360):.0f} degrees)"
+
+
+def made(found: list[Cut]) -> str:
+    """The views `found` of a photo, in words."""
     if len(found) > 1:
-        return f"{sees}, to {len(found)} views each: {', '.join(cut.name for cut in found)}"
-    return f"{sees}, to {spread(found[0])}"
+        return f"{len(found)} views each: {', '.join(cut.name for cut in found)}"
+    return spread(found[0])
 
 
 def spread(cut: Cut) -> str:

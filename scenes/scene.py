@@ -66,6 +66,9 @@ class Scene:
     cuts: list[Cut | None] | None = None
     """V how a view is cut out of its photo (lpm.scenes.cuts): poses, intrinsics and sizes are the view's, images, masks
     and depths those of the photo; None: the photo is the view. Views of one photo stand side by side."""
+    shots: list[int] | None = None
+    """V numbers, the same for views that were taken at once (cut out of one photo, or by the cameras of a rig), which
+    are held out together."""
     applied_transform: Floats = field(default_factory=IDENTITY.copy)
     """[3, 4] what a tool already did to the original frame: here = applied_scale * applied_transform @ original."""
     applied_scale: float = 1.0

@@ -12,6 +12,7 @@ from typing import Any
 
 from lpm.checks import fail
 from lpm.prepare.agreement import agreement
+from lpm.prepare.first_focal import is_guess
 from lpm.prepare.refine import refine
 from lpm.prepare.sfm import Done, load_pycolmap
 from lpm.prepare.verdict import Expected, Judgement, judge
@@ -132,7 +133,11 @@ def expectations(pycolmap: Any, work: Path, settings: dict[str, Any]) -> Expecte
     with pycolmap.Database.open(work / "database.db") as db:
         cameras = db.read_all_cameras()
         keys, inliers = db.read_two_view_geometry_num_inliers()
-    exif = {camera.camera_id: float(camera.mean_focal_length()) for camera in cameras if camera.has_prior_focal_length}
+    exif = {
+        camera.camera_id: float(camera.mean_focal_length())
+        for camera in cameras
+        if camera.has_prior_focal_length and not is_guess(camera)
+    }
     pairs = [
         pycolmap.pair_id_to_image_pair(key) for key, count in zip(keys, inliers, strict=True) if count >= LEAST_MATCHES
     ]

@@ -74,8 +74,7 @@ def finish(
         names = [photo["name"] for photo in taken["photos"]]
         result = figures.measure(model, names, posed["models"], posed["faults"])
         bar.set_total(len(result.views))
-        if not refused:
-            undistort.undistort(work.folder, own, new, bar.set_done)
+        cut = [] if refused else undistort.undistort(work.folder, own, new, bar.set_done, settings.lens_fov)
         told = {"camera_model": settings.camera_model, "matching": settings.matching, "masks": own}
         todo = figures.advice(result, told)
         command = f"ns-train lpm-splat --data {settings.out}"
@@ -86,6 +85,7 @@ def finish(
             "mapper": mapping.words(posed),
             "check of the model": posed["check"],
             "masks": "yes" if own else "none",
+            **({"undistorted": "; ".join(cut[:4])} if cut else {}),
             "made": f"from {settings.source} by pycolmap {pycolmap}, poses in {sum(seconds.values()):.0f} s",
         }
         facts = {"seconds": seconds, "pairs": compared, "poses": posed, "settings": features}
@@ -102,6 +102,8 @@ def finish(
         say(f"{key:24} {table[key]}")
     say(f"{'mapper':24} {more['mapper']}")
     say(f"{'check of the model':24} {posed['check']}")
+    if cut:
+        say(f"{'undistorted':24} {more['undistorted']}")
     for text in todo:
         say(f"note: {text}")
     say(f"report: {out / 'report.html'}")

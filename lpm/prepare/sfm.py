@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lpm.checks import fail
+from lpm.prepare import first_focal
 from lpm.prepare.work import remove
 
 BLOCK = 100
@@ -103,6 +104,7 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
             if camera is None:
                 with pycolmap.Database.open(database) as db:
                     cameras[names_now[0]] = db.read_image_with_name(names_now[0]).camera_id
+                first_focal.begin(pycolmap, database, cameras[names_now[0]])
             done(len(names_now))
 
 
@@ -167,12 +169,17 @@ def match(
     done(len(wanted) - len(todo))
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
-    for now in blocks(todo, BLOCK):
-        listing.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in now))
+
+    def compare(named: Sequence[tuple[str, str]]) -> None:
+        listing.write_text("".join(f"{one} {two}\n" for one, two in named))
         pairing = pycolmap.ImportedPairingOptions()
         pairing.match_list_path = listing
-        matching = pycolmap.FeatureMatchingOptions()
-        pycolmap.match_image_pairs(database, matching, pairing, verification)
+        pycolmap.match_image_pairs(database, pycolmap.FeatureMatchingOptions(), pairing, verification)
+
+    if len(todo) == len(wanted):
+        first_focal.choose(pycolmap, database, [(names[i], names[j]) for i, j in todo], seed, compare)
+    for now in blocks(todo, BLOCK):
+        compare([(names[i], names[j]) for i, j in now])
         done(len(now))
     with pycolmap.Database.open(database) as db:
         inliers = db.read_two_view_geometry_num_inliers()[1]  # those that do not match are there, too, with none

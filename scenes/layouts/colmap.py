@@ -111,6 +111,25 @@ def read_images(path: Path) -> dict[int, View]:
     return views
 
 
+def read_frames(path: Path) -> dict[int, int]:
+    """The frame that each image belongs to, by ids, from frames.bin or frames.txt (COLMAP 3.12 and later)."""
+    frames: dict[int, int] = {}
+    if path.suffix == ".txt":
+        for line in text_rows(path):
+            if parts := line.split():
+                frames |= {int(image): int(parts[0]) for image in parts[12::3]}
+        return frames
+    data = path.read_bytes()
+    (count,), at = struct.unpack_from("<Q", data), 8
+    for _ in range(count):
+        key, _, *_, images = struct.unpack_from("<2I7dI", data, at)
+        at += struct.calcsize("<2I7dI")
+        for _ in range(images):
+            frames[struct.unpack_from("<iIQ", data, at)[2]] = key
+            at += struct.calcsize("<iIQ")
+    return frames
+
+
 def read_points(path: Path) -> Points:
     """Positions and colours from points3D.bin or points3D.txt; errors and tracks are passed over."""
     if path.suffix == ".txt":
@@ -191,7 +210,12 @@ def read_colmap(layout: Layout) -> Scene:
     if cameras_path is None or images_path is None:
         fail(folder, "no cameras or no images table", "cameras.bin and images.bin (or .txt)", BROKEN)
     cameras = guarded(read_cameras, cameras_path)
-    views = sorted(guarded(read_images, images_path).values(), key=lambda view: view.name)
+    found = guarded(read_images, images_path)
+    keys = sorted(found, key=lambda key: found[key].name)
+    views = [found[key] for key in keys]
+    frames_path = table(folder, "frames")
+    frames = {} if frames_path is None else guarded(read_frames, frames_path)
+    shots = [frames.get(key, -key) for key in keys]
     if not views:
         fail(images_path, "no images in the model", "at least two posed images", "run the reconstruction again")
     pictures = root / "images"
@@ -246,6 +270,7 @@ def read_colmap(layout: Layout) -> Scene:
         points=points.moved(Z_UP) if points is not None else None,
         masks=[mask for mask in masks if mask is not None] if all(masks) else None,
         lenses=lenses,
+        shots=shots if len(set(shots)) < len(shots) else None,
         applied_transform=Z_UP.copy(),
         lists=split_lists(root),
         notes=notes,
