@@ -135,7 +135,7 @@ def reach(lens: Lens) -> tuple[float, float, float, float]:
     found = []
     for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         there = lens.sees(np.stack([x * np.sin(angle), y * np.sin(angle), np.cos(angle)], -1))[1]
-        found.append(0.02 * (len(there) if there.all() else int(there.argmin())))
+        found.append(0.02 * (len(there) if there.all() else max(int(there.argmin()) - 1, 0)))
     return found[0], found[1], found[2], found[3]
 
 
@@ -150,6 +150,9 @@ def cuts(lens: Lens, fov: float | None, name: str) -> list[Cut]:
         LpmError: the lens sees nothing along its axis, or `fov` is not possible.
     """
     check_fov(fov)
+    if fov is None and lens.model in ("PINHOLE", "SIMPLE_PINHOLE"):
+        values = lens.params if lens.model == "PINHOLE" else (lens.params[0], *lens.params)
+        return [Cut(lens, "", FACES["front"], np.array(values), lens.size, True)]
     sides = reach(lens)
     if min(sides) <= 0:
         got = f"{lens.model} {[float(f'{value:.6g}') for value in lens.params]} of {lens.size[0]}x{lens.size[1]}"

@@ -177,7 +177,7 @@ class Lens:
         inside[last + 1 :] = False
         reach = np.where(inside.all(0), last, inside.argmin(0) - 1)  # in each direction
         if angle[reach.max(), 0] > math.radians(CIRCLE):
-            last = min(last, int(reach[:: TURNS // 4].max()))
+            last = min(last, int(0.99 * reach[:: TURNS // 4].max()))  # the rim itself is half black
         return float(angle[last, 0])
 
     def sees(self, rays: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -34,6 +34,8 @@ class Photo:
     """Width and height, pixels."""
     lens: str
     """Equal where photos can share intrinsics."""
+    focal: float | None = None
+    """Pixels, where it is known exactly: of a pinhole that looks along the middle of the photo."""
 
 
 def photo_paths(source: Path) -> tuple[Path, list[Path]]:

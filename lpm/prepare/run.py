@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lpm.checks import fail, need
-from lpm.prepare import figures, frames, mapping, pair_choice, photos, progress, report, sfm, undistort
+from lpm.prepare import figures, frames, mapping, pair_choice, panorama, photos, progress, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
 from lpm.scenes.layout import VIDEOS
@@ -43,6 +43,8 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
         names = [photo["name"] for photo in taken["photos"]]
         for name, why in taken["skipped"]:
             say(f"left out: {name}: {why}")
+        for line in taken.get("said", ()):
+            say(line)
         if 0 < taken["own_masks"] < len(names):
             say(f"{taken['own_masks']} of {len(names)} photos have a mask; the others are used whole")
         features = {
@@ -137,10 +139,13 @@ class Stages:
             paths = [root / name for name, _ in work.stage("frames", asked, cut)]
         masks_stamp = None if masks is None else stamp([masks] if masks.is_file() else sorted(masks.rglob("*")))
         asked = {"photos": stamp(paths), "masks": masks_stamp}
+        if settings.camera_model != "auto":
+            asked["panoramas"] = "all" if settings.camera_model == panorama.MODEL else "told"
 
         def collect(anew: bool) -> dict[str, Any]:
             with self.bar("photos", len(paths)) as bar:
-                return photos.collect(root, paths, masks, work.folder, bar.add)
+                made = photos.collect(root, paths, masks, work.folder, bar.add)
+                return panorama.cut_all(work.folder, made, settings.camera_model)
 
         return work.stage("photos", asked, collect)
 

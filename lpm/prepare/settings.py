@@ -12,7 +12,7 @@ from lpm.checks import fail
 
 CameraModel = Literal[
     "auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "FOV", "OPENCV_FISHEYE",
-    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE",
+    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE", "EQUIRECTANGULAR",
 ]  # fmt: skip
 
 
@@ -36,7 +36,8 @@ class Settings:
     masks/ among the photos, or beside their images/ folder, where there is one."""
     camera_model: CameraModel = "auto"
     """COLMAP's camera model. auto: SIMPLE_RADIAL while the reconstruction grows, OPENCV in the end. OPENCV from the
-    start for wide lenses, OPENCV_FISHEYE for fisheyes. The scene is undistorted in any case."""
+    start for wide lenses, OPENCV_FISHEYE for fisheyes. EQUIRECTANGULAR: 360 degree photos; auto takes photos that are
+    exactly twice as wide as high for such. The scene is undistorted in any case."""
     lens_fov: float | None = None
     """Undistort to one view of so many degrees across. By default to all that is seen; where that is more than 120
     degrees, to several views, faces of a cube."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lpm.checks import fail
-from lpm.prepare import first_focal
+from lpm.prepare import first_focal, panorama
 from lpm.prepare.work import remove
 
 BLOCK = 100
@@ -70,10 +70,13 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = settings["feature_size"]
     groups = defaultdict(list)
-    sizes = {}
+    sizes, exact = {}, {}
     for photo in photos:
-        groups[photo["lens"] if settings["cameras"] == "shared" else photo["name"]].append(photo["name"])
+        groups[photo["lens"] if settings["cameras"] == "shared" or photo.get("focal") else photo["name"]].append(
+            photo["name"]
+        )
         sizes[photo["name"]] = photo["size"]
+        exact[photo["name"]] = photo.get("focal")
     with pycolmap.Database.open(database) as db:
         known = {image.name: image for image in db.read_all_images()}
         ready = {name for name, image in known.items() if db.exists_keypoints(image.image_id)}
@@ -86,7 +89,12 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
         # Blocks, so that progress shows; the first of a group makes the camera that the others get.
         for names_now in blocks([name for name in names if name not in ready], 4):
             reader = pycolmap.ImageReaderOptions()
-            reader.camera_model = FIRST_MODEL if settings["camera_model"] == "auto" else settings["camera_model"]
+            found = settings["camera_model"] in ("auto", panorama.MODEL)
+            reader.camera_model = FIRST_MODEL if found else settings["camera_model"]
+            if exact[names[0]] is not None:
+                width, height = sizes[names[0]]
+                reader.camera_model = "PINHOLE"
+                reader.camera_params = f"{exact[names[0]]},{exact[names[0]]},{width / 2},{height / 2}"
             if (work / "masks").is_dir() and settings["masks"]:
                 reader.mask_path = work / "masks"
             camera = next((cameras[name] for name in names if name in cameras), None)
@@ -106,6 +114,7 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
                     cameras[names_now[0]] = db.read_image_with_name(names_now[0]).camera_id
                 first_focal.begin(pycolmap, database, cameras[names_now[0]])
             done(len(names_now))
+    panorama.join(pycolmap, database)
 
 
 def trim(database: Path, names: Sequence[str], most: int) -> None:
@@ -174,7 +183,9 @@ def match(
         listing.write_text("".join(f"{one} {two}\n" for one, two in named))
         pairing = pycolmap.ImportedPairingOptions()
         pairing.match_list_path = listing
-        pycolmap.match_image_pairs(database, pycolmap.FeatureMatchingOptions(), pairing, verification)
+        matching = pycolmap.FeatureMatchingOptions()
+        matching.skip_image_pairs_in_same_frame = True  # faces of one photo
+        pycolmap.match_image_pairs(database, matching, pairing, verification)
 
     if len(todo) == len(wanted):
         first_focal.choose(pycolmap, database, [(names[i], names[j]) for i, j in todo], seed, compare)

@@ -6,6 +6,7 @@ them out together.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lpm.prepare.panorama import fixed
 from lpm.prepare.sfm import load_pycolmap
 from lpm.scenes.cuts import Cut, cuts, made, named, seen_by
 from lpm.scenes.images import load_image
@@ -30,6 +32,8 @@ def lenses(model: Any) -> dict[int, Lens]:
 
 def needed(model: Any, fov: float | None) -> bool:
     """Whether photos of `model` have to be cut here: its lens is none that COLMAP's undistortion does well."""
+    if any(rig.num_sensors() > 1 for rig in model.rigs.values()):
+        return True
     return fov is not None or any(lens.model not in SUPPORTED or lens.folds() for lens in lenses(model).values())
 
 
@@ -52,67 +56,73 @@ def write(
     """
     pycolmap = load_pycolmap()
     model = pycolmap.Reconstruction(work / "model")
-    by_camera = {key: cuts(lens, fov, f"camera {key}") for key, lens in lenses(model).items()}
+    known = fixed(model.cameras, model.rigs)
+    by_camera = {key: cuts(lens, None if key in known else fov, f"camera {key}") for key, lens in lenses(model).items()}
     masked = own_masks or any(not cut.whole for found in by_camera.values() for cut in found)
     scene = pycolmap.Reconstruction()
-    cameras = rigs(pycolmap, scene, by_camera)
+    ids = rigs(pycolmap, model, scene, by_camera)
     tracks: dict[int, Any] = {key: pycolmap.Track() for key in model.points3D}
     posed = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
+    views: dict[int, list[Any]] = {frame: [] for frame in sorted({image.frame_id for image in posed})}
     key = 0
     for count, image in enumerate(posed, 1):
         found = by_camera[image.camera_id]
-        frame = pycolmap.Frame()
-        frame.frame_id, frame.rig_id = count, cameras[image.camera_id][0]
-        views = []
-        for cut, camera in zip(found, cameras[image.camera_id], strict=True):
+        for cut, camera in zip(found, ids[image.camera_id], strict=True):
             key += 1
             pixels, points = observations(model.cameras[image.camera_id], image, cut)
             view = pycolmap.Image(name=named(image.name, cut), keypoints=pixels, camera_id=camera, image_id=key)
-            view.frame_id = count
-            frame.add_data_id(view.data_id)
+            view.frame_id = image.frame_id
             for place, point in enumerate(points):
                 tracks[point].add_element(key, place)
-            views.append(view)
-        # The first view of every lens is the one in front, in the axes of the lens.
-        frame.rig_from_world = image.cam_from_world()
-        scene.add_frame(frame)
-        for view in views:
-            scene.add_image(view)
-        scene.register_frame(count)
+            views[image.frame_id].append(view)
         save(work, image.name, found, own_masks, masked, new, quality)
         done(count)
-    for key, point in model.points3D.items():
-        if tracks[key].length() >= 2:
-            scene.add_point3D(point.xyz, tracks[key], point.color)
+    for number, taken in views.items():
+        frame = pycolmap.Frame()
+        frame.frame_id, frame.rig_id = number, model.frames[number].rig_id
+        for view in taken:
+            frame.add_data_id(view.data_id)
+        frame.rig_from_world = model.frames[number].rig_from_world
+        scene.add_frame(frame)
+        for view in taken:
+            scene.add_image(view)
+        scene.register_frame(number)
+    for point_id, point in model.points3D.items():
+        if tracks[point_id].length() >= 2:
+            scene.add_point3D(point.xyz, tracks[point_id], point.color)
     scene.update_point_3d_errors()
     folder = new / "sparse" / "0"
     folder.mkdir(parents=True)
     scene.write(folder)
-    return [f"{seen_by(lens)} to {made(by_camera[key])}" for key, lens in lenses(model).items()]
+    told = [f"{seen_by(lens)} to {made(by_camera[key])}" for key, lens in lenses(model).items() if key not in known]
+    return told + ["360 degree photos to faces of a cube, before poses were found"] * bool(known)
 
 
-def rigs(pycolmap: Any, scene: Any, by_camera: dict[int, list[Cut]]) -> dict[int, list[int]]:
-    """Adds a PINHOLE camera for each view and a rig for each lens to `scene`; the ids of the views' cameras by lens.
+def rigs(pycolmap: Any, model: Any, scene: Any, by_camera: dict[int, list[Cut]]) -> dict[int, list[int]]:
+    """Adds a PINHOLE camera for each view to `scene`, on the rigs of `model`; the ids of the views' cameras by camera.
 
-    A rig has the id of its first camera.
+    The first view of every lens is the one in front, in the axes of the lens: what a rig turns about stays.
     """
     ids: dict[int, list[int]] = {}
     count = 0
-    for lens, found in by_camera.items():
-        ids[lens] = []
+    for number, old in model.rigs.items():
         rig = pycolmap.Rig()
-        for cut in found:
-            count += 1
-            ids[lens].append(count)
-            camera = pycolmap.Camera(
-                model="PINHOLE", width=cut.size[0], height=cut.size[1], params=cut.intrinsics, camera_id=count
-            )
-            scene.add_camera(camera)
-            if count == ids[lens][0]:
-                rig.rig_id = count
-                rig.add_ref_sensor(camera.sensor_id)
-            else:
-                rig.add_sensor(camera.sensor_id, pycolmap.Rigid3d(pycolmap.Rotation3d(cut.turn.T), np.zeros(3)))
+        rig.rig_id = number
+        others = list(old.non_ref_sensors.items())
+        for sensor, pose in [(old.ref_sensor_id, pycolmap.Rigid3d()), *others]:
+            ids[sensor.id] = []
+            for cut in by_camera[sensor.id]:
+                count += 1
+                ids[sensor.id].append(count)
+                camera = pycolmap.Camera(
+                    model="PINHOLE", width=cut.size[0], height=cut.size[1], params=cut.intrinsics, camera_id=count
+                )
+                scene.add_camera(camera)
+                if rig.num_sensors() == 0:
+                    rig.add_ref_sensor(camera.sensor_id)
+                else:
+                    turned = pycolmap.Rigid3d(pycolmap.Rotation3d(cut.turn.T), np.zeros(3))
+                    rig.add_sensor(camera.sensor_id, turned * pose)
         scene.add_rig(rig)
     return ids
 
@@ -131,7 +141,16 @@ def observations(camera: Any, image: Any, cut: Cut) -> tuple[Any, list[int]]:
 
 
 def save(work: Path, name: str, found: list[Cut], own_masks: bool, masked: bool, new: Path, quality: int) -> None:
-    """The views `found` of the photo `name`, and their masks."""
+    """The views `found` of the photo `name`, and their masks; a photo that is its own view is copied."""
+    if len(found) == 1 and found[0].lens.model in ("PINHOLE", "SIMPLE_PINHOLE") and found[0].size == found[0].lens.size:
+        for folder, file in (("images", name), ("masks", f"{name}.png")):
+            target = new / folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if folder == "images" or own_masks:
+                shutil.copyfile(work / folder / file, target)
+            elif masked:
+                Image.new("L", found[0].size, 255).save(target)
+        return
     photo = load_image(work / "images" / name)
     mask = load_image(work / "masks" / f"{name}.png")[..., 0] if own_masks else None
     for cut in found:
