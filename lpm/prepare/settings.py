@@ -41,8 +41,9 @@ class Settings:
     lens_fov: float | None = None
     """Undistort to one view of so many degrees across. By default to all that is seen; where that is more than 120
     degrees, to several views, faces of a cube."""
-    cameras: Literal["shared", "each"] = "shared"
-    """Whether photos of the same size, and the same focal length by their EXIF, share their intrinsics."""
+    cameras: Literal["shared", "folder", "each"] = "shared"
+    """Which photos share their intrinsics: those of the same size, model and focal length by their EXIF; those of one
+    folder and size; or none."""
     matching: Literal["auto", "exhaustive", "sequential"] = "auto"
     """Which images are compared in full: every pair, or neighbours by name. auto: every pair up to 40 photos; of more,
     those that look alike by their strongest features, and the next few by name."""

@@ -7,7 +7,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -72,9 +72,7 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
     groups = defaultdict(list)
     sizes, exact = {}, {}
     for photo in photos:
-        groups[photo["lens"] if settings["cameras"] == "shared" or photo.get("focal") else photo["name"]].append(
-            photo["name"]
-        )
+        groups[group_of(photo, settings["cameras"])].append(photo["name"])
         sizes[photo["name"]] = photo["size"]
         exact[photo["name"]] = photo.get("focal")
     with pycolmap.Database.open(database) as db:
@@ -115,6 +113,14 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
                 first_focal.begin(pycolmap, database, cameras[names_now[0]])
             done(len(names_now))
     panorama.join(pycolmap, database)
+
+
+def group_of(photo: dict[str, Any], cameras: str) -> str:
+    """Equal where photos share intrinsics, as `cameras` (shared, folder, each) has it."""
+    if cameras == "shared" or photo.get("focal") is not None:  # a face of a 360 degree photo
+        return str(photo["lens"])
+    folder = PurePosixPath(photo["name"]).parent
+    return f"{folder} {photo['size']}" if cameras == "folder" else str(photo["name"])
 
 
 def trim(database: Path, names: Sequence[str], most: int) -> None:
