@@ -24,6 +24,10 @@ WIDEST = 160.0
 """Degrees across that one view may be asked to have."""
 TRIMMED = 0.05
 """At most this share of a view is trimmed away so that it is whole; one that would lose more has a mask."""
+GRID = 400
+"""Rows and columns of a view that are looked at to tell whether it is whole."""
+STRIP = 128
+"""Rows of a view that are worked on at once: memory."""
 LEAST = 0.01
 """Of all that a lens sees, what a face of the cube must hold to become a view."""
 FACES: dict[str, Floats] = {
@@ -76,10 +80,13 @@ class Cut:
         key = (tuple(intrinsics.tolist()), size, photo)
         found = self._maps.get(key)
         if found is None:
-            x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
-            pixels, there = self.lens.sees(self.rays(intrinsics, x, y))
-            pixels = pixels * (photo[0] / self.lens.size[0], photo[1] / self.lens.size[1]) - 0.5
-            found = np.where(there[..., None], pixels, -9).astype(np.float32), there
+            found = np.empty((size[1], size[0], 2), np.float32), np.empty((size[1], size[0]), bool)
+            for top in range(0, size[1], STRIP):
+                strip = np.s_[top : top + STRIP]
+                x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1])[strip] + 0.5)
+                pixels, there = self.lens.sees(self.rays(intrinsics, x, y))
+                pixels = pixels * (photo[0] / self.lens.size[0], photo[1] / self.lens.size[1]) - 0.5
+                found[0][strip], found[1][strip] = np.where(there[..., None], pixels, -9), there
             self._maps.clear()  # photos of one lens come one after another, at one scale
             self._maps[key] = found
         return found
@@ -173,12 +180,19 @@ def view(lens: Lens, name: str, turn: Floats, box: Floats) -> Cut:
     low = np.floor(box[:2] * (fx, fy) + 1e-6)
     size = np.maximum(np.round(box[2:] * (fx, fy) - low), 1)
     made = Cut(lens, name, turn, np.array([fx, fy, -low[0], -low[1]]), (int(size[0]), int(size[1])), False)
-    return replace(made, whole=bool(made.places(made.intrinsics, made.size, lens.size)[1].all()))
+    return replace(made, whole=bool(looked_at(made)[0].all()))
+
+
+def looked_at(cut: Cut) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+    """Which pixels of `cut` its lens sees: [h, w] of at most GRID rows and columns, and which these are."""
+    rows, columns = (np.unique(np.linspace(0, n - 1, min(n, GRID)).round().astype(np.int64)) for n in cut.size[::-1])
+    x, y = np.meshgrid(columns + 0.5, rows + 0.5)
+    return cut.lens.sees(cut.rays(cut.intrinsics, x, y))[1], rows, columns
 
 
 def trimmed(cut: Cut) -> Cut:
     """`cut` without the rims that the lens does not see all of, if little is lost with them."""
-    there = cut.places(cut.intrinsics, cut.size, cut.lens.size)[1]
+    there, rows, columns = looked_at(cut)
     top, left, bottom, right = 0, 0, *there.shape
     while not (part := there[top:bottom, left:right]).all():
         rims = [part[0], part[:, 0], part[-1], part[:, -1]]
@@ -189,8 +203,9 @@ def trimmed(cut: Cut) -> Cut:
         bottom, right = bottom - (worst == 2), right - (worst == 3)
         if (bottom - top) * (right - left) < (1 - TRIMMED) * there.size:
             return cut
-    intrinsics = cut.intrinsics - (0, 0, left, top)
-    return Cut(cut.lens, cut.name, cut.turn, intrinsics, (right - left, bottom - top), True)
+    x, y = int(columns[left]), int(rows[top])
+    size = int(columns[right - 1]) + 1 - x, int(rows[bottom - 1]) + 1 - y
+    return Cut(cut.lens, cut.name, cut.turn, cut.intrinsics - (0, 0, x, y), size, True)
 
 
 def faces(lens: Lens, sides: tuple[float, float, float, float]) -> list[Cut]:
@@ -279,7 +294,7 @@ def shown_of(scene: Scene, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     if cut is None:
         return image, mask
     image, there = cut.take(image, mask)
-    return image, None if mask is None and cut.whole else np.where(there, 255, 0).astype(np.uint8)
+    return image, None if mask is None and there.all() else np.where(there, 255, 0).astype(np.uint8)
 
 
 def named(name: str, cut: Cut) -> str:

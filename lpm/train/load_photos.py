@@ -99,7 +99,7 @@ def read_view(
     )
     view, there = cut.take(image.numpy(), mask, cut.intrinsics * scale, size)
     photo["image"] = torch.from_numpy(view)
-    if mask is not None or not cut.whole:
+    if mask is not None or not there.all():
         photo["mask"] = torch.from_numpy(there)[..., None]
     return photo
 
