@@ -10,6 +10,7 @@ from lpm.plugin.datamanager import LpmDatamanagerConfig
 from lpm.plugin.dataparser import LpmDataParserConfig
 from lpm.scenes.read import read_scene
 from lpm.train.cli import parse, train
+from lpm.train.image_metrics import image_metrics
 from lpm.train.load_photos import load_photos
 from lpm.train.placed import place
 from lpm.train.scene_settings import SceneSettings
@@ -39,6 +40,19 @@ def test_both_faces_see_the_same(tmp_path, monkeypatch):
         assert np.allclose(manager.train_cameras.fx[i], cameras.intrinsics[i, 0])
     shown = manager.train_dataset[0]["image"]  # nerfstudio's viewer asks so
     assert np.abs(shown * 255 - ours[0]["image"]).max() < 1e-3
+
+
+def test_what_a_mask_hides_is_not_measured():
+    truth = torch.rand(40, 50, 3)
+    render = (truth + 0.05 * torch.randn_like(truth)).clamp(0, 1)
+    mask = torch.ones(40, 50, 1, dtype=torch.bool)
+    assert image_metrics(render, truth, None, mask) == image_metrics(render, truth, None)
+    mask[:, 25:] = False
+    black = torch.where(mask, truth, 0.0)
+    masked, part = image_metrics(render, black, None, mask), image_metrics(render[:, :25], truth[:, :25], None)
+    assert masked["psnr"] == pytest.approx(part["psnr"], abs=1e-4)
+    assert masked["ssim"] == pytest.approx(part["ssim"], abs=0.005)  # a window reaches over the edge
+    assert image_metrics(render, black, None)["psnr"] < 10
 
 
 def test_lpm_train_takes_the_field_of_view(tmp_path):
