@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lpm.checks import LpmError, fail
-from lpm.scenes.cuts import cut_up
+from lpm.scenes.cut_up import cut_up
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import detect
 from lpm.scenes.layouts.colmap import read_colmap

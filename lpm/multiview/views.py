@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.checks import check_finite, check_shape, fail
-from lpm.scenes.cuts import shown_of
+from lpm.scenes.cut_up import shown_of
 from lpm.scenes.scene import Scene
 
 GRAY = (0.299, 0.587, 0.114)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from lpm.prepare.panorama import fixed
 from lpm.prepare.sfm import load_pycolmap
-from lpm.scenes.cuts import Cut, cuts, made, named, seen_by
+from lpm.scenes.cut_up import made, named, seen_by
+from lpm.scenes.cuts import Cut, cuts
 from lpm.scenes.images import load_image
 from lpm.scenes.layouts.colmap import SUPPORTED
 from lpm.scenes.lenses import Lens

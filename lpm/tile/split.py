@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lpm.checks import fail
-from lpm.scenes.cuts import shown_of
+from lpm.scenes.cut_up import shown_of
 from lpm.scenes.ply import write_points
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene

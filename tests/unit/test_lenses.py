@@ -12,10 +12,13 @@ import torch
 from PIL import Image
 
 from lpm.checks import LpmError
-from lpm.scenes.cuts import FACES, cuts, shown_of
+from lpm.scenes.cut_up import shown_of
+from lpm.scenes.cuts import FACES, cuts
+from lpm.scenes.images import load_image
 from lpm.scenes.lenses import MODELS, NAMES, Lens
 from lpm.scenes.read import read_scene
 from lpm.scenes.split import hold_out
+from lpm.tile.split import _write_tile as write_tile
 from lpm.train.load_photos import add_depths, load_photos
 from lpm.train.placed import place
 from lpm.train.scene_settings import SceneSettings
@@ -301,3 +304,34 @@ def test_turns_are_right_handed():
         assert np.linalg.det(turn) == pytest.approx(1)
     assert FACES["right"][:, 2].tolist() == [1, 0, 0]
     assert FACES["up"][:, 2].tolist() == [0, -1, 0]
+
+
+def test_tiles_hold_the_views(tmp_path):
+    scene = read_scene(fisheye_scene(tmp_path / "scene"))
+    write_tile(tmp_path / "tile", scene, [0, 1, 7, 9], np.arange(20), {scene.names[1]})
+    tile = read_scene(tmp_path / "tile")
+    assert tile.cuts is None
+    assert len(tile.masks) == 4
+    assert tile.lists["test"] == ["images/000_right.png"]
+    for v in (0, 1, 7, 9):
+        image, mask = shown_of(scene, v)
+        k = tile.names.index(f"images/{scene.names[v]}")
+        assert np.allclose(tile.intrinsics[k], scene.intrinsics[v])
+        assert np.allclose(tile.c2w[k], scene.c2w[v])
+        assert (load_image(tile.images[k])[..., :3] == image).all()
+        assert ((load_image(tile.masks[k])[..., 0] > 0) == (True if mask is None else mask > 0)).all()
+
+
+def test_a_view_looked_at_along_its_middle():
+    lens = LENSES["wide fisheye"][0]
+    photo = paint(rays_of(lens))
+    for cut in cuts(lens, None, "x"):
+        shown = cut.centred(64)
+        assert max(shown.size) == 64
+        assert shown.intrinsics[2:].tolist() == [shown.size[0] / 2, shown.size[1] / 2]
+        middle = cut.rays(cut.intrinsics, np.array(cut.size[0] / 2), np.array(cut.size[1] / 2))
+        assert np.allclose(shown.turn[:, 2], middle / np.linalg.norm(middle))
+        view, there = shown.take(photo)
+        x, y = np.meshgrid(np.arange(shown.size[0]) + 0.5, np.arange(shown.size[1]) + 0.5)
+        off = np.abs(view.astype(int) - paint(shown.rays(shown.intrinsics, x, y)))[there]
+        assert off.mean() < 1
