@@ -13,7 +13,7 @@ from typing import Any
 from lpm.checks import fail
 from lpm.prepare.agreement import agreement
 from lpm.prepare.first_focal import is_guess
-from lpm.prepare.panorama import fixed
+from lpm.prepare.panorama import MODEL, fixed
 from lpm.prepare.refine import refine
 from lpm.prepare.sfm import Done, load_pycolmap
 from lpm.prepare.verdict import Expected, Judgement, judge
@@ -172,7 +172,7 @@ def attempt(
         counts = [one.num_reg_images() for one in models]
         if counts and counts[0] >= 3:
             model = models[0]
-            refine(pycolmap, model, settings["camera_model"] == "auto")
+            refine(pycolmap, model, settings["camera_model"] in ("auto", MODEL))
             judged = judge(model, expected, agreement(pycolmap, work / "database.db", model, LEAST_MATCHES))
             if mapper == "global":
                 done(counts[0])
