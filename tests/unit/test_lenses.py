@@ -15,7 +15,6 @@ from lpm.checks import LpmError
 from lpm.scenes.cut_up import shown_of
 from lpm.scenes.cuts import FACES, cuts
 from lpm.scenes.images import load_image
-from lpm.scenes.layouts.colmap import read_images
 from lpm.scenes.lenses import MODELS, NAMES, Lens
 from lpm.scenes.read import read_scene
 from lpm.scenes.split import hold_out
@@ -336,21 +335,3 @@ def test_a_view_looked_at_along_its_middle():
         x, y = np.meshgrid(np.arange(shown.size[0]) + 0.5, np.arange(shown.size[1]) + 0.5)
         off = np.abs(view.astype(int) - paint(shown.rays(shown.intrinsics, x, y)))[there]
         assert off.mean() < 1
-
-
-def test_frames_of_a_rig_are_held_out_together(tmp_path):
-    folder = tiny_scene.make_colmap(tmp_path / "scene", views=10)
-    assert read_scene(folder).shots is None
-    pose = "1 0 0 0 0 0 0"
-    keys = {i: sorted(read_images(folder / "sparse/0/images.bin"))[i] for i in range(10)}
-    lines = [f"{k + 1} 1 {pose} 2 CAMERA 1 {keys[2 * k]} CAMERA 2 {keys[2 * k + 1]}" for k in range(5)]
-    (folder / "sparse/0/frames.txt").write_text("\n".join(["# frames", *lines]))
-    scene = read_scene(folder)
-    assert len(set(scene.shots)) == 5
-    _, test = hold_out(scene, 4)
-    together = {scene.shots[i] for i in test}
-    assert len(test) == 4
-    assert [i for i, shot in enumerate(scene.shots) if shot in together] == test.tolist()
-    (folder / "sparse/0/frames.bin").write_bytes(b"\1" + b"\0" * 9)
-    with pytest.raises(LpmError, match=r"frames\.bin: cannot be read"):
-        read_scene(folder)

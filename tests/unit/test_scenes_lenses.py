@@ -6,13 +6,16 @@ import json
 
 import numpy as np
 import pytest
+import tiny_scene
 from PIL import Image
 
 from lpm.checks import LpmError
+from lpm.scenes.layouts.colmap import read_images
 from lpm.scenes.lenses import NAMES, Lens
 from lpm.scenes.read import read_scene
 from lpm.scenes.samples.make import lens_of, make
 from lpm.scenes.samples.points import project
+from lpm.scenes.split import hold_out
 
 
 @pytest.mark.parametrize(("kind", "size", "count"), [("fisheye", (96, 72), 3), ("360", (128, 64), 6)])
@@ -66,3 +69,21 @@ def test_sizes_that_no_lens_has(tmp_path):
         make("garden", tmp_path / "x", size=(96, 72), lens="360")
     with pytest.raises(LpmError, match=r"lens: 'tele'; wanted one of pinhole, fisheye, 360"):
         make("garden", tmp_path / "x", lens="tele")
+
+
+def test_frames_of_a_rig_are_held_out_together(tmp_path):
+    folder = tiny_scene.make_colmap(tmp_path / "scene", views=10)
+    assert read_scene(folder).shots is None
+    pose = "1 0 0 0 0 0 0"
+    keys = {i: sorted(read_images(folder / "sparse/0/images.bin"))[i] for i in range(10)}
+    lines = [f"{k + 1} 1 {pose} 2 CAMERA 1 {keys[2 * k]} CAMERA 2 {keys[2 * k + 1]}" for k in range(5)]
+    (folder / "sparse/0/frames.txt").write_text("\n".join(["# frames", *lines]))
+    scene = read_scene(folder)
+    assert len(set(scene.shots)) == 5
+    _, test = hold_out(scene, 4)
+    together = {scene.shots[i] for i in test}
+    assert len(test) == 4
+    assert [i for i, shot in enumerate(scene.shots) if shot in together] == test.tolist()
+    (folder / "sparse/0/frames.bin").write_bytes(b"\1" + b"\0" * 9)
+    with pytest.raises(LpmError, match=r"frames\.bin: cannot be read"):
+        read_scene(folder)
