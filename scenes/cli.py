@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -29,8 +29,9 @@ def make(
     views: int = 40,
     cams: int = 6,
     frames: int = 20,
-    size: str = "320x240",
+    size: str | None = None,
     seed: int = 0,
+    lens: Literal["pinhole", "fisheye", "360"] = "pinhole",
     overwrite: bool = False,
 ) -> None:
     """Make a sample scene: images, poses, points, depth, and truth.json.
@@ -41,8 +42,9 @@ def make(
         views: number of images, of a scene that does not move.
         cams: number of cameras, of one that moves.
         frames: number of time steps, of one that moves.
-        size: width and height of the images in pixels.
+        size: width and height of the images in pixels; by default 320x240, of 360 degree photos 640x320.
         seed: draws the textures, the cameras' places and the points' noise; of `yard`, the place itself.
+        lens: what the photos of a scene that does not move are taken with; fisheye: 180 degrees from corner to corner.
         overwrite: replace the folder if it is a sample scene.
     """
     from lpm.scenes.samples.make import make as make_sample
@@ -50,14 +52,16 @@ def make(
 
     if name in CLIPS:
         views = cams * frames
-    pixels, start = parse_size(size), time.perf_counter()
+    if name in CLIPS and lens != "pinhole":
+        fail("--lens", lens, "pinhole, for a scene that moves")
+    pixels, start = parse_size(size or ("640x320" if lens == "360" else "320x240")), time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"rendering {name}", total=max(views, 1))
         advance = lambda: progress.advance(task)  # noqa: E731
         if name in CLIPS:
             folder = make_clip(name, out, cams, frames, pixels, seed, overwrite, advance)
         else:
-            folder = make_sample(name, out, views, pixels, seed, overwrite, advance)
+            folder = make_sample(name, out, views, pixels, seed, overwrite, advance, lens)
     print(f"{folder}: {views} views of {pixels[0]}x{pixels[1]} in {time.perf_counter() - start:.0f} s")
     print(f"next: lpm-train {folder}")
 
@@ -71,7 +75,12 @@ def list_() -> None:
 
 
 def info(
-    data: tyro.conf.Positional[Path], /, eval_interval: int = 8, sheet: Path | None = None, outside_files: bool = False
+    data: tyro.conf.Positional[Path],
+    /,
+    eval_interval: int = 8,
+    sheet: Path | None = None,
+    outside_files: bool = False,
+    lens_fov: float | None = None,
 ) -> None:
     """Say what a scene folder holds: layout, images, points, extent, hold-out.
 
@@ -80,6 +89,7 @@ def info(
         eval_interval: every n-th image is held out.
         sheet: write a contact sheet of the images to this file (.jpg or .png).
         outside_files: the scene may name files outside of its folder.
+        lens_fov: degrees across of views of photos by fisheyes; by default all that is seen, in several views if need.
     """
     import numpy as np
 
@@ -87,9 +97,12 @@ def info(
     from lpm.scenes.scene import camera_extent
     from lpm.scenes.split import hold_out
 
-    scene = read_scene(data, outside_files)
+    scene = read_scene(data, outside_files, lens_fov)
     train, test = hold_out(scene, eval_interval)
     sizes = sorted({f"{w}x{h}" for w, h in scene.sizes.tolist()})
+    photos = len(set(scene.images))
+    views = f" of {photos} photos" if photos < len(scene) else ""
+    rims = any(cut is not None and not cut.whole for cut in scene.cuts or [])
     bent = "with lens distortion" if np.any(scene.distortion) else "without lens distortion"
     more: dict[str, str] = {}
     if scene.capture_times is not None and scene.cams is not None:
@@ -99,8 +112,8 @@ def info(
     start = "its depths" if scene.depths else "what the photos show" if scene.capture_times is None else "random ones"
     rows = {
         "layout": f"{scene.layout.kind} ({scene.layout.source})",
-        "images": f"{len(scene)}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",
-        "masks": "yes" if scene.masks else "none",
+        "images": f"{len(scene)}{views}, {', '.join(sizes[:4])}{' and more' * (len(sizes) > 4)}, {bent}",
+        "masks": ("yes" if scene.masks else "none") + "; and where a lens sees nothing of a view" * rims,
         "focal": f"{scene.intrinsics[:, 0].min():.1f} to {scene.intrinsics[:, 0].max():.1f} px",
         "points": f"{len(scene.points.xyz)} ({scene.points.source})"
         if scene.points
@@ -116,7 +129,7 @@ def info(
     if sheet is not None:
         from lpm.scenes.sheet import contact_sheet
 
-        contact_sheet(scene.images, sheet)
+        contact_sheet(list(dict.fromkeys(scene.images)), sheet)
         print(f"sheet     {sheet}")
 
 

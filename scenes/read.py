@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lpm.checks import LpmError, fail
+from lpm.scenes.cut_up import cut_up
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import detect
 from lpm.scenes.layouts.colmap import read_colmap
@@ -27,11 +28,12 @@ READERS = {
 }
 
 
-def read_scene(data: Path, outside_files: bool = False) -> Scene:
+def read_scene(data: Path, outside_files: bool = False, lens_fov: float | None = None) -> Scene:
     """Reads the scene in the folder `data`; writes nothing, decodes no image.
 
     Args:
         outside_files: the scene may name files outside of its folder.
+        lens_fov: degrees across that pinhole views of photos by fisheyes have; None: see lpm.scenes.cuts.
 
     Raises:
         LpmError: on anything in it that cannot be used, naming the file, what was wanted, and a remedy.
@@ -69,4 +71,5 @@ def read_scene(data: Path, outside_files: bool = False) -> Scene:
     elif not np.isfinite(scene.points.xyz).all():
         bad = int((~np.isfinite(scene.points.xyz)).any(1).argmax())
         fail(scene.points.source, f"non-finite position in point {bad}", "finite numbers", "export the points again")
-    return scene
+    lenses, scene.lenses = scene.lenses, None
+    return scene if lenses is None else cut_up(scene, lenses, lens_fov)

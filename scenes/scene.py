@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from lpm.checks import fail
 from lpm.scenes.layout import Layout
+
+if TYPE_CHECKING:
+    from lpm.scenes.cuts import Cut
+    from lpm.scenes.lenses import Lens
 
 Floats = NDArray[np.float64]
 IDENTITY: Floats = np.eye(4)[:3]
@@ -56,6 +61,14 @@ class Scene:
     """[V] 0 at the first frame, 1 at the last, of a scene that moves."""
     cams: list[str] | None = None
     """V names of the cameras that took the images; where capture_times are, these are."""
+    lenses: list[Lens | None] | None = None
+    """V lenses as a reader finds them, where they are more than `distortion` tells; read_scene makes `cuts` of them."""
+    cuts: list[Cut | None] | None = None
+    """V how a view is cut out of its photo (lpm.scenes.cuts): poses, intrinsics and sizes are the view's, images, masks
+    and depths those of the photo; None: the photo is the view. Views of one photo stand side by side."""
+    shots: list[int] | None = None
+    """V numbers, the same for views that were taken at once (cut out of one photo, or by the cameras of a rig), which
+    are held out together."""
     applied_transform: Floats = field(default_factory=IDENTITY.copy)
     """[3, 4] what a tool already did to the original frame: here = applied_scale * applied_transform @ original."""
     applied_scale: float = 1.0

@@ -54,6 +54,9 @@ def hold_out(scene: Scene, eval_interval: int) -> tuple[Indices, Indices]:
         if eval_interval < 0:
             fail("eval_interval", str(eval_interval), "0 (hold out nothing) or more than 1", "leave it at 8")
         test = everything[::eval_interval]
+        if scene.shots is not None:
+            order = {shot: k for k, shot in enumerate(dict.fromkeys(scene.shots))}
+            test = everything[[order[shot] % eval_interval == 0 for shot in scene.shots]]
         train = np.setdiff1d(everything, test)
         rule = f"every {eval_interval}th of {len(scene)} images"
     remedy = "add images, or set --eval-interval (0 holds out nothing and tests on the training images)"

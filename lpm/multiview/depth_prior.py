@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lpm.checks import fail
 from lpm.multiview.views import Views, unproject
+from lpm.scenes.cuts import Cut
 
 STRIDE = 4
 """Pixels of a training photo from one depth that is kept to the next: a weak hint needs no more."""
@@ -48,7 +49,7 @@ def read_depth(path: Path) -> NDArray[np.float32]:
 
 def laid_over(
     depth: NDArray[np.float32], given: tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]],
-    K: Tensor, size: tuple[int, int],
+    K: Tensor, size: tuple[int, int], cut: Cut | None = None,
 ) -> Tensor:  # fmt: skip
     """[h, w] depth for every fourth pixel, both ways, of an undistorted photo of `size` (width, height), camera `K`.
 
@@ -59,20 +60,29 @@ def laid_over(
         given: of that photo the intrinsics [4] (fx, fy, cx, cy), the distortion [6] (k1, k2, k3, k4, p1, p2) and the
             (width, height), pixels.
         K: [3, 3], pixels, of the undistorted photo.
+        cut: how that is cut out of a photo by another lens, instead of what `given` says but for its size. Depths are
+            along the lens's axis; what lies 90 degrees and more away has none.
     """
     (fx, fy, cx, cy), d, (width, height) = given
     columns, rows = (max(1, side // STRIDE) for side in size)
     x, y = np.meshgrid((np.arange(columns) + 0.5) * size[0] / columns, (np.arange(rows) + 0.5) * size[1] / rows)
     k = K.double().cpu().numpy()
     local = np.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], np.ones_like(x)], -1).reshape(-1, 1, 3)
-    own = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    place, _ = cv2.projectPoints(local, np.zeros(3), np.zeros(3), own, np.array([d[0], d[1], d[4], d[5], d[2]]))
+    turned = np.ones((rows, columns))
+    if cut is None:
+        own = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        place, _ = cv2.projectPoints(local, np.zeros(3), np.zeros(3), own, np.array([d[0], d[1], d[4], d[5], d[2]]))
+    else:
+        rays = cut.rays(k[[0, 1, 0, 1], [0, 1, 2, 2]], x, y)
+        place, there = cut.lens.sees(rays)
+        place[~there | (rays[..., 2] < 1e-3)] = -1e9
+        turned = 1 / np.maximum(rays[..., 2], 1e-3)
     column, row = np.moveaxis(np.floor(place.reshape(rows, columns, 2) * depth.shape[::-1] / (width, height)), -1, 0)
     if 2 * np.count_nonzero(depth) < depth.size:  # a LiDAR's: few pixels have one
         depth = nearest_filled(depth, max(1, round(STRIDE * depth.shape[1] / size[0])))
     inside = (column >= 0) & (row >= 0) & (column < depth.shape[1]) & (row < depth.shape[0])
     column, row = (np.where(inside, index, 0).astype(np.int64) for index in (column, row))
-    return torch.from_numpy(np.where(inside, depth[row, column], 0).astype(np.float32))
+    return torch.from_numpy(np.where(inside, depth[row, column] * turned, 0).astype(np.float32))
 
 
 def nearest_filled(depth: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.checks import check_finite, check_shape, fail
-from lpm.scenes.images import load_image
+from lpm.scenes.cut_up import shown_of
 from lpm.scenes.scene import Scene
 
 GRAY = (0.299, 0.587, 0.114)
@@ -74,10 +74,13 @@ class Views:
         Ks = torch.eye(3).repeat(len(which), 1, 1)
         Ks[:, [0, 1, 0, 1], [0, 1, 2, 2]] = torch.from_numpy(scene.intrinsics[which]).float()
         viewmats = torch.from_numpy(np.linalg.inv(scene.c2w[which] @ flip)).float()
-        images = [torch.from_numpy(load_image(scene.images[i]))[..., :3] for i in which]
+        shown = [shown_of(scene, i) for i in which]
+        images = [torch.from_numpy(image)[..., :3] for image, _ in shown]
         masks, capture_times = None, None
-        if scene.masks is not None:
-            masks = [torch.from_numpy(load_image(scene.masks[i]))[..., 0] for i in which]
+        if any(mask is not None for _, mask in shown):
+            masks = [
+                torch.from_numpy(np.ones(image.shape[:2], np.uint8) if mask is None else mask) for image, mask in shown
+            ]
         if scene.capture_times is not None:
             capture_times = torch.from_numpy(scene.capture_times[which]).float()
         return cls(images, Ks, viewmats, masks, capture_times)

@@ -23,7 +23,7 @@ from lpm.files import bar
 from lpm.multiview.views import Views, world_to_camera
 from lpm.plugin.dataparser import LpmDataParserConfig
 from lpm.train.cameras import Cameras as OurCameras
-from lpm.train.load_photos import add_depths, fitting_scale, load_photos, read_photo
+from lpm.train.load_photos import add_depths, fitting_scale, load_photos, read_photo, read_view
 from lpm.train.photos import find_points, views_of
 from lpm.train.placed import Split
 
@@ -44,6 +44,19 @@ class LpmDataset(InputDataset):
         """Image [H, W, 3 or 4] uint8, scaled to the size of its camera."""
         return read_photo(self._dataparser_outputs.image_filenames[image_idx], self.scale_factor).numpy()
 
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
+        """nerfstudio's; of a photo by a lens that is no pinhole, the view that is cut out of it."""
+        cuts = self._dataparser_outputs.metadata.get("cuts")
+        if cuts is None or cuts[image_idx] is None:
+            return super().get_data(image_idx, image_type)
+        size = int(self.cameras.width[image_idx]), int(self.cameras.height[image_idx])
+        color = self._dataparser_outputs.alpha_color
+        alpha_color = None if color is None else tuple(color.tolist())
+        photo: dict[str, Any] = dict(read_view(self.split(), image_idx, self.scale_factor, size, alpha_color))
+        if image_type == "float32":
+            photo["image"] = photo["image"].float() / 255
+        return {"image_idx": image_idx, **photo}
+
     def split(self) -> Split:
         """The photos and their cameras as the files have them."""
         parsed: DataparserOutputs = self._dataparser_outputs
@@ -53,6 +66,7 @@ class LpmDataset(InputDataset):
             our_cameras(parsed.cameras),
             parsed.mask_filenames,
             parsed.metadata.get("depth_filenames"),
+            cuts=parsed.metadata.get("cuts"),
         )
 
 
@@ -81,6 +95,8 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
     ) -> None:
         self._cameras: dict[int, Cameras] = {}
         self._matrices: tuple[Tensor, Tensor] | None = None
+        if isinstance(config.dataparser, LpmDataParserConfig):
+            config.dataparser.takes_cuts = True  # type: ignore[misc]
         super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
         if test_mode == "val":  # training: a broken image is found now, not after the run's folder is made
             _ = self.cached_train, self.cached_eval

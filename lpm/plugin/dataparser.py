@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
@@ -15,6 +15,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserCo
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from lpm.checks import fail
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
 from lpm.train.cameras import Cameras as OurCameras
@@ -34,6 +35,8 @@ class LpmDataParserConfig(SceneSettings, DataParserConfig):
     """Half the side of nerfstudio's scene box; Gaussians outside stay."""
     eval_interval: int = 8
     """Every n-th image by name, from the first on, is held out; 0 holds out nothing. A scene's own lists win."""
+    takes_cuts: ClassVar[bool] = False
+    """Whether who reads the photos cuts pinhole views out of them (metadata["cuts"]); our datamanager does."""
 
 
 @dataclass
@@ -59,7 +62,7 @@ class LpmDataParser(DataParser):
     def scene(self) -> Scene:
         """The scene as its files have it; its remarks are said once. Raises LpmError, see read_scene."""
         if self._scene is None:
-            self._scene = read_scene(self.config.data, self.config.outside_files)
+            self._scene = read_scene(self.config.data, self.config.outside_files, self.config.lens_fov)
             for note in self._scene.notes:
                 CONSOLE.print(note)
             if not self._scene.lists and self.config.eval_interval == 0:
@@ -80,6 +83,12 @@ class LpmDataParser(DataParser):
         if chosen.depths is not None:  # as nerfstudio's own parsers have it
             metadata["depth_filenames"] = chosen.depths
             metadata["depth_unit_scale_factor"] = config.depth_unit_scale_factor
+        if chosen.cuts is not None:
+            if not self.config.takes_cuts:
+                got = "photos by fisheyes or other lenses that are no pinholes"
+                remedy = "train with lpm-splat, which undistorts them, or undistort first (colmap image_undistorter)"
+                fail(scene.layout.source, got, "perspective photos, for this method", remedy)
+            metadata["cuts"] = chosen.cuts
         if placed.xyz is not None:
             metadata["points3D_xyz"], metadata["points3D_rgb"] = placed.xyz, placed.rgb
         # What brings a file in the scene's own frame to where training is.

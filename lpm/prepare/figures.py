@@ -133,8 +133,10 @@ def advice(figures: Figures, settings: dict[str, Any]) -> list[str]:
         said.append("Leave out photos that are blurred, or take them again with more light.")
         if settings["matching"] != "exhaustive":
             said.append("Compare every pair of images: --matching exhaustive.")
-        if settings["camera_model"] != "OPENCV":
-            said.append("A wide lens needs more distortion parameters: --camera-model OPENCV.")
+        if settings["camera_model"] in ("auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL"):
+            said.append(
+                "A wide lens needs more distortion parameters: --camera-model OPENCV; a fisheye OPENCV_FISHEYE."
+            )
         if not settings["masks"]:
             said.append("Mask what moves, mirrors, or is carried along with the camera: --masks.")
     if len(figures.models) > 1:

@@ -37,6 +37,7 @@ def decoded(path: Path) -> Iterator[NDArray[np.uint8]]:
     try:
         if not video.isOpened():
             fail(path, "cannot be decoded", "a video that OpenCV reads (H.264 in MP4, ...)", "convert it with ffmpeg")
+        video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # its default, on which nothing here should hang
         while True:
             ok, image = video.read()
             if not ok:

@@ -12,6 +12,8 @@ from typing import Any
 
 from lpm.checks import fail
 from lpm.prepare.agreement import agreement
+from lpm.prepare.first_focal import is_guess
+from lpm.prepare.panorama import MODEL, fixed
 from lpm.prepare.refine import refine
 from lpm.prepare.sfm import Done, load_pycolmap
 from lpm.prepare.verdict import Expected, Judgement, judge
@@ -132,10 +134,17 @@ def expectations(pycolmap: Any, work: Path, settings: dict[str, Any]) -> Expecte
     with pycolmap.Database.open(work / "database.db") as db:
         cameras = db.read_all_cameras()
         keys, inliers = db.read_two_view_geometry_num_inliers()
-    exif = {camera.camera_id: float(camera.mean_focal_length()) for camera in cameras if camera.has_prior_focal_length}
+        known = on_rigs(db)
+        frames = [[data.id for data in frame.image_ids] for frame in db.read_all_frames()]
+    exif = {
+        camera.camera_id: float(camera.mean_focal_length())
+        for camera in cameras
+        if camera.has_prior_focal_length and not is_guess(camera) and camera.camera_id not in known
+    }
     pairs = [
         pycolmap.pair_id_to_image_pair(key) for key, count in zip(keys, inliers, strict=True) if count >= LEAST_MATCHES
     ]
+    pairs += [(images[0], other) for images in frames for other in images[1:]]  # faces of one photo
     return Expected(largest_group(pairs), exif, settings["feature_size"])
 
 
@@ -163,7 +172,7 @@ def attempt(
         counts = [one.num_reg_images() for one in models]
         if counts and counts[0] >= 3:
             model = models[0]
-            refine(pycolmap, model, settings["camera_model"] == "auto")
+            refine(pycolmap, model, settings["camera_model"] in ("auto", MODEL))
             judged = judge(model, expected, agreement(pycolmap, work / "database.db", model, LEAST_MATCHES))
             if mapper == "global":
                 done(counts[0])
@@ -199,12 +208,19 @@ def mapped_in_passes(pycolmap: Any, work: Path, folder: Path, seed: int) -> list
     return models
 
 
+def on_rigs(db: Any) -> set[int]:
+    """Ids of the cameras in pycolmap's database `db` that are faces of 360 degree photos, and known."""
+    cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
+    return fixed(cameras, {rig.rig_id: rig for rig in db.read_all_rigs()})
+
+
 def take_focal_lengths(pycolmap: Any, model: Any, database: Path) -> bool:
     """Gives the cameras in `database` the focal lengths of `model`; whether one differed by more than SETTLED."""
     moved = False
     with pycolmap.Database.open(database) as db:
+        known = on_rigs(db)
         for camera in db.read_all_cameras():
-            if camera.camera_id not in model.cameras:
+            if camera.camera_id not in model.cameras or camera.camera_id in known:
                 continue
             focal = float(model.cameras[camera.camera_id].mean_focal_length())
             moved |= abs(focal / camera.mean_focal_length() - 1) > SETTLED
@@ -231,7 +247,14 @@ def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int, quick:
     options.min_num_matches = LEAST_MATCHES
     with pycolmap.Database.open(database) as db:
         options.mapper.keep_max_num_tracks = (QUICK if quick else TRACKS) * db.num_images()
+        known, count = on_rigs(db), db.num_cameras()
     options.mapper.skip_retriangulation = quick
+    adjusted = options.mapper.bundle_adjustment
+    adjusted.refine_sensor_from_rig = options.mapper.refine_sensor_from_rig = False
+    options.mapper.rotation_averaging.refine_sensor_from_rig = False
+    options.mapper.global_positioning.refine_sensor_from_rig = False
+    if len(known) == count:
+        adjusted.refine_focal_length = adjusted.refine_extra_params = False
     folder = fresh(database.parent / "global")
     return largest_first(pycolmap.global_mapping(database, work / "images", folder, options))
 
@@ -246,6 +269,9 @@ def mapped_incrementally(pycolmap: Any, work: Path, folder: Path, seed: int, don
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
     options.min_model_size = 3
+    options.ba_refine_sensor_from_rig = False
+    with pycolmap.Database.open(work / "database.db") as db:
+        options.constant_cameras = options.mapper.constant_cameras = on_rigs(db)
     models = pycolmap.incremental_mapping(
         work / "database.db",
         work / "images",

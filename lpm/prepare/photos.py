@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from lpm.scenes.images import load_image, reason
 from lpm.scenes.layout import PHOTOS, VIDEOS, photo_folder
 from lpm.scenes.layouts.colmap import find_mask
 
-RAW = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw")
+HEIC = (".heic", ".heif")
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw")
 LEAST_SIDE = 64
 ORIENTATION, MAKE, MODEL, EXIF, FOCAL, FOCAL_35 = 0x0112, 0x010F, 0x0110, 0x8769, 0x920A, 0xA405
 SAVE: dict[str, Any] = {"quality": 97, "subsampling": 0}
@@ -34,6 +36,8 @@ class Photo:
     """Width and height, pixels."""
     lens: str
     """Equal where photos can share intrinsics."""
+    focal: float | None = None
+    """Pixels, where it is known exactly: of a pinhole that looks along the middle of the photo."""
 
 
 def photo_paths(source: Path) -> tuple[Path, list[Path]]:
@@ -50,7 +54,7 @@ def photo_paths(source: Path) -> tuple[Path, list[Path]]:
     for folder, below, files in os.walk(root):
         below[:] = sorted(name for name in below if name != "masks" and not name.startswith("."))
         found += [Path(folder, name) for name in files if not name.startswith(".")]
-    paths = sorted(path for path in found if path.suffix.lower() in (*PHOTOS, *RAW))
+    paths = sorted(path for path in found if path.suffix.lower() in (*PHOTOS, *HEIC, *RAW))
     if not paths:
         videos = sorted(path for path in found if path.suffix.lower() in VIDEOS)
         remedy = f"lpm-prepare {videos[0]} takes frames from the video" if videos else "name the folder that has them"
@@ -92,6 +96,17 @@ def kept_exif(exif: Image.Exif) -> Image.Exif:
     return result
 
 
+@functools.cache
+def reads_heic() -> bool:
+    """Has Pillow read HEIC, as phones write it; False where pillow-heif is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
 def upright(path: Path, orientation: int) -> Image.Image:
     """The image with its EXIF `orientation` applied, RGB or RGBA, 8 bits. Raises LpmError if it cannot be decoded."""
     image = Image.fromarray(load_image(path))
@@ -119,6 +134,8 @@ def ready(path: Path, name: str, images: Path) -> tuple[Photo, Image.Image | Non
     Raises:
         LpmError: it cannot be read, or is tiny.
     """
+    if path.suffix.lower() in HEIC and not reads_heic():
+        fail(path.name, f"{path.suffix} needs a decoder", "JPEG, PNG, TIFF or WebP", "pip install pillow-heif")
     if path.suffix.lower() in RAW:
         fail(path.name, f"{path.suffix} is not read", "JPEG, PNG, TIFF or WebP", "convert it")
     with Image.open(path) as image:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lpm.prepare.panorama import exact, fixed
 from lpm.scenes.layouts.colmap import SUPPORTED
 
 ENOUGH = 10
@@ -35,8 +36,11 @@ def refine(pycolmap: Any, model: Any, most: bool) -> None:
     Args:
         most: let cameras with enough images become OPENCV, whatever model they have.
     """
+    known = fixed(model.cameras, model.rigs)
+    for key in known:
+        exact(model.cameras[key])
     images = Counter(image.camera_id for image in model.images.values() if image.has_pose)
-    enough = {key for key, count in images.items() if count >= ENOUGH}
+    enough = {key for key, count in images.items() if count >= ENOUGH and key not in known}
     for key in enough if most else ():
         camera = model.cameras[key]
         params = opencv_parameters(camera.model.name, camera.params)
@@ -48,8 +52,27 @@ def refine(pycolmap: Any, model: Any, most: bool) -> None:
     options.ceres.loss_function_scale = 1.0
     # COLMAP's 0 goes on for a hundred steps, ten times as long, to the same poses and lens (126 photos, 18,000 points).
     options.ceres.solver_options.function_tolerance = 1e-6
-    options.refine_principal_point = bool(enough) and enough == set(images)
+    options.refine_principal_point = bool(enough) and enough == set(images) - known
+    options.refine_sensor_from_rig = False
     for _ in range(2):
-        pycolmap.bundle_adjustment(model, options)
+        adjust(pycolmap, model, options, known)
         pycolmap.ObservationManager(model).filter_all_points3D(WORST, 1.5)
     model.update_point_3d_errors()
+
+
+def adjust(pycolmap: Any, model: Any, options: Any, known: set[int]) -> None:
+    """One bundle adjustment of `model`, in which the cameras `known` stay as they are."""
+    if not known:
+        pycolmap.bundle_adjustment(model, options)
+        return
+    config = pycolmap.BundleAdjustmentConfig()
+    for image in model.images.values():
+        if image.has_pose:
+            config.add_image(image.image_id)
+    for key in known:
+        config.set_constant_cam_intrinsics(key)
+    for rig in model.rigs.values():
+        for sensor in rig.non_ref_sensors:
+            config.set_constant_sensor_from_rig_pose(sensor)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()

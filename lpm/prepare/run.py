@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lpm.checks import fail, need
-from lpm.prepare import figures, frames, mapping, pair_choice, photos, progress, report, sfm, undistort
+from lpm.prepare import figures, frames, mapping, pair_choice, panorama, photos, progress, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
 from lpm.scenes.layout import VIDEOS
@@ -43,6 +43,8 @@ def prepare(settings: Settings, console: Console) -> dict[str, Any]:
         names = [photo["name"] for photo in taken["photos"]]
         for name, why in taken["skipped"]:
             say(f"left out: {name}: {why}")
+        for line in taken.get("said", ()):
+            say(line)
         if 0 < taken["own_masks"] < len(names):
             say(f"{taken['own_masks']} of {len(names)} photos have a mask; the others are used whole")
         features = {
@@ -74,8 +76,7 @@ def finish(
         names = [photo["name"] for photo in taken["photos"]]
         result = figures.measure(model, names, posed["models"], posed["faults"])
         bar.set_total(len(result.views))
-        if not refused:
-            undistort.undistort(work.folder, own, new, bar.set_done)
+        cut = [] if refused else undistort.undistort(work.folder, own, new, bar.set_done, settings.lens_fov)
         told = {"camera_model": settings.camera_model, "matching": settings.matching, "masks": own}
         todo = figures.advice(result, told)
         command = f"ns-train lpm-splat --data {settings.out}"
@@ -86,6 +87,7 @@ def finish(
             "mapper": mapping.words(posed),
             "check of the model": posed["check"],
             "masks": "yes" if own else "none",
+            **({"undistorted": "; ".join(cut[:4])} if cut else {}),
             "made": f"from {settings.source} by pycolmap {pycolmap}, poses in {sum(seconds.values()):.0f} s",
         }
         facts = {"seconds": seconds, "pairs": compared, "poses": posed, "settings": features}
@@ -102,6 +104,8 @@ def finish(
         say(f"{key:24} {table[key]}")
     say(f"{'mapper':24} {more['mapper']}")
     say(f"{'check of the model':24} {posed['check']}")
+    if cut:
+        say(f"{'undistorted':24} {more['undistorted']}")
     for text in todo:
         say(f"note: {text}")
     say(f"report: {out / 'report.html'}")
@@ -135,10 +139,13 @@ class Stages:
             paths = [root / name for name, _ in work.stage("frames", asked, cut)]
         masks_stamp = None if masks is None else stamp([masks] if masks.is_file() else sorted(masks.rglob("*")))
         asked = {"photos": stamp(paths), "masks": masks_stamp}
+        if settings.camera_model != "auto":
+            asked["panoramas"] = "all" if settings.camera_model == panorama.MODEL else "told"
 
         def collect(anew: bool) -> dict[str, Any]:
             with self.bar("photos", len(paths)) as bar:
-                return photos.collect(root, paths, masks, work.folder, bar.add)
+                made = photos.collect(root, paths, masks, work.folder, bar.add)
+                return panorama.cut_all(work.folder, made, settings.camera_model)
 
         return work.stage("photos", asked, collect)
 

@@ -10,7 +10,10 @@ import tyro
 
 from lpm.checks import fail
 
-CameraModel = Literal["auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"]
+CameraModel = Literal[
+    "auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "FOV", "OPENCV_FISHEYE",
+    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE", "EQUIRECTANGULAR",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,14 @@ class Settings:
     masks/ among the photos, or beside their images/ folder, where there is one."""
     camera_model: CameraModel = "auto"
     """COLMAP's camera model. auto: SIMPLE_RADIAL while the reconstruction grows, OPENCV in the end. OPENCV from the
-    start for wide lenses. The scene is undistorted in any case."""
-    cameras: Literal["shared", "each"] = "shared"
-    """Whether photos of the same size, and the same focal length by their EXIF, share their intrinsics."""
+    start for wide lenses, OPENCV_FISHEYE for fisheyes. EQUIRECTANGULAR: 360 degree photos; auto takes photos that are
+    exactly twice as wide as high for such. The scene is undistorted in any case."""
+    lens_fov: float | None = None
+    """Undistort to one view of so many degrees across. By default to all that is seen; where that is more than 120
+    degrees, to several views, faces of a cube."""
+    cameras: Literal["shared", "folder", "each"] = "shared"
+    """Which photos share their intrinsics: those of the same size, model and focal length by their EXIF; those of one
+    folder and size; or none."""
     matching: Literal["auto", "exhaustive", "sequential"] = "auto"
     """Which images are compared in full: every pair, or neighbours by name. auto: every pair up to 40 photos; of more,
     those that look alike by their strongest features, and the next few by name."""
@@ -60,3 +68,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 fail(f"--{name.replace('_', '-')}", str(value), f"at least {least}")
+        if self.lens_fov is not None:
+            from lpm.scenes.cuts import check_fov
+
+            check_fov(self.lens_fov)

@@ -7,12 +7,13 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from lpm.checks import fail
+from lpm.prepare import first_focal, panorama
 from lpm.prepare.work import remove
 
 BLOCK = 100
@@ -69,10 +70,11 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = settings["feature_size"]
     groups = defaultdict(list)
-    sizes = {}
+    sizes, exact = {}, {}
     for photo in photos:
-        groups[photo["lens"] if settings["cameras"] == "shared" else photo["name"]].append(photo["name"])
+        groups[group_of(photo, settings["cameras"])].append(photo["name"])
         sizes[photo["name"]] = photo["size"]
+        exact[photo["name"]] = photo.get("focal")
     with pycolmap.Database.open(database) as db:
         known = {image.name: image for image in db.read_all_images()}
         ready = {name for name, image in known.items() if db.exists_keypoints(image.image_id)}
@@ -85,7 +87,12 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
         # Blocks, so that progress shows; the first of a group makes the camera that the others get.
         for names_now in blocks([name for name in names if name not in ready], 4):
             reader = pycolmap.ImageReaderOptions()
-            reader.camera_model = FIRST_MODEL if settings["camera_model"] == "auto" else settings["camera_model"]
+            found = settings["camera_model"] in ("auto", panorama.MODEL)
+            reader.camera_model = FIRST_MODEL if found else settings["camera_model"]
+            if exact[names[0]] is not None:
+                width, height = sizes[names[0]]
+                reader.camera_model = "PINHOLE"
+                reader.camera_params = f"{exact[names[0]]},{exact[names[0]]},{width / 2},{height / 2}"
             if (work / "masks").is_dir() and settings["masks"]:
                 reader.mask_path = work / "masks"
             camera = next((cameras[name] for name in names if name in cameras), None)
@@ -103,7 +110,17 @@ def extract(work: Path, photos: Sequence[dict[str, Any]], settings: dict[str, An
             if camera is None:
                 with pycolmap.Database.open(database) as db:
                     cameras[names_now[0]] = db.read_image_with_name(names_now[0]).camera_id
+                first_focal.begin(pycolmap, database, cameras[names_now[0]])
             done(len(names_now))
+    panorama.join(pycolmap, database)
+
+
+def group_of(photo: dict[str, Any], cameras: str) -> str:
+    """Equal where photos share intrinsics, as `cameras` (shared, folder, each) has it."""
+    if cameras == "shared" or photo.get("focal") is not None:  # a face of a 360 degree photo
+        return str(photo["lens"])
+    folder = PurePosixPath(photo["name"]).parent
+    return f"{folder} {photo['size']}" if cameras == "folder" else str(photo["name"])
 
 
 def trim(database: Path, names: Sequence[str], most: int) -> None:
@@ -167,12 +184,19 @@ def match(
     done(len(wanted) - len(todo))
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
-    for now in blocks(todo, BLOCK):
-        listing.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in now))
+
+    def compare(named: Sequence[tuple[str, str]]) -> None:
+        listing.write_text("".join(f"{one} {two}\n" for one, two in named))
         pairing = pycolmap.ImportedPairingOptions()
         pairing.match_list_path = listing
         matching = pycolmap.FeatureMatchingOptions()
+        matching.skip_image_pairs_in_same_frame = True  # faces of one photo
         pycolmap.match_image_pairs(database, matching, pairing, verification)
+
+    if len(todo) == len(wanted):
+        first_focal.choose(pycolmap, database, [(names[i], names[j]) for i, j in todo], seed, compare)
+    for now in blocks(todo, BLOCK):
+        compare([(names[i], names[j]) for i, j in now])
         done(len(now))
     with pycolmap.Database.open(database) as db:
         inliers = db.read_two_view_geometry_num_inliers()[1]  # those that do not match are there, too, with none

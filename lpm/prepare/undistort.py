@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lpm.prepare import views
 from lpm.prepare.sfm import load_pycolmap
 from lpm.prepare.work import fresh, remove
 
@@ -20,14 +21,22 @@ JPEG_QUALITY = 100
 """What compression adds differs from image to image, and shows as error in training."""
 
 
-def undistort(work: Path, own_masks: bool, new: Path, done: Callable[[int], None]) -> None:
-    """Writes new/images, new/sparse/0 (PINHOLE, with points and tracks) and, with `own_masks`, new/masks.
+def undistort(
+    work: Path, own_masks: bool, new: Path, done: Callable[[int], None], fov: float | None = None
+) -> list[str]:
+    """Writes new/images, new/sparse/0 (PINHOLE, with points and tracks) and, where there are any, new/masks.
 
     Args:
         work: has images/, masks/ where there are any, and model/.
         done: called with the number of images that are there so far.
+        fov: degrees across that one view of a photo is to have; None: all that is seen.
+
+    Returns:
+        what was made of photos that lpm.prepare.views cuts, in words; none where COLMAP undistorts them.
     """
     pycolmap = load_pycolmap()
+    if views.needed(pycolmap.Reconstruction(work / "model"), fov):
+        return views.write(work, own_masks, fov, new, JPEG_QUALITY, done)
     raw = fresh(new / "raw")
     with counted(raw / "images", done):
         pycolmap.undistort_images(raw, work / "model", work / "images", jpeg_quality=JPEG_QUALITY)
@@ -54,6 +63,7 @@ def undistort(work: Path, own_masks: bool, new: Path, done: Callable[[int], None
             target.parent.mkdir(parents=True, exist_ok=True)
             # A pixel that is mixed with an ignored one is ignored.
             Image.fromarray(np.where(bent(pycolmap, values, camera) > 250, 255, 0).astype("u1")).save(target)
+    return []
 
 
 def bent(pycolmap: Any, values: NDArray[np.uint8], camera: Any) -> NDArray[np.uint8]:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lpm.checks import fail
+from lpm.scenes.cut_up import shown_of
 from lpm.scenes.ply import write_points
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
@@ -98,24 +100,44 @@ def _write_tile(folder: Path, scene: Scene, views: list[int], rows: NDArray[np.i
     assert scene.points is not None
     frames: list[dict[str, Any]] = []
     lists: dict[str, list[str]] = {"train_filenames": [], "test_filenames": []}
+    cuts = scene.cuts or [None] * len(scene)
+    masked = scene.masks is not None or any(cut is not None and not cut.whole for cut in cuts)
     for v in views:
         name = str(Path("images") / scene.names[v].removeprefix("images/"))
+        if cuts[v] is not None:
+            name = str(Path(name).with_suffix(".png"))
         lists["test_filenames" if scene.names[v] in held_out else "train_filenames"].append(name)
-        _link(scene.images[v], folder / name)
+        if cuts[v] is None:
+            _link(scene.images[v], folder / name)
         fx, fy, cx, cy = scene.intrinsics[v].tolist()
         distortion = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), scene.distortion[v].tolist(), strict=True))
         frame = {"file_path": name, "transform_matrix": scene.c2w[v].tolist(), "fl_x": fx, "fl_y": fy, "cx": cx,
                  "cy": cy, "w": int(scene.sizes[v, 0]), "h": int(scene.sizes[v, 1]), **distortion}  # fmt: skip
-        if scene.masks is not None:
+        if masked and (cuts[v] is not None or scene.masks is None):
+            frame["mask_path"] = f"masks/{Path(scene.names[v]).with_suffix('')}.png"
+        elif scene.masks is not None:
             frame["mask_path"] = f"masks/{Path(scene.names[v]).with_suffix('')}{scene.masks[v].suffix}"
             _link(scene.masks[v], folder / frame["mask_path"])
-        if scene.depths is not None and scene.applied_scale == 1:  # else their unit is not that of the tile's poses
+        if cuts[v] is not None or (masked and scene.masks is None):
+            _write_view(scene, v, folder / name, folder / frame["mask_path"] if masked else None)
+        elif scene.depths is not None and scene.applied_scale == 1:  # else their unit is not that of the tile's poses
             frame["depth_file_path"] = f"depths/{Path(scene.names[v]).with_suffix('')}{scene.depths[v].suffix}"
             _link(scene.depths[v], folder / frame["depth_file_path"])
         frames.append(frame)
     write_points(folder / "sparse_pc.ply", scene.points.xyz[rows], scene.points.rgb[rows])
     head = {"camera_model": "OPENCV", "ply_file_path": "sparse_pc.ply", **lists, "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_view(scene: Scene, v: int, picture: Path, mask: Path | None) -> None:
+    """View `v` of a photo by a lens that is no pinhole, undistorted; without depths."""
+    image, known = shown_of(scene, v)
+    if known is None:
+        known = np.full(image.shape[:2], 255, np.uint8)
+    for path, pixels in ((picture, image), (mask, known)):
+        if path is not None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path, compress_level=3)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -42,6 +42,16 @@ def _take(words: list[str], name: str, has_value: bool) -> str | None:
     return None
 
 
+def _degrees(text: str | None) -> float | None:
+    """What --data.lens-fov says; raises LpmError for what is no number."""
+    if text is None or text == "None":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        fail("--data.lens-fov", text, "degrees, or None")
+
+
 def parse(words: list[str]) -> tuple[RunSettings, Scene, Path | None]:
     """The settings that the command line `words` asks for, the scene, and what to go on with. Raises LpmError."""
     from lpm.train.run_settings import FILE, MovingRunSettings, RunSettings, read_settings
@@ -67,7 +77,9 @@ def parse(words: list[str]) -> tuple[RunSettings, Scene, Path | None]:
     asks = "--help" in words or "-h" in words
     scene = None
     if place is not None and not asks:
-        scene, place = _read(place, "--data.outside-files" in words)
+        fov = _take(list(words), "--data.lens-fov", True)
+        known = default.data.lens_fov if default is not None and fov is None else _degrees(fov)
+        scene, place = _read(place, "--data.outside-files" in words, known)
     if default is None:
         moves = moving or (scene is not None and scene.capture_times is not None and not still)
         default = MovingRunSettings() if moves else RunSettings()
@@ -78,13 +90,13 @@ def parse(words: list[str]) -> tuple[RunSettings, Scene, Path | None]:
     return settings, scene, None if resume is None else Path(resume)
 
 
-def _read(place: Path, outside: bool) -> tuple[Scene, Path]:
+def _read(place: Path, outside: bool, fov: float | None) -> tuple[Scene, Path]:
     """The scene in `place`, and where it is: of photos without poses, where lpm-prepare put it."""
     from lpm.prepare.beside import scene_beside
     from lpm.scenes.read import read_scene
 
     place = scene_beside(place)
-    return read_scene(place, outside), place
+    return read_scene(place, outside, fov), place
 
 
 def run_folder(settings: RunSettings) -> Path:

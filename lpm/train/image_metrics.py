@@ -47,15 +47,35 @@ class Lpips:
             socket.setdefaulttimeout(before)
 
 
-def image_metrics(render: Tensor, truth: Tensor, lpips: Lpips | None) -> dict[str, float]:
-    """PSNR (dB), SSIM and, where `lpips` has its weights, LPIPS of two images [H, W, 3] in 0..1."""
+def image_metrics(render: Tensor, truth: Tensor, lpips: Lpips | None, mask: Tensor | None = None) -> dict[str, float]:
+    """PSNR (dB), SSIM and, where `lpips` has its weights, LPIPS of two images [H, W, 3] in 0..1.
+
+    Args:
+        mask: [H, W, 1] bool, which pixels count (PSNR, SSIM); the others are black in both (SSIM, LPIPS).
+    """
     # Here: it brings matplotlib and half of scipy, for which a help text would wait a second.
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+    if mask is not None and not bool(mask.all()) and bool(mask.any()):
+        return _masked(render * mask, truth * mask, lpips, mask)
     a, b = (image.permute(2, 0, 1)[None] for image in (render, truth))
     metrics = {
         "psnr": float(peak_signal_noise_ratio(a, b, data_range=1.0)),
         "ssim": float(structural_similarity_index_measure(a, b, data_range=1.0)),  # type: ignore[arg-type]
     }
+    value = lpips(a, b) if lpips is not None else math.nan
+    return metrics if math.isnan(value) else metrics | {"lpips": value}
+
+
+def _masked(render: Tensor, truth: Tensor, lpips: Lpips | None, mask: Tensor) -> dict[str, float]:
+    """Of images that are black where `mask` is false; see image_metrics."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    count = mask.sum() * render.shape[2]
+    error = (render - truth).square().sum() / count
+    a, b = (image.permute(2, 0, 1)[None] for image in (render, truth))
+    found = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
+    alike = (found[1][0].permute(1, 2, 0) * mask).sum() / count
+    metrics = {"psnr": float(-10 * torch.log10(error.clamp_min(1e-10))), "ssim": float(alike)}
     value = lpips(a, b) if lpips is not None else math.nan
     return metrics if math.isnan(value) else metrics | {"lpips": value}

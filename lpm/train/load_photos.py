@@ -74,6 +74,36 @@ def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
         return torch.from_numpy(np.array(mask))[..., None].bool()
 
 
+def read_view(
+    split: Split, i: int, scale: float, size: tuple[int, int], alpha_color: tuple[float, float, float] | None = None
+) -> Photo:
+    """Photo `i` of `split` at `scale`, with its mask; of one by a lens that is no pinhole, the view that is cut out.
+
+    Args:
+        size: (width, height) of the view at `scale`. alpha_color: see read_photo.
+
+    Raises:
+        LpmError: a file cannot be decoded.
+    """
+    image = read_photo(split.images[i], scale, alpha_color)
+    photo = {"image": image}
+    if split.masks is not None:
+        photo["mask"] = read_mask(split.masks[i], (image.shape[1], image.shape[0]))
+    cut = None if split.cuts is None else split.cuts[i]
+    if cut is None:
+        return photo
+    mask = (
+        photo["mask"].numpy().astype(np.uint8).reshape(image.shape[0], image.shape[1], -1).max(2)
+        if photo.get("mask") is not None
+        else None
+    )
+    view, there = cut.take(image.numpy(), mask, cut.intrinsics * scale, size)
+    photo["image"] = torch.from_numpy(view)
+    if mask is not None or not there.all():
+        photo["mask"] = torch.from_numpy(there)[..., None]
+    return photo
+
+
 def undistort(photo: Photo, K: NDArray[Any], distortion: NDArray[Any]) -> tuple[Photo, NDArray[Any]]:
     """`photo` as a pinhole camera would have taken it, cropped to where it has pixels, and that camera's intrinsics.
 
@@ -116,7 +146,7 @@ def load_photos(
     Args:
         scale: of the photos' sizes.
         alpha_color: what transparent photos stand on; None keeps their alpha.
-        read: what reads photo i where it is not `read_photo` with `read_mask`.
+        read: what reads photo i where it is not `read_view`.
 
     Raises:
         LpmError: a photo cannot be decoded, or its camera is of another size.
@@ -126,10 +156,8 @@ def load_photos(
     intrinsics, sizes = cameras.intrinsics.clone(), cameras.sizes.clone()
 
     def of_file(i: int) -> Photo:
-        photo = {"image": read_photo(split.images[i], scale, alpha_color)}
-        if split.masks is not None:
-            photo["mask"] = read_mask(split.masks[i], (photo["image"].shape[1], photo["image"].shape[0]))
-        return photo
+        width, height = sizes[i].tolist()
+        return read_view(split, i, scale, (width, height), alpha_color)
 
     def work(i: int) -> Photo:
         photo = (read or of_file)(i)
@@ -167,7 +195,9 @@ def add_depths(
     Ks = cameras.Ks()
     for i, file in enumerate(split.depths):
         distortion = split.cameras.distortion
+        cut = None if split.cuts is None else split.cuts[i]
         given_size = int(split.cameras.sizes[i, 0]), int(split.cameras.sizes[i, 1])
+        given_size = given_size if cut is None else cut.lens.size
         bent = np.zeros(6) if distortion is None else distortion[i].double().numpy()
         given = split.cameras.intrinsics[i].double().numpy(), bent, given_size
         depth = read_depth(file)
@@ -175,7 +205,7 @@ def add_depths(
             wanted = f"the shape of its photo, {given_size[0]}x{given_size[1]}, at any resolution"
             fail(file, f"{depth.shape[1]}x{depth.shape[0]}", wanted, "turn it as its photo is")
         size = int(cameras.sizes[i, 0]), int(cameras.sizes[i, 1])
-        kept = laid_over(depth * np.float32(unit), given, Ks[i], size)
+        kept = laid_over(depth * np.float32(unit), given, Ks[i], size, cut)
         known = usable(photos[i])
         photos[i]["depth"] = kept if known is None else torch.where(at_grid(known.cpu(), kept), kept, 0.0)
     found = [(float(d[d > 0].median()), v) for v, p in enumerate(photos) if bool(((d := p["depth"]) > 0).any())]

@@ -290,11 +290,14 @@ class GaussianModel(nn.Module):
         return loss
 
     def held_out_metrics(self, outputs: dict[str, Tensor], photo: Photo) -> dict[str, float]:
-        """PSNR (dB), SSIM and, where its weights are at hand, LPIPS of one held-out photo."""
+        """PSNR (dB), SSIM and, where its weights are at hand, LPIPS of a held-out photo where its mask lets through."""
         truth, render = self.truth(outputs, photo), outputs["rgb"]
-        metrics = image_metrics(render, truth, self.lpips_metric)
+        mask = None
+        if "mask" in photo:
+            mask = downscaled(photo["mask"], self.downscale_factor()).to(self.device) > 0.5
+        metrics = image_metrics(render, truth, self.lpips_metric, mask)
         if self.config.color_corrected_metrics:
-            corrected = image_metrics(color_matched(render, truth), truth, self.lpips_metric)
+            corrected = image_metrics(color_matched(render, truth), truth, self.lpips_metric, mask)
             metrics |= {f"cc_{name}": value for name, value in corrected.items()}
         return metrics
 

@@ -73,7 +73,8 @@ def open_run(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     settings.resolve(device)
-    placed = place(read_scene(settings.scene, settings.data.outside_files), settings.data, settings.eval_every)
+    read = read_scene(settings.scene, settings.data.outside_files, settings.data.lens_fov)
+    placed = place(read, settings.data, settings.eval_every)
     more = {"random_points": 1} if settings.moving else {}
     data = RunData(placed, settings.scene, device, settings.scale, settings.seed, settings.moving, False, say=say,
                    progress=progress, **more)  # fmt: skip

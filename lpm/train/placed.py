@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
+from lpm.scenes.cuts import Cut
 from lpm.scenes.scene import Floats, Scene, camera_extent
 from lpm.scenes.split import hold_out
 from lpm.train.cameras import Cameras
@@ -32,6 +33,8 @@ class Split:
     depths: list[Path] | None = None
     cams: list[str] | None = None
     """Which camera took each photo, of a scene that moves."""
+    cuts: list[Cut | None] | None = None
+    """How views are cut out of photos by lenses that are no pinholes (Scene.cuts)."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,4 +136,5 @@ def _split(scene: Scene, poses: Floats, chosen: NDArray[np.int64]) -> Split:
         files(scene.masks),
         files(scene.depths),
         None if scene.cams is None else [scene.cams[i] for i in chosen],
+        None if scene.cuts is None else [scene.cuts[i] for i in chosen],
     )

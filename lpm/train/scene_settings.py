@@ -24,6 +24,9 @@ class SceneSettings:
     """Keep at most this many of the points, drawn at random with a fixed seed."""
     outside_files: bool = False
     """Read files that the scene names outside of its folder (`..`, absolute paths)."""
+    lens_fov: float | None = None
+    """Photos by fisheyes and the like are undistorted to one view of so many degrees across. None: to one of all that
+    is seen, up to 120 degrees; wider ones to several, faces of a cube."""
     depth_unit_scale_factor: float = 1e-3
     """Of a scene with depths (depth_file_path): its unit for one of the files'. Millimetres for metres by default."""
     alpha_color: Literal["white", "black"] | None = "white"

@@ -17,24 +17,11 @@ import numpy as np
 from lpm.checks import LpmError, fail
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import Layout
+from lpm.scenes.lenses import MODELS, NAMES, Lens
 from lpm.scenes.scene import Floats, Points, Scene, check_intrinsics, check_pose, rotation
 
 T = TypeVar("T")
-# Model id -> name and number of parameters, as COLMAP numbers them.
-MODELS = {
-    0: ("SIMPLE_PINHOLE", 3),
-    1: ("PINHOLE", 4),
-    2: ("SIMPLE_RADIAL", 4),
-    3: ("RADIAL", 5),
-    4: ("OPENCV", 8),
-    5: ("OPENCV_FISHEYE", 8),
-    6: ("FULL_OPENCV", 12),
-    7: ("FOV", 5),
-    8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5),
-    10: ("THIN_PRISM_FISHEYE", 12),
-}
-# Model -> where fx, fy, cx, cy and k1, k2, p1, p2 stand among its parameters.
+# Model whose distortion OpenCV takes away -> where fx, fy, cx, cy and k1, k2, p1, p2 stand among its parameters.
 SUPPORTED: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "SIMPLE_PINHOLE": ((0, 0, 1, 2), ()),
     "PINHOLE": ((0, 1, 2, 3), ()),
@@ -91,8 +78,9 @@ def read_cameras(path: Path) -> dict[int, Camera]:
     for _ in range(count):
         key, model, width, height = struct.unpack_from("<iiQQ", data, at)
         if model not in MODELS:
-            fail(path, f"camera model {model}", "a model that COLMAP defines (0 to 10)", BROKEN)
-        name, n = MODELS[model]
+            fail(path, f"camera model {model}", f"a model that COLMAP defines (0 to {max(MODELS)})", BROKEN)
+        name = MODELS[model][0]
+        n = len(NAMES[name])
         cameras[key] = Camera(name, width, height, np.array(struct.unpack_from(f"<{n}d", data, at + 24)))
         at += 24 + 8 * n
     return cameras
@@ -121,6 +109,25 @@ def read_images(path: Path) -> dict[int, View]:
         if at > len(data):
             raise struct.error("ends in the middle of an image")
     return views
+
+
+def read_frames(path: Path) -> dict[int, int]:
+    """The frame that each image belongs to, by ids, from frames.bin or frames.txt (COLMAP 3.12 and later)."""
+    frames: dict[int, int] = {}
+    if path.suffix == ".txt":
+        for line in text_rows(path):
+            if parts := line.split():
+                frames |= {int(image): int(parts[0]) for image in parts[12::3]}
+        return frames
+    data = path.read_bytes()
+    (count,), at = struct.unpack_from("<Q", data), 8
+    for _ in range(count):
+        key, _, *_, images = struct.unpack_from("<2I7dI", data, at)
+        at += struct.calcsize("<2I7dI")
+        for _ in range(images):
+            frames[struct.unpack_from("<iIQ", data, at)[2]] = key
+            at += struct.calcsize("<iIQ")
+    return frames
 
 
 def read_points(path: Path) -> Points:
@@ -162,23 +169,27 @@ def guarded(read: Callable[[Path], T], path: Path) -> T:
         fail(path, f"cannot be read ({error})", f"COLMAP's {path.stem} table", BROKEN)
 
 
-def camera_values(path: Path, key: int, camera: Camera) -> tuple[Floats, Floats]:
-    """Intrinsics [4] and distortion [6] of `camera`; raises LpmError for a model that is not perspective."""
+def camera_values(path: Path, key: int, camera: Camera) -> tuple[Floats, Floats, Lens | None]:
+    """Intrinsics [4], distortion [6] and, where they do not tell all, the lens of `camera`; raises LpmError."""
     name = f"{path}, camera {key}"
-    if camera.model not in SUPPORTED:
-        wanted = "a perspective model (" + ", ".join(SUPPORTED) + ")"
-        fail(name, f"camera model {camera.model}", wanted, "undistort first (colmap image_undistorter)")
-    at, bends = SUPPORTED[camera.model]
-    if len(camera.params) <= max(at + bends):
+    if camera.model not in NAMES:
+        fail(name, f"camera model {camera.model}", "one of " + ", ".join(NAMES), BROKEN)
+    if len(camera.params) < len(NAMES[camera.model]):
         fail(name, f"{len(camera.params)} parameters", f"those of {camera.model}", BROKEN)
+    if not np.isfinite(camera.params).all():
+        fail(name, f"parameters {camera.params.tolist()}", "finite numbers", BROKEN)
+    size = (camera.width, camera.height)
+    lens = Lens(camera.model, tuple(camera.params[: len(NAMES[camera.model])].tolist()), size)
+    if camera.model == "EQUIRECTANGULAR":
+        check_intrinsics(name, np.array([*lens.params, *lens.params]), size)
+        return np.array([*lens.focal(), size[0] / 2, size[1] / 2]), np.zeros(6), lens
+    at, bends = SUPPORTED.get(camera.model, ((0, 0, 1, 2) if NAMES[camera.model][0] == "f" else (0, 1, 2, 3), ()))
     intrinsics = camera.params[list(at)]
-    check_intrinsics(name, intrinsics, (camera.width, camera.height))
+    check_intrinsics(name, intrinsics, size)
     distortion = np.zeros(6)
     for place, value in zip((0, 1, 4, 5), camera.params[list(bends)], strict=False):
         distortion[place] = value
-    if not np.isfinite(distortion).all():
-        fail(name, f"distortion {distortion.tolist()}", "finite numbers", BROKEN)
-    return intrinsics, distortion
+    return intrinsics, distortion, None if camera.model in SUPPORTED and not (bends and lens.folds()) else lens
 
 
 def find_mask(folder: Path, name: str) -> Path | None:
@@ -199,13 +210,19 @@ def read_colmap(layout: Layout) -> Scene:
     if cameras_path is None or images_path is None:
         fail(folder, "no cameras or no images table", "cameras.bin and images.bin (or .txt)", BROKEN)
     cameras = guarded(read_cameras, cameras_path)
-    views = sorted(guarded(read_images, images_path).values(), key=lambda view: view.name)
+    found = guarded(read_images, images_path)
+    keys = sorted(found, key=lambda key: found[key].name)
+    views = [found[key] for key in keys]
+    frames_path = table(folder, "frames")
+    frames = {} if frames_path is None else guarded(read_frames, frames_path)
+    shots = [frames.get(key, -key) for key in keys]
     if not views:
         fail(images_path, "no images in the model", "at least two posed images", "run the reconstruction again")
     pictures = root / "images"
     if not pictures.is_dir():
         fail(pictures, "no such folder", "the images that COLMAP was run on", "name the folder of photos `images`")
-    poses, intrinsics, distortion, sizes, masks = [], [], [], [], []
+    poses, intrinsics, distortion, sizes, masks, lenses = [], [], [], [], [], []
+    values = {}
     for view in views:
         if view.camera not in cameras:
             fail(images_path, f"{view.name} has camera {view.camera}", f"one that {cameras_path.name} holds", BROKEN)
@@ -218,7 +235,9 @@ def read_colmap(layout: Layout) -> Scene:
                 f"{camera.width}x{camera.height} as {cameras_path.name} says of its camera",
                 "use the images that COLMAP was run on, not scaled ones",
             )
-        pinhole, bends = camera_values(cameras_path, view.camera, camera)
+        if view.camera not in values:
+            values[view.camera] = camera_values(cameras_path, view.camera, camera)
+        pinhole, bends, lens = values[view.camera]
         w2c = np.eye(4)
         with np.errstate(invalid="ignore", divide="ignore"):
             w2c[:3, :3] = rotation(view.qvec)
@@ -230,6 +249,7 @@ def read_colmap(layout: Layout) -> Scene:
         intrinsics.append(pinhole)
         distortion.append(bends)
         sizes.append(size)
+        lenses.append(lens)
         masks.append(find_mask(root / "masks", view.name))
     notes = []
     if any(masks) and not all(masks):
@@ -249,6 +269,8 @@ def read_colmap(layout: Layout) -> Scene:
         sizes=np.array(sizes, dtype=np.int64),
         points=points.moved(Z_UP) if points is not None else None,
         masks=[mask for mask in masks if mask is not None] if all(masks) else None,
+        lenses=lenses,
+        shots=shots if len(set(shots)) < len(shots) else None,
         applied_transform=Z_UP.copy(),
         lists=split_lists(root),
         notes=notes,

@@ -14,10 +14,12 @@ from lpm.checks import fail
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import Layout
 from lpm.scenes.layouts.colmap import read_model_points
+from lpm.scenes.lenses import Lens
 from lpm.scenes.ply import read_points
 from lpm.scenes.scene import Floats, Points, Scene, check_intrinsics, check_pose
 
 PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
+OTHERS = ("OPENCV_FISHEYE", "EQUIRECTANGULAR")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 # What ns-process-data did to COLMAP's frame before it began to write applied_transform (nerfstudio <= 0.3).
 LEGACY_TRANSFORM = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]])
@@ -61,14 +63,19 @@ def frame_file(layout: Layout, name: str) -> Path:
     return path
 
 
-def frame_camera(path: Path, name: str, image: Path, values: dict[str, Any]) -> tuple[Floats, Floats, tuple[int, int]]:
-    """Intrinsics [4], distortion [6] and (width, height) from a frame's `values` (the file's, then its own)."""
+def frame_camera(
+    path: Path, name: str, image: Path, values: dict[str, Any]
+) -> tuple[Floats, Floats, tuple[int, int], Lens | None]:
+    """Intrinsics [4], distortion [6], (width, height) and, where they do not tell all, the lens, from a frame's
+    `values` (the file's, then its own)."""
     model = values.get("camera_model", "PERSPECTIVE")
-    if model not in PERSPECTIVE:
+    if values.get("is_fisheye"):  # instant-ngp's; nerfstudio reads it, too
+        model = "OPENCV_FISHEYE"
+    if model not in (*PERSPECTIVE, *OTHERS):
         fail(
             path,
             f"camera_model {model}",
-            "a perspective camera (" + ", ".join(PERSPECTIVE[:-1]) + ")",
+            ", ".join((*PERSPECTIVE[:-1], *OTHERS)),
             "undistort the images first (colmap image_undistorter) and process them again",
         )
     width, height = image_size(image)
@@ -83,8 +90,13 @@ def frame_camera(path: Path, name: str, image: Path, values: dict[str, Any]) -> 
                 f"{wanted[0]}x{wanted[1]} as {path.name} says (images of different sizes need their own w, h, fl_x)",
                 "use the images that the poses were made from, or give this frame its own intrinsics",
             )
+    if model == "EQUIRECTANGULAR":
+        lens = Lens(model, (float(width), float(height)), (width, height))
+        return np.array([*lens.focal(), width / 2, height / 2]), np.zeros(6), (width, height), lens
     if "fl_x" in values:
         fx = number(path, name, values, "fl_x")
+    elif model == "OPENCV_FISHEYE":
+        fail(path, f"no fl_x for {name}", "a focal length of the fisheye", "add fl_x, in pixels")
     else:  # Blender and instant-ngp: the field of view stands for the focal length
         if "camera_angle_x" not in values:
             fail(path, f"neither fl_x nor camera_angle_x for {name}", "a focal length", "add fl_x, in pixels")
@@ -104,10 +116,17 @@ def frame_camera(path: Path, name: str, image: Path, values: dict[str, Any]) -> 
             fail(path, f"{distortion.size} distortion_params for {name}", "six: k1 k2 k3 k4 p1 p2", "correct them")
     else:
         distortion = np.array([number(path, name, values, k) if k in values else 0.0 for k in DISTORTION])
+    if model == "OPENCV_FISHEYE" and np.isfinite(distortion).all():
+        lens = Lens(model, (fx, fy, cx, cy, *distortion[:4].tolist()), (width, height))
+        return intrinsics, np.zeros(6), (width, height), lens
     if not np.isfinite(distortion).all() or distortion[3] != 0:
         remedy = "undistort the images first (colmap image_undistorter)"
         fail(path, f"distortion {distortion.tolist()} for {name}", "finite k1 k2 k3 p1 p2, and no k4", remedy)
-    return intrinsics, distortion, (width, height)
+    if not distortion.any():
+        return intrinsics, distortion, (width, height), None
+    k1, k2, k3, _, p1, p2 = distortion.tolist()
+    lens = Lens("FULL_OPENCV", (fx, fy, cx, cy, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0), (width, height))
+    return intrinsics, distortion, (width, height), lens if lens.folds() else None
 
 
 def frame_time(path: Path, name: str, frame: dict[str, Any]) -> tuple[float, str] | None:
@@ -141,7 +160,9 @@ def read_frames(path: Path, layout: Layout, meta: dict[str, Any]) -> dict[str, A
         more = frame.get("mask_path"), frame.get("depth_file_path"), frame_time(path, name, frame)
         rows.append((name, image, pose, *camera, *more))
     rows.sort(key=lambda row: row[0])
-    names, images, poses, intrinsics, distortion, sizes, mask_names, depth_names, moments = zip(*rows, strict=True)
+    names, images, poses, intrinsics, distortion, sizes, lenses, mask_names, depth_names, moments = zip(
+        *rows, strict=True
+    )
     twice = next((a for a, b in pairwise(names) if a == b), None)
     if twice is not None:
         fail(path, f"{twice} stands in two frames", "each image once", "remove one of the frames")
@@ -164,6 +185,7 @@ def read_frames(path: Path, layout: Layout, meta: dict[str, Any]) -> dict[str, A
         "intrinsics": np.stack(intrinsics),
         "distortion": np.stack(distortion),
         "sizes": np.array(sizes, dtype=np.int64),
+        "lenses": list(lenses),
         "masks": beside["mask_path"],
         "depths": beside["depth_file_path"],
     }
@@ -212,6 +234,7 @@ def read_blender(layout: Layout) -> Scene:
     parts["test"] = read_frames(test_file, layout, read_json(test_file))
     train, test = parts["train"], parts["test"]
     joined: dict[str, Any] = {"names": train["names"] + test["names"], "images": train["images"] + test["images"]}
+    joined["lenses"] = train["lenses"] + test["lenses"]
     for key in ("c2w", "intrinsics", "distortion", "sizes"):
         joined[key] = np.concatenate([train[key], test[key]])
     if (train["capture_times"] is None) != (test["capture_times"] is None):

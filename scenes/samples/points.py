@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lpm.scenes.lenses import Lens
 from lpm.scenes.samples.trace import Shot
 from lpm.scenes.samples.worlds import Sample, Triple
 from lpm.scenes.scene import Floats
@@ -31,9 +32,15 @@ class SamplePoints:
     """Rows of the false points, ascending."""
 
 
-def project(points: Floats, c2w: Floats, intrinsics: Floats) -> tuple[Floats, Floats]:
-    """Pixel positions [N, 2] (x, y) and z-depths [N] of `points` [N, 3]; depth <= 0 is behind the camera."""
+def project(points: Floats, c2w: Floats, intrinsics: Floats | Lens) -> tuple[Floats, Floats]:
+    """Pixel positions [N, 2] (x, y) and z-depths [N] of `points` [N, 3]; depth <= 0 is behind the camera.
+
+    Of a lens: distances, -1 where it does not see the point.
+    """
     local = (points - c2w[:3, 3]) @ c2w[:3, :3]
+    if isinstance(intrinsics, Lens):
+        pixels, there = intrinsics.sees(local * (1, -1, -1))
+        return pixels, np.where(there, np.linalg.norm(local, axis=1), -1)
     z = -local[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         x = intrinsics[0] * local[:, 0] / z + intrinsics[2]
@@ -41,8 +48,12 @@ def project(points: Floats, c2w: Floats, intrinsics: Floats) -> tuple[Floats, Fl
     return np.stack([x, y], axis=1), z
 
 
-def unproject(pixels: Floats, depth: Floats, c2w: Floats, intrinsics: Floats) -> Floats:
-    """World positions [N, 3] of `pixels` [N, 2] (x, y) at z-`depth` [N]."""
+def unproject(pixels: Floats, depth: Floats, c2w: Floats, intrinsics: Floats | Lens) -> Floats:
+    """World positions [N, 3] of `pixels` [N, 2] (x, y) at z-`depth` [N]; of a lens, at that distance."""
+    if isinstance(intrinsics, Lens):
+        local = intrinsics.rays(pixels) * (1, -1, -1) * depth[:, None]
+        there: Floats = local @ c2w[:3, :3].T + c2w[:3, 3]
+        return there
     x = (pixels[:, 0] - intrinsics[2]) / intrinsics[0] * depth
     y = -(pixels[:, 1] - intrinsics[3]) / intrinsics[1] * depth
     world: Floats = np.stack([x, y, -depth], axis=1) @ c2w[:3, :3].T + c2w[:3, 3]
@@ -56,7 +67,7 @@ def inside(points: Floats, box: tuple[Triple, Triple]) -> NDArray[np.bool_]:
 
 
 def in_view(
-    points: Floats, c2w: Floats, intrinsics: Floats, depth: NDArray[np.float32]
+    points: Floats, c2w: Floats, intrinsics: Floats | Lens, depth: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """Rows of the `points` whose projection falls on the image, their pixels as (row, column), and all z-depths."""
     pixels, z = project(points, c2w, intrinsics)
@@ -66,7 +77,9 @@ def in_view(
     return rows, at[:, ::-1], z
 
 
-def candidates(shots: list[Shot], poses: Floats, intrinsics: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def candidates(
+    shots: list[Shot], poses: Floats, intrinsics: Floats | Lens, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
     """Surface points [N, 3] at pixels drawn by texture, and the world size [N] of those pixels there."""
     xyz, size = [], []
     each = int(np.ceil(4 * COUNT / len(shots)))
@@ -82,14 +95,14 @@ def candidates(shots: list[Shot], poses: Floats, intrinsics: Floats, rng: np.ran
         row, column = np.divmod(pick, grey.shape[1])
         depth = shot.depth.ravel()[pick].astype(np.float64)
         xyz.append(unproject(np.stack([column, row], axis=1) + 0.5, depth, pose, intrinsics))
-        size.append(depth / intrinsics[0])
+        size.append(depth / (intrinsics.focal()[0] if isinstance(intrinsics, Lens) else intrinsics[0]))
     return np.concatenate(xyz), np.concatenate(size)
 
 
 def find_points(
-    sample: Sample, shots: list[Shot], poses: Floats, intrinsics: Floats, rng: np.random.Generator
+    sample: Sample, shots: list[Shot], poses: Floats, intrinsics: Floats | Lens, rng: np.random.Generator
 ) -> SamplePoints:
-    """Draws the points of `sample` from its `shots` at `poses` [V, 4, 4], which share `intrinsics` [4]."""
+    """Draws the points of `sample` from its `shots` at `poses` [V, 4, 4], which share `intrinsics` [4], or a lens."""
     xyz, size = candidates(shots, poses, intrinsics, rng)
     total, color = np.zeros(len(xyz)), np.zeros((len(xyz), 3))
     for shot, pose in zip(shots, poses, strict=True):

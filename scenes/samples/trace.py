@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lpm.scenes.lenses import Lens
 from lpm.scenes.samples.textures import Atlas
 from lpm.scenes.scene import Floats
 
@@ -246,21 +247,26 @@ class Shot:
     rgb: NDArray[np.float32]
     """[H, W, 3] float32, 0..1, 2x2 supersampled."""
     depth: NDArray[np.float32]
-    """[H, W] float32 z-depth of the first solid at pixel centres, world units; glass is looked through."""
+    """[H, W] float32 z-depth of the first solid at pixel centres, world units (through a lens that is no pinhole: its
+    distance); glass is looked through."""
     solid: NDArray[np.int64]
     """[H, W] int64 the solid's number at pixel centres."""
     glass: NDArray[np.bool_]
     """[H, W] bool whether the pane is looked through."""
 
 
-def shoot(world: World, c2w: Floats, intrinsics: Floats, width: int, height: int) -> Shot:
-    """Renders from `c2w` [4, 4] (OpenGL) with fx, fy, cx, cy in pixels."""
-    fx, fy, cx, cy = (float(x) for x in intrinsics)
+def shoot(world: World, c2w: Floats, camera: Floats | Lens, width: int, height: int) -> Shot:
+    """Renders from `c2w` [4, 4] (OpenGL) with fx, fy, cx, cy in pixels, or a lens (depths are distances then)."""
+    lens = camera if isinstance(camera, Lens) else None
+    fx, fy, cx, cy = (float(x) for x in ((*camera.focal(), 0, 0) if isinstance(camera, Lens) else camera))
     turn = torch.from_numpy(c2w[:3, :3]).float()
     origin: Vec = tuple(torch.tensor(float(x)) for x in c2w[:3, 3])  # type: ignore[assignment]
 
     def rays(rows: Tensor, columns: Tensor) -> Vec:
         y, x = torch.meshgrid(rows, columns, indexing="ij")
+        if lens is not None:
+            straight = lens.rays(torch.stack([x, y], -1).reshape(-1, 2).numpy()) * (1, -1, -1)
+            return (torch.from_numpy(straight).float() @ turn.T).unbind(1)  # type: ignore[return-value]
         local = torch.stack([(x - cx) / fx, -(y - cy) / fy, -torch.ones_like(x)], -1).reshape(-1, 3)
         return (local @ turn.T).unbind(1)  # type: ignore[return-value]
 
@@ -271,7 +277,9 @@ def shoot(world: World, c2w: Floats, intrinsics: Floats, width: int, height: int
         bottom, right = min(top + BLOCK, height), min(left + BLOCK, width)
         block = np.s_[top:bottom, left:right]
         rows, columns = torch.arange(top, bottom).float(), torch.arange(left, right).float()
-        among = world.in_frustum(c2w, (left - cx) / fx, (right - cx) / fx, (cy - bottom) / fy, (cy - top) / fy)
+        among = list(range(len(world.solids)))
+        if lens is None:
+            among = world.in_frustum(c2w, (left - cx) / fx, (right - cx) / fx, (cy - bottom) / fy, (cy - top) / fy)
         fine = rays((rows[:, None] + quarter).flatten(), (columns[:, None] + quarter).flatten())
         shades = seen(world, origin, fine, 0.5 / fx, among)
         color[block] = shades.reshape(len(rows), 2, len(columns), 2, 3).mean((1, 3)).numpy()

@@ -88,6 +88,11 @@ def set_top(**values: object) -> Callable[[Path], None]:
     return lambda folder: edit(folder, lambda meta: meta.update(values))
 
 
+def fisheye_by_angle(meta: dict[str, Any]) -> None:
+    """A field of view in place of the focal length, of which a fisheye has no one meaning."""
+    meta.update(is_fisheye=True, camera_angle_x=meta.pop("fl_x") / 30)
+
+
 def colmap_with(change: Callable[[Path], object], **options: Any) -> Callable[[Path], None]:
     """The same scene as COLMAP's layout, then broken by `change`."""
 
@@ -138,7 +143,8 @@ CASES: list[Case] = [
     ("focal length of zero", set_top(fl_x=0.0), r"transforms\.json, images/00\d\.png: focal length 0", r"correct"),
     ("size of zero", set_top(w=0), r"transforms\.json: w = 0", r"correct"),
     ("no focal length", lambda f: edit(f, lambda m: m.pop("fl_x")), r"transforms\.json: neither fl_x", r"add fl_x"),
-    ("fisheye camera", set_top(camera_model="OPENCV_FISHEYE"), r"camera_model OPENCV_FISHEYE", r"undistort"),
+    ("another camera", set_top(camera_model="ORTHOPHOTO"), r"camera_model ORTHOPHOTO", r"undistort"),
+    ("fisheye without a focal length", lambda f: edit(f, fisheye_by_angle), r"no fl_x for images/00\d", r"add fl_x"),
     ("zero points", no_points_in_file, r"points\.ply: zero points", r"remove the file to start from random"),
     ("points missing", lambda f: (f / "points.ply").unlink(), r"points\.ply: no such file", r"remove ply_file_path"),
     ("points of another kind", lambda f: (f / "points.ply").write_text("x"), r"points\.ply: cannot be read", r"export"),
@@ -158,10 +164,16 @@ CASES: list[Case] = [
     ("list names no image", set_top(test_filenames=["images/x.png"]), r"the test list names images/x\.png", r"correct"),
     ("image twice", lambda f: edit(f, lambda m: m["frames"].append(m["frames"][0])), r"two frames", r"remove one"),
     (
-        "COLMAP fisheye",
-        colmap_with(lambda f: None, model=(5, "OPENCV_FISHEYE", [30.0, 30, 16, 12, 0, 0, 0, 0])),
-        r"cameras\.bin, camera 7: camera model OPENCV_FISHEYE",
-        r"image_undistorter",
+        "COLMAP camera unknown",
+        colmap_with(lambda f: None, model=(99, "FUTURE", [30.0, 30, 16, 12])),
+        r"cameras\.bin: camera model 99; wanted a model that COLMAP defines \(0 to 17\)",
+        r"model_converter",
+    ),
+    (
+        "COLMAP lens off its picture",
+        colmap_with(lambda f: None, model=(5, "OPENCV_FISHEYE", [30.0, 30, 50, 12, 0, 0, 0, 0])),
+        r"OPENCV_FISHEYE .* of 32x24; wanted a lens whose axis meets its picture",
+        r"pose estimation",
     ),
     ("COLMAP images cut", colmap_with(cut("images.bin")), r"images\.bin: cannot be read", r"model_converter"),
     ("COLMAP points cut", colmap_with(cut("points3D.bin")), r"points3D\.bin: cannot be read", r"model_converter"),

@@ -108,6 +108,12 @@ def read_photos(run: Path, world_to_train: Similarity | None, progress: Progress
         (width, height), focal = scene.sizes[k].tolist(), float(scene.intrinsics[k, 1])
         try:
             small = _thumbnail(scene.images[k])
+            cut = None if scene.cuts is None else scene.cuts[k]
+            if cut is not None:
+                shown = cut.centred(THUMBNAIL)
+                small = shown.take(small)[0]
+                poses[k, :3, :3] = poses[k, :3, :3] @ cut.turn.T @ shown.turn
+                (width, height), focal = shown.size, float(shown.intrinsics[1])
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             broken += 1
             continue

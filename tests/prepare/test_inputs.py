@@ -1,0 +1,101 @@
+"""What people have: a folder for each camera, HEIC, videos of a phone that was held upright."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import types
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from lpm.checks import LpmError
+from lpm.prepare import frames, photos, sfm
+
+
+def texture(size=(96, 80), seed=0) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+def test_a_camera_for_each_folder(tmp_path):
+    pycolmap = pytest.importorskip("pycolmap")
+    made = []
+    for i, name in enumerate(("left/0.png", "left/1.png", "right/0.png", "right/1.png", "right/2.png")):
+        size = (96, 80) if name != "right/2.png" else (80, 96)
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        texture(size, i).save(tmp_path / "images" / name)
+        made.append({"name": name, "size": size, "lens": f"{size[0]}x{size[1]}"})
+    told = {"camera_model": "auto", "feature_size": 1600, "max_features": 100, "masks": False, "seed": 0}
+    for cameras, groups in (("folder", [2, 2, 1]), ("shared", [4, 1]), ("each", [1] * 5)):
+        sfm.extract(tmp_path, made, told | {"cameras": cameras}, True, lambda count: None)
+        with pycolmap.Database.open(tmp_path / "database.db") as db:
+            found = [image.camera_id for image in sorted(db.read_all_images(), key=lambda image: image.name)]
+        assert sorted((found.count(key) for key in set(found)), reverse=True) == groups
+        if cameras == "folder":
+            assert found[0] == found[1] != found[2] == found[3]
+
+
+def test_heic_without_a_decoder_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    photos.reads_heic.cache_clear()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(LpmError, match=r"^a\.heic: \.heic needs a decoder; wanted JPEG.*; pip install pillow-heif$"):
+        photos.ready(tmp_path / "a.heic", "a.heic", tmp_path / "images")
+    called = []
+    fake = types.ModuleType("pillow_heif")
+    fake.register_heif_opener = lambda: called.append(1)
+    monkeypatch.setitem(sys.modules, "pillow_heif", fake)
+    photos.reads_heic.cache_clear()
+    assert photos.reads_heic()
+    assert called == [1]
+    photos.reads_heic.cache_clear()
+
+
+def test_heic(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    photos.reads_heic.cache_clear()
+    assert photos.reads_heic()
+    (tmp_path / "images").mkdir()
+    picture = texture()
+    try:
+        heif.from_pillow(picture).save(tmp_path / "a.heic", quality=95)
+    except RuntimeError:
+        pytest.skip("this pillow-heif cannot write")
+    photo, alpha, _ = photos.ready(tmp_path / "a.heic", "a.heic", tmp_path / "images")
+    assert (photo.name, photo.size, alpha) == ("a.jpg", (96, 80), None)
+    written = np.asarray(Image.open(tmp_path / "images/a.jpg"), float)
+    assert np.abs(written - np.asarray(picture, float)).mean() < 10  # its colours are of half the size
+
+
+def turned(path, quarter):
+    """Has the MP4 at `path` say that it is to be turned by a quarter, as a phone held upright writes it."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") - 4
+    assert data[at + 8] == 0  # version
+    one = 1 << 16
+    rows = {0: (one, 0, 0, one), 1: (0, one, -one, 0)}[quarter]
+    struct.pack_into(">9i", data, at + 48, rows[0], rows[1], 0, rows[2], rows[3], 0, 0, 0, 1 << 30)
+    path.write_bytes(bytes(data))
+
+
+def test_a_video_of_an_upright_phone(tmp_path):
+    path = tmp_path / "a.mp4"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
+    if not video.isOpened():
+        pytest.skip("this OpenCV writes no MP4")
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:, 48:] = 255  # bright on the right
+    for _ in range(3):
+        video.write(image)
+    video.release()
+    assert next(frames.decoded(path)).shape == (64, 96, 3)
+    turned(path, 1)
+    upright = next(frames.decoded(path))
+    assert upright.shape == (96, 64, 3)
+    assert upright[80].mean() > 200 > 50 > upright[15].mean()  # clockwise: the right side is below now
+    assert len(frames.sharpest(path, 3, tmp_path)) == 3
+    assert Image.open(tmp_path / "frame_000000.jpg").size == (64, 96)
