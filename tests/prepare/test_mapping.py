@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,8 +315,7 @@ def test_photos_of_which_no_scene_can_be_made(rendered, tmp_path):
 
 @pytest.mark.slow
 def test_fox_photos_alone(real_data, tmp_path):
-    """The global mapper, begun with 1.2 times the longer side, is wrong by 39 degrees; the check says so."""
-    pycolmap = pytest.importorskip("pycolmap")
+    pytest.importorskip("pycolmap")
     images = real_data / "fox" / "images"
     out = tmp_path / "out"
     numbers = prepare(Settings(images, out), Console())
@@ -323,11 +323,8 @@ def test_fox_photos_alone(real_data, tmp_path):
     assert numbers["registered"] == 50
     assert numbers["reprojection_error_px"] < 1
     truth, found = read_scene(real_data / "fox"), read_scene(out)
-    rows = [truth.names.index(name) for name in found.names]
+    names = [Path(name).name for name in truth.names]
+    rows = [names.index(Path(name).name) for name in found.names]
     degrees, away = alignment(truth.c2w[rows], found.c2w)
     assert degrees < 1
     assert away < 0.03
-    (wrong, *_) = mapping.mapped_globally(pycolmap, out / ".prepare", out / ".prepare/database.db", 0)
-    refine.refine(pycolmap, wrong, True)
-    found = agreement(pycolmap, out / ".prepare/database.db", wrong, mapping.LEAST_MATCHES)
-    assert verdict.judge(wrong, verdict.Expected(50, {}, 1600), found).wrong
