@@ -188,8 +188,9 @@ def mapped_in_passes(pycolmap: Any, work: Path, folder: Path, seed: int) -> list
 
     It takes the rotations between pairs as its first focal length makes them, and what is wrong there it cannot mend:
     some cameras end far off, though bundle adjustment finds the right focal length in the end. Begun with that one, it
-    places them all. (Of fox's photos, all pairs compared: 1,152 px at first, 688 in the end, cameras wrong by up to 39 degrees; begun with
-    688, by .44.) View graph calibration would be a guess beforehand, and was wrong on both scenes tried.
+    places them all. (Of fox's photos, all pairs compared: 1,152 px at first, 688 in the end, cameras wrong by up to 39
+    degrees; begun with 688, by .44.) View graph calibration would be a guess beforehand, and was wrong on both scenes
+    tried.
     """
     database = folder / "global.db"
     with closing(sqlite3.connect(work / "database.db")) as source, closing(sqlite3.connect(database)) as target:
