@@ -90,8 +90,9 @@ def main() -> None:
             if not (out / "report.json").exists():
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
-                    print(f"{name} {arm}: {(done.stdout + done.stderr).strip().splitlines()[-1]}", flush=True)
-                    results[f"{name} {arm}"] = {"failed": done.stderr.strip().splitlines()[-1]}
+                    why = (done.stdout + done.stderr).strip().splitlines()[-1]
+                    print(f"{name} {arm}: {why}", flush=True)
+                    results[f"{name} {arm}"] = {"failed": why}
                     continue
             row = results[f"{name} {arm}"] = measured(scene, out)
             aucs = " ".join(f"{row[f'auc@{at}']:.3f}" for at in DEGREES)
@@ -101,7 +102,7 @@ def main() -> None:
                 f"{100 * row['focal_error']:+.2f} %, {row['mapper']}, seconds: {stages}",
                 flush=True,
             )
-            (asked.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        (asked.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

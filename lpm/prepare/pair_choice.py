@@ -18,6 +18,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor
 
+from lpm.prepare.sfm import features
+
 FEW = 40
 """Photos up to which every pair is compared in full."""
 STRONG = 256
@@ -80,36 +82,29 @@ def strongest(database: Path, names: Sequence[str]) -> Tensor:
     result = torch.zeros(len(names), STRONG, 128)
     with closing(sqlite3.connect(database)) as db:
         for row, name in zip(result, names, strict=True):
-            found = db.execute(
-                "SELECT k.rows, k.cols, k.data, d.data FROM images i JOIN keypoints k USING (image_id)"
-                " JOIN descriptors d USING (image_id) WHERE i.name = ?",
-                (name,),
-            ).fetchone()
-            if found is None or found[0] == 0:
+            found = features(db, name)
+            if found is None or len(found.shapes) == 0:
                 continue
-            rows, cols, points, words = found
-            shapes = np.frombuffer(points, "<f4").reshape(rows, cols)
-            scale = np.abs(shapes[:, 2] * shapes[:, 5] - shapes[:, 3] * shapes[:, 4])
-            kept = np.argsort(-scale, kind="stable")[:STRONG]
-            told = np.frombuffer(words, "u1").reshape(rows, -1)[kept].astype(np.float32)
+            kept = found.largest[:STRONG]
+            told = found.descriptors[kept].astype(np.float32)
             row[: len(kept)] = torch.nn.functional.normalize(torch.from_numpy(told), dim=1)
     return result
 
 
-def alike(features: Tensor, done: Callable[[int], None]) -> Tensor:
+def alike(described: Tensor, done: Callable[[int], None]) -> Tensor:
     """[V, V] int: of two images, the features that are each other's nearest and clearly so.
 
     Args:
-        features: [V, S, 128] unit vectors; zeros are none.
+        described: [V, S, 128] unit vectors; zeros are none.
         done: called with the number of further images that have been compared with all before them.
     """
-    count = len(features)
-    there = features.any(2)  # [V, S]
+    count = len(described)
+    there = described.any(2)  # [V, S]
     result = torch.zeros(count, count, dtype=torch.int64)
     for i in range(count):
         for first in range(0, i, AT_ONCE):
-            others = features[first : min(first + AT_ONCE, i)]
-            cosine = others @ features[i].T  # [n, S, S]
+            others = described[first : min(first + AT_ONCE, i)]
+            cosine = others @ described[i].T  # [n, S, S]
             back = cosine.argmax(1)  # [n, S]: of each feature of i, the nearest in the other image
             best, mine = cosine.max(2)
             cosine.scatter_(2, mine[..., None], -1.0)  # topk(2) would take three times as long

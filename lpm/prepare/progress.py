@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,24 +81,40 @@ def bar(console: Console, name: str, total: int | None, log: Path) -> Iterator[B
             yield shown
         except RuntimeError as error:  # what pycolmap raises
             got = (str(error) or type(error).__name__).splitlines()[0]
-            fail(f"stage {name}", got, "pycolmap to do it", f"see {log}; repeat the command, or remove that folder")
+            fail(
+                f"stage {name}",
+                got,
+                "pycolmap to do it",
+                f"see {log}; repeat the command, or remove that folder and begin anew",
+            )
     console.print(f"{name}: {time.perf_counter() - shown.start:.0f} s", highlight=False)
 
 
 @contextmanager
 def phases(shown: Bar, log: Path) -> Iterator[None]:
     """Shows what COLMAP's `log` says that it does: its global mapper tells nothing else before it ends."""
+    with log.open(errors="replace") as file:
+        file.seek(0, 2)
+
+        def follow() -> None:
+            found = PHASE.findall(file.read())
+            if found:
+                shown.phase(found[-1].lower())
+
+        with every(1.0, follow):
+            yield
+
+
+@contextmanager
+def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Calls `look` again and again from a thread of its own, while a native call does not come back."""
     end = threading.Event()
 
-    def follow() -> None:
-        with log.open(errors="replace") as file:
-            file.seek(0, 2)
-            while not end.wait(1.0):
-                found = PHASE.findall(file.read())
-                if found:
-                    shown.phase(found[-1].lower())
+    def watch() -> None:
+        while not end.wait(seconds):
+            look()
 
-    thread = threading.Thread(target=follow, daemon=True)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield

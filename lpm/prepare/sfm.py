@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import fail
 from lpm.prepare import first_focal, panorama
@@ -28,6 +29,18 @@ MANY = 60
 """Photos beyond which each gets fewer features: every further photo adds pairs."""
 
 Done = Callable[[int], None]
+
+
+class Features(NamedTuple):
+    """Of one image."""
+
+    image_id: int
+    shapes: NDArray[np.float32]
+    """[N, 6] x, y (pixels) and the affine shape, whose determinant is the scale squared."""
+    descriptors: NDArray[np.uint8]
+    """[N, 128]."""
+    largest: NDArray[np.intp]
+    """[N] rows, by scale."""
 
 
 def load_pycolmap() -> Any:
@@ -123,6 +136,21 @@ def group_of(photo: dict[str, Any], cameras: str) -> str:
     return f"{folder} {photo['size']}" if cameras == "folder" else str(photo["name"])
 
 
+def features(db: sqlite3.Connection, name: str) -> Features | None:
+    """The features of the image `name` in COLMAP's database; None where none were sought."""
+    found = db.execute(
+        "SELECT i.image_id, k.rows, k.cols, k.data, d.data FROM images i JOIN keypoints k USING (image_id)"
+        " JOIN descriptors d USING (image_id) WHERE i.name = ?",
+        (name,),
+    ).fetchone()
+    if found is None:
+        return None
+    key, rows, cols, points, words = found
+    shapes = np.frombuffer(points, "<f4").reshape(rows, cols)
+    scale = np.abs(shapes[:, 2] * shapes[:, 5] - shapes[:, 3] * shapes[:, 4])
+    return Features(key, shapes, np.frombuffer(words, "u1").reshape(rows, 128), np.argsort(-scale, kind="stable"))
+
+
 def trim(database: Path, names: Sequence[str], most: int) -> None:
     """Leaves the images `names` the `most` features of largest scale.
 
@@ -131,22 +159,13 @@ def trim(database: Path, names: Sequence[str], most: int) -> None:
     """
     with closing(sqlite3.connect(database)) as db, db:  # both tables or neither, also when killed
         for name in names:
-            found = db.execute(
-                "SELECT i.image_id, k.rows, k.cols, k.data, d.data FROM images i JOIN keypoints k USING (image_id)"
-                " JOIN descriptors d USING (image_id) WHERE i.name = ?",
-                (name,),
-            ).fetchone()
-            if found is None or found[1] <= most:
+            found = features(db, name)
+            if found is None or len(found.shapes) <= most:
                 continue
-            key, rows, cols, points, words = found
-            shapes = np.frombuffer(points, "<f4").reshape(rows, cols)
-            # x, y and the affine shape, whose determinant is the scale squared
-            scale = np.abs(shapes[:, 2] * shapes[:, 5] - shapes[:, 3] * shapes[:, 4])
-            kept = np.sort(np.argsort(-scale, kind="stable")[:most])
-            told = np.frombuffer(words, "u1").reshape(rows, -1)
-            for table, values in (("keypoints", shapes), ("descriptors", told)):
+            kept = np.sort(found.largest[:most])
+            for table, values in (("keypoints", found.shapes), ("descriptors", found.descriptors)):
                 data = np.ascontiguousarray(values[kept]).tobytes()
-                db.execute(f"UPDATE {table} SET rows = ?, data = ? WHERE image_id = ?", (most, data, key))
+                db.execute(f"UPDATE {table} SET rows = ?, data = ? WHERE image_id = ?", (most, data, found.image_id))
 
 
 def remove_database(database: Path) -> None:

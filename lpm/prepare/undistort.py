@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lpm.prepare import views
+from lpm.prepare.progress import every
 from lpm.prepare.sfm import load_pycolmap
 from lpm.prepare.work import fresh, remove
 
@@ -38,7 +37,8 @@ def undistort(
     if views.needed(pycolmap.Reconstruction(work / "model"), fov):
         return views.write(work, own_masks, fov, new, JPEG_QUALITY, done)
     raw = fresh(new / "raw")
-    with counted(raw / "images", done):
+    # A native call, which tells nothing: its files are counted.
+    with every(0.5, lambda: done(sum(path.is_file() for path in (raw / "images").rglob("*")))):
         pycolmap.undistort_images(raw, work / "model", work / "images", jpeg_quality=JPEG_QUALITY)
     os.replace(raw / "images", new / "images")
     (new / "sparse").mkdir()
@@ -72,21 +72,3 @@ def bent(pycolmap: Any, values: NDArray[np.uint8], camera: Any) -> NDArray[np.ui
     bitmap, _ = pycolmap.undistort_image(options, pycolmap.Bitmap.from_array(np.ascontiguousarray(values)), camera)
     grey: NDArray[np.uint8] = bitmap.to_array().reshape(bitmap.height, bitmap.width)
     return grey
-
-
-@contextmanager
-def counted(folder: Path, done: Callable[[int], None]) -> Iterator[None]:
-    """Tells `done` twice a second how many files are below `folder`, which a native call fills."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            done(sum(1 for path in folder.rglob("*") if path.is_file()))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
