@@ -17,6 +17,8 @@ from lpm.prepare.figures import Floats
 
 NEAR = 4.0
 """Pixels from where the other image's camera says that it must lie: a match is explained."""
+NARROW = np.cos(np.radians(80))
+"""Cosine of the angle from the axis within which a focal length says how far apart two directions are in an image."""
 SAMPLE = 100
 """Pairs that are asked whether cameras that only turn explain them."""
 AGREES = 0.7
@@ -62,7 +64,8 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
             for image in pair:
                 if image not in rays:
                     camera = model.cameras[posed[image].camera_id]
-                    rays[image] = camera.cam_from_img(db.read_keypoints(image)[:, :2].astype(np.float64))
+                    pixels = db.read_keypoints(image)[:, :2].astype(np.float64)
+                    rays[image] = np.asarray(camera.cam_ray_from_img(pixels), np.float64).reshape(-1, 3)
             relative = poses[two] * poses[one].inverse()
             turned, moved = relative.rotation.matrix(), np.asarray(relative.translation)
             here, there = rays[one][found[:, 0]], rays[two][found[:, 1]]
@@ -87,25 +90,21 @@ def fitting(
     """Which matches [M] some point in front of both cameras could have made.
 
     Args:
-        one, two: [M, 2] where the ray meets the plane at depth 1, of each camera.
+        one, two: [M, 3] directions of length 1 in which each camera saw it; a fisheye's may lie behind it.
         rotation: [3, 3]. translation: [3]. From the first camera to the second.
-        focal: pixels, of each camera.
+        focal: pixels, of each camera; a pixel is taken to be an angle of 1 / focal.
     """
-    first, b = (np.concatenate([at, np.ones_like(at[:, :1])], 1) for at in (one, two))
-    a = first @ rotation.T  # directions in the second camera's axes
-    # Sampson's distance to the epipolar lines of both images (Hartley and Zisserman 2004, section 11.4.3).
-    x, y, z = translation
-    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
-    line = first @ essential.T
-    back = b @ essential
-    residual = (b * line).sum(1)
-    size = (line[:, :2] ** 2).sum(1) / focal[1] ** 2 + (back[:, :2] ** 2).sum(1) / focal[0] ** 2
-    epipolar = np.abs(residual) <= NEAR * np.sqrt(size)
+    a, b = one @ rotation.T, two  # both in the second camera's axes
+    # Sampson's distance to the epipolar lines of both images (Hartley and Zisserman 2004, section 11.4.3), with
+    # directions moved on the unit sphere instead of points in an image.
+    normal, back = np.cross(translation, a), np.cross(b, translation)
+    residual = (b * normal).sum(1)
+    size = ((normal**2).sum(1) - residual**2) / focal[1] ** 2 + ((back**2).sum(1) - residual**2) / focal[0] ** 2
+    epipolar = np.abs(residual) <= NEAR * np.sqrt(np.maximum(size, 0))
     # Depths along both rays where they are nearest to each other: depth1 * a + translation = depth2 * b.
-    aa, bb, ab = (a * a).sum(1), (b * b).sum(1), (a * b).sum(1)
-    at, bt = a @ translation, b @ translation
+    ab, at, bt = (a * b).sum(1), a @ translation, b @ translation
     slack = NEAR / min(focal) * np.linalg.norm(translation)  # far points may seem to lie a little behind infinity
-    ahead = (ab * bt - bb * at >= -slack * bb) & (aa * bt - ab * at >= -slack * aa)
+    ahead = (ab * bt - at >= -slack) & (bt - ab * at >= -slack)
     return np.asarray(epipolar & ahead)
 
 
@@ -116,21 +115,22 @@ def turning_share(pairs: list[tuple[Floats, Floats, float]]) -> float:
     of a pixel, as if all it saw lay on a ball. Rotations then fit as well, which they do nowhere else.
 
     Args:
-        pairs: of each, where the rays of its matches meet the plane at depth 1 [M, 2] in either image, and the focal
-            length (pixels) that they were computed with. At most SAMPLE of them are looked at.
+        pairs: of each, the directions of its matches [M, 3] in either image, and the focal length (pixels) that they
+            were computed with. At most SAMPLE pairs are looked at, and no direction that is 80 degrees off the axis.
     """
     sample = pairs[:: max(1, len(pairs) // SAMPLE)]
     best = 0.0
     for stretch in np.geomspace(0.5, 2.0, 15):
         explained = total = 0
         for here, there, focal in sample:
-            a, b = (np.concatenate([at / stretch, np.ones_like(at[:, :1])], 1) for at in (here, there))
+            ahead = (here[:, 2] > NARROW) & (there[:, 2] > NARROW)
+            a, b = (at[ahead] / at[ahead, 2:] * (1 / stretch, 1 / stretch, 1) for at in (here, there))
             u, _, vt = np.linalg.svd(
                 (b / np.linalg.norm(b, axis=1)[:, None]).T @ (a / np.linalg.norm(a, axis=1)[:, None])
             )
             turned = a @ (u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt).T
             away = (turned[:, :2] / turned[:, 2:] - b[:, :2]) * stretch * focal
             explained += int((np.linalg.norm(away, axis=1) <= NEAR).sum())
-            total += len(here)
+            total += len(a)
         best = max(best, explained / max(total, 1))
     return best

@@ -13,6 +13,7 @@ from typing import Any
 from lpm.checks import fail
 from lpm.prepare.agreement import agreement
 from lpm.prepare.first_focal import is_guess
+from lpm.prepare.match_graph import joined_pairs, largest_group, well_joined
 from lpm.prepare.panorama import MODEL, fixed
 from lpm.prepare.refine import refine
 from lpm.prepare.sfm import Done, load_pycolmap
@@ -26,6 +27,8 @@ PASSES = 2
 """Times the global mapper runs at most, after a quick look for the focal lengths."""
 SETTLED = 0.03
 """It runs again where it ends at a focal length that differs by more from the one it began with."""
+GLANCED = 80
+"""Images of which the quick look is made, at most."""
 QUICK, TRACKS = 60, 150
 """Tracks an image, in the mean, that place the cameras: at the quick look, then. Others are triangulated afterwards."""
 
@@ -132,29 +135,15 @@ def words(posed: dict[str, Any]) -> str:
 def expectations(pycolmap: Any, work: Path, settings: dict[str, Any]) -> Expected:
     """What is known before mapping."""
     with pycolmap.Database.open(work / "database.db") as db:
-        cameras = db.read_all_cameras()
-        keys, inliers = db.read_two_view_geometry_num_inliers()
-        known = on_rigs(db)
+        cameras, known, pairs = db.read_all_cameras(), on_rigs(db), joined_pairs(pycolmap, db, LEAST_MATCHES)
         frames = [[data.id for data in frame.image_ids] for frame in db.read_all_frames()]
     exif = {
         camera.camera_id: float(camera.mean_focal_length())
         for camera in cameras
         if camera.has_prior_focal_length and not is_guess(camera) and camera.camera_id not in known
     }
-    pairs = [
-        pycolmap.pair_id_to_image_pair(key) for key, count in zip(keys, inliers, strict=True) if count >= LEAST_MATCHES
-    ]
     pairs += [(images[0], other) for images in frames for other in images[1:]]  # faces of one photo
     return Expected(largest_group(pairs), exif, settings["feature_size"])
-
-
-def largest_group(pairs: list[tuple[int, int]]) -> int:
-    """Images of the largest group that hangs together by `pairs`; 0 without any."""
-    group: dict[int, set[int]] = {}
-    for one, two in pairs:
-        joined = group.get(one, {one}) | group.get(two, {two})
-        group.update(dict.fromkeys(joined, joined))
-    return max((len(images) for images in group.values()), default=0)
 
 
 def attempt(
@@ -235,7 +224,7 @@ def take_focal_lengths(pycolmap: Any, model: Any, database: Path) -> bool:
 def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int, quick: bool = False) -> list[Any]:
     """Models by pycolmap's global mapper (GLOMAP: all rotations, all places, bundle adjustment), largest first.
 
-    `quick` is for the focal lengths: few points.
+    `quick` is for the focal lengths: few points, and of many images those around the one with most matches.
 
     Raises:
         RuntimeError: this pycolmap has none, or it failed.
@@ -247,8 +236,12 @@ def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int, quick:
     options.mapper.rotation_averaging.random_seed = options.mapper.global_positioning.random_seed = seed
     options.min_num_matches = LEAST_MATCHES
     with pycolmap.Database.open(database) as db:
-        options.mapper.keep_max_num_tracks = (QUICK if quick else TRACKS) * db.num_images()
-        known, count = on_rigs(db), db.num_cameras()
+        images, known, count = db.num_images(), on_rigs(db), db.num_cameras()
+        if quick and images > GLANCED and not known:
+            names = {image.image_id: image.name for image in db.read_all_images()}
+            around = well_joined(joined_pairs(pycolmap, db, LEAST_MATCHES), GLANCED)
+            options.image_names, images = [names[key] for key in around], len(around)
+    options.mapper.keep_max_num_tracks = (QUICK if quick else TRACKS) * images
     options.mapper.skip_retriangulation = quick
     adjusted = options.mapper.bundle_adjustment
     adjusted.refine_sensor_from_rig = options.mapper.refine_sensor_from_rig = False

@@ -23,6 +23,8 @@ HEIC = (".heic", ".heif")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw")
 LEAST_SIDE = 64
 ORIENTATION, MAKE, MODEL, EXIF, FOCAL, FOCAL_35 = 0x0112, 0x010F, 0x0110, 0x8769, 0x920A, 0xA405
+GPS, LATITUDE, LONGITUDE, ALTITUDE = 0x8825, 2, 4, 6
+"""EXIF's directory of GPS, and tags there; the tag before each says N or S, E or W, or whether below the sea."""
 SAVE: dict[str, Any] = {"quality": 97, "subsampling": 0}
 
 
@@ -38,6 +40,8 @@ class Photo:
     """Equal where photos can share intrinsics."""
     focal: float | None = None
     """Pixels, where it is known exactly: of a pinhole that looks along the middle of the photo."""
+    place: tuple[float, float, float] | None = None
+    """Latitude, longitude (degrees) and altitude (metres) by EXIF's GPS."""
 
 
 def photo_paths(source: Path) -> tuple[Path, list[Path]]:
@@ -83,6 +87,22 @@ def lens_of(exif: Image.Exif, size: tuple[int, int]) -> str:
     inner = exif.get_ifd(EXIF)
     parts = (exif.get(MODEL), inner.get(FOCAL), inner.get(FOCAL_35))
     return " ".join([f"{size[0]}x{size[1]}", *(str(part).strip("\0 ") for part in parts if part)])
+
+
+def place_of(exif: Image.Exif) -> tuple[float, float, float] | None:
+    """Latitude and longitude in degrees and altitude in metres by EXIF; None where they are not all there."""
+    tags = exif.get_ifd(GPS)
+    try:
+        angles = [
+            sum(float(part) / 60**i for i, part in enumerate(tags[tag])) * (-1 if tags[tag - 1] in ("S", "W") else 1)
+            for tag in (LATITUDE, LONGITUDE)
+        ]
+        below = tags.get(ALTITUDE - 1) in (1, b"\1")
+        place = *angles, float(tags[ALTITUDE]) * (-1 if below else 1)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    usable = np.isfinite(place).all() and abs(place[0]) <= 90 and abs(place[1]) <= 180 and place[:2] != (0, 0)
+    return (place[0], place[1], place[2]) if usable else None
 
 
 def kept_exif(exif: Image.Exif) -> Image.Exif:
@@ -151,14 +171,15 @@ def ready(path: Path, name: str, images: Path) -> tuple[Photo, Image.Image | Non
     if link:
         target = free(name, images)
         target.symlink_to(path.resolve())
-        return Photo(target.relative_to(images).as_posix(), size, lens_of(exif, size)), None, 1
+        return Photo(target.relative_to(images).as_posix(), size, lens_of(exif, size), place=place_of(exif)), None, 1
     picture = upright(path, orientation)
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if alpha is not None and alpha.getextrema()[0] == 255:
         alpha, picture = None, picture.convert("RGB")
     target = free(name, images, ".jpg" if alpha is None else ".png")
     picture.save(target, exif=kept_exif(exif), **(SAVE if alpha is None else {"compress_level": 1}))
-    return Photo(target.relative_to(images).as_posix(), picture.size, lens_of(exif, picture.size)), alpha, orientation
+    name, lens = target.relative_to(images).as_posix(), lens_of(exif, picture.size)
+    return Photo(name, picture.size, lens, place=place_of(exif)), alpha, orientation
 
 
 def read_mask(path: Path, photo: Photo, orientation: int) -> Image.Image:

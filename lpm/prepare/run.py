@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +14,7 @@ from lpm.checks import fail, need
 from lpm.prepare import figures, frames, mapping, pair_choice, panorama, photos, progress, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
+from lpm.prepare.world_frame import stand_up
 from lpm.scenes.layout import VIDEOS
 
 
@@ -86,6 +88,7 @@ def finish(
             "pairs of images": f"{compared['matched']:,} of {compared['pairs']:,} compared show the same things",
             "mapper": mapping.words(posed),
             "check of the model": posed["check"],
+            "world frame": posed["world"]["said"],
             "masks": "yes" if own else "none",
             **({"undistorted": "; ".join(cut[:4])} if cut else {}),
             "made": f"from {settings.source} by pycolmap {pycolmap}, poses in {sum(seconds.values()):.0f} s",
@@ -98,12 +101,15 @@ def finish(
         remedy = "take photos while walking, not turning on the spot, also between those that are far apart"
         look = f"look at {written / 'report.html'}; --accept takes the model as it is"
         fail("model", posed["check"], "one that the matches agree with", f"{remedy}; {look}")
+    if "georeference" in posed["world"]:
+        (new / "georeference.json").write_text(json.dumps(posed["world"]["georeference"], indent=1) + "\n")
     work.publish(new)
     table = report.rows(result, {})
     for key in list(table)[:5]:
         say(f"{key:24} {table[key]}")
     say(f"{'mapper':24} {more['mapper']}")
     say(f"{'check of the model':24} {posed['check']}")
+    say(f"{'world frame':24} {posed['world']['said']}")
     if cut:
         say(f"{'undistorted':24} {more['undistorted']}")
     for text in todo:
@@ -154,7 +160,8 @@ class Stages:
     ) -> dict[str, Any]:
         """Features, pairs, matches, poses; what mapping.reconstruct gives."""
         work, matching = self.work, settings.matching
-        poses = {"mapper": settings.mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
+        asked = {"mapper": settings.mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
+        places = {photo["name"]: tuple(photo["place"]) for photo in taken if photo["place"] is not None}
 
         def extract(anew: bool) -> None:
             with self.bar("features", len(taken)) as bar:
@@ -170,12 +177,13 @@ class Stages:
 
         def pose(anew: bool) -> dict[str, Any]:
             with self.bar("poses", len(names)) as bar, progress.phases(bar, work.path("log.txt")):
-                return mapping.reconstruct(work.folder, poses, bar.add, work.say)
+                made = mapping.reconstruct(work.folder, asked, bar.add, work.say)
+                return made | {"world": stand_up(work.folder, places, settings.distance)}
 
         work.stage("features", features, extract)
         wanted = [(i, j) for i, j in work.stage("pairs", {"matching": matching}, choose)]
         work.stage("matches", {"seed": settings.seed}, compare)
-        return work.stage("poses", poses, pose)
+        return work.stage("poses", asked | {"distance": settings.distance}, pose)
 
     def bar(self, name: str, total: int | None) -> AbstractContextManager[progress.Bar]:
         """See progress.bar."""

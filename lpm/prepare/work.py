@@ -20,7 +20,7 @@ from lpm.files import alone
 
 T = TypeVar("T")
 NAME = ".prepare"
-MADE = ("images", "masks", "report.html", "report.png", "report.json", "sparse")
+MADE = ("images", "masks", "georeference.json", "report.html", "report.png", "report.json", "sparse")
 """What a finished scene consists of, in the order in which it appears."""
 
 

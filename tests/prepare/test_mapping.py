@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from lpm.checks import LpmError
 from lpm.prepare import mapping, pair_choice, refine, sfm, verdict
 from lpm.prepare.agreement import agreement, fitting, turning_share
+from lpm.prepare.match_graph import largest_group, well_joined
 from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
 from lpm.scenes.read import read_scene
@@ -90,24 +91,31 @@ def test_opencv_parameters():
 
 
 def test_images_that_hang_together():
-    assert mapping.largest_group([]) == 0
-    assert mapping.largest_group([(1, 2), (3, 4), (5, 6), (4, 5), (2, 1)]) == 4
+    assert largest_group([]) == 0
+    assert largest_group([(1, 2), (3, 4), (5, 6), (4, 5), (2, 1)]) == 4
+    chain = [(i, i + 1) for i in range(1, 9)] + [(5, 3), (20, 21)]
+    assert well_joined(chain, 5)[0] in (3, 5)
+    assert {3, 4, 5} < set(well_joined(chain, 5))
+    assert sorted(well_joined(chain, 99)) == list(range(1, 10))
 
 
-def test_matches_that_a_model_explains():
+def directions(at):
+    return at / np.linalg.norm(at, axis=1)[:, None]
+
+
+@pytest.mark.parametrize("middle", [(0, 0, 4), (2, 0, -2)], ids=["ahead", "behind a fisheye"])
+def test_matches_that_a_model_explains(middle):
     rng = np.random.default_rng(0)
-    points = rng.uniform(-1, 1, (200, 3)) + np.array([0, 0, 4])
-    turn, move = Rotation.from_rotvec([0.1, -0.2, 0.05]).as_matrix(), np.array([0.5, 0.1, -0.2])
-    there = points @ turn.T + move
-    one, two = points[:, :2] / points[:, 2:], there[:, :2] / there[:, 2:]
+    points = rng.uniform(-1, 1, (200, 3)) + np.array(middle)
+    turn, move = Rotation.from_rotvec([0.1, -0.2, 0.05]).as_matrix(), np.array([0.5, 0.3, -0.2])
+    one, two = directions(points), directions(points @ turn.T + move)
     focal = (500.0, 500.0)
     assert fitting(one, two, turn, move, focal).all()
-    assert fitting(one, two + 2 / 500, turn, move, focal).all()  # within the four pixels
-    other = Rotation.from_rotvec([0.0, 0.0, 0.3]).as_matrix() @ turn
+    assert fitting(one, directions(two + 2 / 500), turn, move, focal).all()  # within the four pixels
+    other = Rotation.from_rotvec([0.3, 0.0, 0.3]).as_matrix() @ turn
     assert fitting(one, two, other, move, focal).mean() < 0.2
-    assert not fitting(one, two, turn, -move, focal).any()  # the lines are the same, but the points lie behind
-    far = points * [1e6, 1e6, 1e6]
-    assert fitting(far[:, :2] / far[:, 2:], (far @ turn.T)[:, :2] / (far @ turn.T)[:, 2:], turn, move, focal).all()
+    assert fitting(one, two, turn, -move, focal).mean() < 0.1  # the lines are the same, but the points lie behind
+    assert fitting(one, one @ turn.T, turn, move, focal).all()  # far away
 
 
 def test_cameras_that_only_turn():
@@ -118,7 +126,7 @@ def test_cameras_that_only_turn():
         """Two images of one point cloud; rays as a focal length gives them that is `stretch` times too short."""
         turns = [Rotation.from_euler("y", 5 * i, degrees=True).as_matrix() for i in range(5)]
         there = [points @ turn.T + i * np.asarray(move) for i, turn in enumerate(turns)]
-        rays = [stretch * at[:, :2] / at[:, 2:] for at in there]
+        rays = [directions(at * [stretch, stretch, 1]) for at in there]
         return [(rays[i], rays[j], 500.0 / stretch) for j in range(5) for i in range(j)]
 
     assert turning_share(seen([0, 0, 0], 1.0)) == 1
