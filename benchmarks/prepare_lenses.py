@@ -3,11 +3,11 @@
 
     python benchmarks/prepare_lenses.py --out FOLDER [--lenses fisheye 360] [--scene room] [--views 24] [--steps 3000]
 
-For each lens, a sample scene is rendered. `photos`: its photos alone go through lpm-prepare, and the scene is trained.
-`pinhole`: the views that lpm-prepare would cut out of each photo are rendered as photos of their own, with exact poses
-and the same masks, and trained alike. Both hold out every eighth place. Printed, and written to FOLDER/results.json:
-held-out PSNR and SSIM of both, and the difference. Pictures of the held-out views lie in FOLDER. What is in FOLDER is
-not done again.
+For each lens, a sample scene is rendered, and what lpm-prepare would cut out of each photo is rendered as pinhole photos
+of their own. Four arms hold out the same places, every eighth:
+`photos`: the photos alone, by lpm-prepare; `given`: the photos with exact poses and the sample's points, cut while they are
+read; `pinhole`: the pinhole photos alone, by lpm-prepare; `pinhole-given`: those with exact poses and the sample's points.
+Printed, and written to FOLDER/results.json: held-out PSNR and SSIM. What is in FOLDER is not done again.
 """
 
 from __future__ import annotations
@@ -98,13 +98,21 @@ def main() -> None:
         if not (prepared / "report.json").exists():
             model = ["--camera-model", "OPENCV_FISHEYE"] if lens == "fisheye" else []
             ran("lpm-prepare", photos, prepared, "--overwrite", *model)
-        for arm, scene in (("photos", prepared), ("pinhole", pinhole)):
+        again = place / "pinhole-prepared"
+        if not (again / "report.json").exists():
+            ran("lpm-prepare", pinhole / "images", again, "--masks", pinhole / "masks", "--overwrite", "--accept")
+        lists = json.loads((pinhole / "transforms.json").read_text())
+        for kind, file in (("train", "train_list.txt"), ("test", "test_list.txt"), ("val", "validation_list.txt")):
+            names = [name.removeprefix("images/") for name in lists[f"{kind}_filenames"]]
+            (again / file).write_text("\n".join(names) + "\n")
+        for arm, scene in (("photos", prepared), ("given", made), ("pinhole", again), ("pinhole-given", pinhole)):
             run = place / f"run-{arm}"
             if not (run / "metrics.json").exists():
                 ran("lpm-train", scene, "--out", run, "--steps", asked.steps, "--no-page", "--seed", 1)
-            results.setdefault(lens, {})[arm] = json.loads((run / "metrics.json").read_text())
+            found = json.loads((run / "metrics.json").read_text())
+            results.setdefault(lens, {})[arm] = {key: found[key] for key in ("psnr", "ssim", "points")}
+            print(f"{lens} {arm}: {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}", flush=True)
         (asked.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        print(lens, {arm: found for arm, found in results[lens].items()})
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ class Agreement:
     turning: float
     """Of those matches, the share that cameras explain which only turn on the spot, at their best focal length."""
     misfits: list[str]
-    """Images with a pose of whose matches with other such images less than `AGREES` are explained, worst first."""
+    """Images with a pose of whose matches with other such images less than `AGREES` are explained, worst first; of a
+    360 degree photo the first face, for all of them."""
 
 
 def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreement:
@@ -49,7 +50,7 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
     focal = {key: float(model.cameras[image.camera_id].mean_focal_length()) for key, image in posed.items()}
     rays: dict[int, Floats] = {}
     total = between = explained = 0
-    by_image = {key: [0, 0] for key in posed}
+    by_frame = {image.frame_id: [0, 0] for image in posed.values()}
     matched: dict[int, set[int]] = {key: set() for key in posed}
     seen: list[tuple[Floats, Floats, float]] = []
     with pycolmap.Database.open(database) as db:
@@ -74,9 +75,11 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
             between, explained = between + len(found), explained + int(fits.sum())
             for image, column in zip(pair, found.T, strict=True):
                 matched[image].update(column.tolist())
-                by_image[image][0] += int(fits.sum())
-                by_image[image][1] += len(found)
-    shares = {posed[key].name: fit / count for key, (fit, count) in by_image.items() if count}
+                by_frame[posed[image].frame_id][0] += int(fits.sum())
+                by_frame[posed[image].frame_id][1] += len(found)
+    # Faces of a 360 degree photo have one pose: two walls that look alike are no fault of it.
+    names = {image.frame_id: image.name for _, image in sorted(posed.items(), reverse=True)}
+    shares = {names[key]: fit / count for key, (fit, count) in by_frame.items() if count}
     misfits = sorted((name for name, share in shares.items() if share < AGREES), key=shares.__getitem__)
     points = sum(image.num_points3D for image in posed.values())
     features = sum(len(indices) for indices in matched.values())

@@ -35,7 +35,7 @@ class Settings:
     """Folder of masks (NAME.jpg.png or NAME.png; 0 is ignored), or one image for all photos. By default the folder
     masks/ among the photos, or beside their images/ folder, where there is one."""
     camera_model: CameraModel = "auto"
-    """COLMAP's camera model. auto: SIMPLE_RADIAL while the reconstruction grows, OPENCV in the end. OPENCV from the
+    """COLMAP's camera model. auto: SIMPLE_RADIAL while the reconstruction grows, RADIAL in the end. OPENCV from the
     start for wide lenses, OPENCV_FISHEYE for fisheyes. EQUIRECTANGULAR: 360 degree photos; auto takes photos that are
     exactly twice as wide as high for such. The scene is undistorted in any case."""
     lens_fov: float | None = None

@@ -43,6 +43,8 @@ class Judgement:
 
     images: int
     """With a pose."""
+    places: int
+    """They were taken from; less than `images` where several are faces of one 360 degree photo."""
     together: int
     """See Expected."""
     focal: float
@@ -67,7 +69,7 @@ class Judgement:
     @property
     def wrong(self) -> bool:
         """Whether it is too doubtful to be used unasked; too few images or a high error alone are not that."""
-        strays = len(self.misfits) > FEW * self.images
+        strays = len(self.misfits) > FEW * self.places
         return strays or not self.faults.keys().isdisjoint(("matches", "points", "turning", "focal"))
 
     def beats(self, other: Judgement) -> bool:
@@ -121,6 +123,7 @@ def judge(model: Any, expected: Expected, agreement: Agreement) -> Judgement:
         faults["error"] = f"the reprojection error of {error:.2f} px is high"
     return Judgement(
         len(ids),
+        len({image.frame_id for image in model.images.values() if image.has_pose}),
         expected.together,
         focal,
         exif,

@@ -78,13 +78,13 @@ def test_features_fit_the_photos():
     assert sfm.budget((4000, 3000), 4000, 30) == sfm.MOST_FEATURES
 
 
-def test_opencv_parameters():
+def test_radial_parameters():
     def some(model, *params):
-        return refine.opencv_parameters(model, np.array(params)).tolist()
+        return refine.radial_parameters(model, np.array(params)).tolist()
 
-    assert some("SIMPLE_RADIAL", 500, 320, 240, 0.1) == [500, 500, 320, 240, 0.1, 0, 0, 0]
-    assert some("PINHOLE", 500, 510, 320, 240) == [500, 510, 320, 240, 0, 0, 0, 0]
-    assert some("OPENCV", 1, 2, 3, 4, 5, 6, 7, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert some("SIMPLE_RADIAL", 500, 320, 240, 0.1) == [500, 320, 240, 0.1, 0]
+    assert some("PINHOLE", 500, 510, 320, 240) == [505, 320, 240, 0, 0]
+    assert some("OPENCV", 1, 3, 4, 5, 6, 7, 8, 9) == [2, 4, 5, 6, 7]
 
 
 # Judging.
@@ -136,7 +136,7 @@ def test_cameras_that_only_turn():
 
 
 def a_judgement(**changes):
-    return replace(verdict.Judgement(40, 40, 500.0, None, 0.95, 0.95, 0.8, 0.3, [], 0.6), **changes)
+    return replace(verdict.Judgement(40, 40, 40, 500.0, None, 0.95, 0.95, 0.8, 0.3, [], 0.6), **changes)
 
 
 def test_which_model_is_better():

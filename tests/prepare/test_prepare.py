@@ -337,7 +337,7 @@ def test_rendered_scene(rendered, tmp_path, monkeypatch):
     numbers = prepare(Settings(folder, out), console)
     assert numbers["registered"] == VIEWS
     assert numbers["reprojection_error_px"] < 1
-    assert numbers["cameras"][0].startswith(f"OPENCV {SIZE[0]}x{SIZE[1]}")
+    assert numbers["cameras"][0].startswith(f"RADIAL {SIZE[0]}x{SIZE[1]}")
     assert f"next: ns-train lpm-splat --data {out}" in said(console)
     (line,) = [line for line in said(console).splitlines() if line.startswith("check of the model")]
     page = (out / "report.html").read_text()

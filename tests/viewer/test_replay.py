@@ -14,7 +14,8 @@ from runs import box, event, make_run, zone
 from lpm import records
 from lpm.viewer.replay import recording
 from lpm.viewer.replay.cli import main
-from lpm.viewer.replay.data import load, plots
+from lpm.viewer.replay.curves import plots
+from lpm.viewer.replay.data import load
 from lpm.viewer.replay.html import page, write_html
 from lpm.viewer.replay.page import Page
 from lpm.viewer.replay.recording import CLOUD_LIMIT, LIMIT, Snapshot

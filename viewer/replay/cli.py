@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from lpm.checks import fail, one_line_errors
+from lpm.checks import fail, need, one_line_errors
 
 
 def replay(
@@ -25,6 +25,7 @@ def replay(
         port: Port to listen on.
         html: Write one HTML file, which needs nothing beside it and no network, and end.
     """
+    need("plotly", "replay")
     from lpm.viewer.compat import serve, stop
     from lpm.viewer.replay.data import load
     from lpm.viewer.replay.html import write_html

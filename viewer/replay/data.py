@@ -10,14 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 from numpy.typing import NDArray
-from plotly.subplots import make_subplots
 
 from lpm import records
 from lpm.checks import fail
 from lpm.records import EditRecord
-from lpm.viewer.boxes import EDIT_COLORS, ZONE_COLORS
+from lpm.viewer.boxes import ZONE_COLORS
 from lpm.viewer.replay import recording
 from lpm.viewer.replay.recording import Snapshot
 
@@ -111,50 +109,6 @@ def load(run: Path) -> Replay:
         said = f"{folder}: no {recording.FOLDER}/ in it: zones and counts are shown, edited points are not"
         print(said, file=sys.stderr)
     return replay
-
-
-def css(color: tuple[int, int, int]) -> str:
-    """A colour 0..255 as plotly takes it."""
-    return f"rgb{color}".replace(" ", "")
-
-
-def plots(replay: Replay, template: str = "plotly_white") -> go.Figure:
-    """Curves over the steps, one below the other: points, error, edits, and held-out PSNR where it was measured."""
-    curves = replay.curves()
-    rows = [
-        ("points", {"budget": "rgb(150,150,150)", "points": "rgb(30,110,200)"}),
-        ("error of zones", {"error": css(ZONE_COLORS["false-front"])}),
-        ("edits", {**{name: css(EDIT_COLORS[name]) for name in EDITS}, "relocated": "rgb(120,80,200)"}),
-        ("held-out PSNR, dB", {"psnr": "rgb(30,110,200)"}),
-    ]
-    rows = [(title, lines) for title, lines in rows if any(_says(curves[name]) for name in lines)]
-    figure = make_subplots(len(rows), 1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=[t for t, _ in rows])
-    for row, (_, lines) in enumerate(rows, 1):
-        for name, color in lines.items():
-            steps, values = curves[name]
-            if not _says(curves[name]) and len(lines) > 1:
-                continue
-            dash = "dash" if name == "budget" else "solid"
-            line = go.Scatter(x=steps, y=values, name=name, mode="lines+markers", marker_size=4, connectgaps=True,
-                              line={"color": color, "dash": dash, "width": 2}, showlegend=len(lines) > 1)  # fmt: skip
-            figure.add_trace(line, row, 1)
-    figure.update_layout(template=template, margin={"l": 50, "r": 10, "t": 30, "b": 40}, font_size=11,
-                         legend={"orientation": "h", "y": -0.08, "yanchor": "top"})  # fmt: skip
-    figure.update_xaxes(title_text="step", row=len(rows))
-    figure.update_yaxes(rangemode="tozero")
-    if rows and rows[-1][0].startswith("held-out"):
-        figure.update_yaxes(rangemode="normal", row=len(rows))
-    return figure
-
-
-def _says(curve: Curve) -> bool:
-    return any(curve[1])
-
-
-def mark(figure: go.Figure, step: int) -> None:
-    """Draws a line at `step` through all of `figure`'s plots, in place of the last one."""
-    figure.update_layout(shapes=[{"type": "line", "xref": "x", "yref": "paper", "x0": step, "x1": step, "y0": 0,
-                                  "y1": 1, "line": {"color": "rgb(90,90,90)", "width": 1.5}}])  # fmt: skip
 
 
 def safe_json(value: object) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from plotly.offline import get_plotlyjs
 
 from lpm.files import Progress, atomic_file, bar
 from lpm.viewer.boxes import EDGES, EDIT_COLORS, ZONE_COLORS
-from lpm.viewer.replay.data import EDITS, Replay, css, plots, safe_json
+from lpm.viewer.replay.curves import css, plots
+from lpm.viewer.replay.data import EDITS, Replay, safe_json
 from lpm.viewer.replay.recording import CLOUD_LIMIT, LIMIT, evenly_spaced
 
 MOST_BYTES = 15_000_000
@@ -181,6 +181,8 @@ def _layout(replay: Replay) -> dict[str, Any]:
 
 def page(replay: Replay, limit: int = LIMIT, every: int = 1, progress: Progress = bar) -> bytes:
     """The whole file; see _events for `limit` and `every`."""
+    from plotly.offline import get_plotlyjs
+
     curves = plots(replay)
     curves.add_shape(type="line", xref="x", yref="paper", y0=0, y1=1, x0=0, x1=0, line={"color": "#5a5a5a"})
     curves.update_layout(autosize=True)

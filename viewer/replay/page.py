@@ -10,7 +10,8 @@ import viser
 from numpy.typing import NDArray
 
 from lpm.viewer.boxes import EDIT_COLORS, ZONE_COLORS, edges_mesh
-from lpm.viewer.replay.data import Replay, mark, plots
+from lpm.viewer.replay.curves import mark, plots
+from lpm.viewer.replay.data import Replay
 
 NAMES = {
     "false-front": "False fronts (red)",

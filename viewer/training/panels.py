@@ -23,8 +23,9 @@ from lpm.multiview.views import Views
 from lpm.records import EditRecord, ZoneRecord
 from lpm.strategy.requests import SETTINGS, Region, Requests
 from lpm.viewer.boxes import EDIT_COLORS, ZONE_COLORS, edges_mesh
-from lpm.viewer.replay.data import Replay, plots
+from lpm.viewer.replay.data import Replay
 from lpm.viewer.replay.recording import Snapshot
+from lpm.viewer.training.curves import Curves
 
 ROOT = "/point_management"
 NO_ZONE = "none"
@@ -116,7 +117,7 @@ class Panels:
         self.show_edits = gui.add_checkbox("Show edits", False, hint="green: added, red: removed, amber: reset")
         self.last = gui.add_slider("Last events", 1, 20, 1, 3)
         self.show_plots = gui.add_checkbox("Show plots", False, hint="Points, error and edits over the events")
-        self.plot: Any = None
+        self.curves = Curves(gui, self._plot_place, self.show_plots.order + 0.5)
         self.values = {}
         with gui.add_folder("From the next event on"):
             for name, (kind, least, most) in SETTINGS.items():
@@ -293,15 +294,9 @@ class Panels:
                     )  # fmt: skip
                     self._nodes["edits"].append(cloud)
         if self._changed("plots", (count, self.show_plots.value)) and count:
-            if self.plot is not None:
-                self.plot.visible = self.show_plots.value
+            self.curves.show(self.show_plots.value)
             if self.show_plots.value:
-                figure = plots(self.replay, "plotly_dark")
-                if self.plot is None:  # at first use: the page is then sent 3 MB of plotly
-                    with self._plot_place:
-                        below = self.show_plots.order + 0.5
-                        self.plot = self.server.gui.add_plotly(figure, aspect=1.6, order=below)
-                self.plot.figure = figure
+                self.curves.draw(self.replay)
 
     def _draw_errors(self, errors: dict[int, float]) -> None:
         if not errors or not self._changed("cameras", (len(self.replay.events), len(errors), self.color_cameras.value)):
