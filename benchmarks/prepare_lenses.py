@@ -3,11 +3,11 @@
 
     python benchmarks/prepare_lenses.py --out FOLDER [--lenses fisheye 360] [--scene room] [--views 24] [--steps 3000]
 
-For each lens, a sample scene is rendered, and what lpm-prepare would cut out of each photo is rendered as pinhole photos
-of their own. Four arms hold out the same places, every eighth:
-`photos`: the photos alone, by lpm-prepare; `given`: the photos with exact poses and the sample's points, cut while they are
-read; `pinhole`: the pinhole photos alone, by lpm-prepare; `pinhole-given`: those with exact poses and the sample's points.
-Printed, and written to FOLDER/results.json: held-out PSNR and SSIM. What is in FOLDER is not done again.
+For each lens, a sample scene is rendered, and what lpm-prepare would cut out of each photo is rendered as pinhole
+photos of their own. Four arms, which hold out the same places, every eighth:
+`photos`: the photos alone, by lpm-prepare; `given`: the photos with exact poses and the sample's points, cut while they
+are read; `pinhole`: the pinhole photos alone, by lpm-prepare; `pinhole-given`: those with exact poses and the sample's
+points. Printed, and written to FOLDER/results.json: held-out PSNR and SSIM. What is in FOLDER is not done again.
 """
 
 from __future__ import annotations

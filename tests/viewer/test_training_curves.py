@@ -25,7 +25,8 @@ class Gui:
         self.made = []
 
     def add_uplot(self, data, series, **rest):
-        assert len(data) == len(series) and all(isinstance(column, np.ndarray) for column in data)
+        assert len(data) == len(series)
+        assert all(isinstance(column, np.ndarray) for column in data)
         self.made.append(Chart(data=data, labels=[one["label"] for one in series], visible=True, **rest))
         return self.made[-1]
 
@@ -52,6 +53,8 @@ def test_charts_of_viser_1():
     more = run_of([])
     more.events[0].pruned = 7
     curves.draw(more)  # a second curve in a plot makes it anew
-    assert gui.made[1].removed and gui.made[3].labels == ["step", "added", "removed"]
+    assert gui.made[1].removed
+    assert gui.made[3].labels == ["step", "added", "removed"]
     curves.show(False)
-    assert not gui.made[3].visible and not gui.made[0].visible
+    assert not gui.made[3].visible
+    assert not gui.made[0].visible
