@@ -46,7 +46,7 @@ class Curves:
                 continue
             for old in [old for old in self.charts if old.startswith(f"{title}: ")]:
                 self.charts.pop(old).remove()
-            series = [{"label": "step"}]
+            series: list[dict[str, Any]] = [{"label": "step"}]
             series += [{"label": name, "stroke": color, "width": 2} for name, (_, color) in lines.items()]
             with self.place:
                 self.charts[key] = self.gui.add_uplot(
