@@ -35,6 +35,11 @@ from lpm.formats.splat_transform import node_folder
 PUPPETEER = "24.43.1"
 # What the page of viser 0.2.7 says by itself: a splat geometry without points, Google Analytics without a network.
 VISERS_OWN = ("Computed radius is NaN", "googletagmanager.com", "net::ERR_NAME_NOT_RESOLVED")
+# Viser 1 says over the picture that Chromium draws without a GPU.
+NO_NOTICE = """new MutationObserver(() => {
+  for (const note of document.querySelectorAll('.mantine-Notification-root'))
+    if (note.innerText.includes('Software WebGL')) note.querySelector('button').click();
+}).observe(document.documentElement, {childList: true, subtree: true})"""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -98,6 +103,7 @@ class Browser:
         self._pages += 1
         page = Page(self, str(self._pages))
         page.say("open", url=url, width=width, height=height)
+        page.evaluate(NO_NOTICE)
         return page
 
     def close(self) -> None:
