@@ -81,7 +81,7 @@ def cut(work: Path, photos: list[dict[str, Any]], names: Sequence[str], masked: 
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.where(there, 255, 0).astype("u1")).save(path, compress_level=1)
             focal = float(view.intrinsics[0])
-            face = Photo(name, view.size, f"{folder}/{view.name}", focal, photo["place"])
+            face = Photo(name, view.size, f"{folder}/{view.name}", focal, photo.get("place"))
             made[view.name].append(vars(face).copy())
         source.unlink()  # a link, or a copy of ours
         if masked:

@@ -161,7 +161,7 @@ class Stages:
         """Features, pairs, matches, poses; what mapping.reconstruct gives."""
         work, matching = self.work, settings.matching
         asked = {"mapper": settings.mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
-        places = {photo["name"]: tuple(photo["place"]) for photo in taken if photo["place"] is not None}
+        places = {photo["name"]: tuple(photo["place"]) for photo in taken if photo.get("place")}
 
         def extract(anew: bool) -> None:
             with self.bar("features", len(taken)) as bar:

@@ -68,10 +68,14 @@ def read_photo(path: Path, scale: float, alpha_color: tuple[float, float, float]
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """[H, W, 1] bool at `size` (width, height); a pixel that is not 0 counts."""
+    """[H, W, 1] bool at `size` (width, height); a pixel that is not 0 counts, and of a smaller mask one that mixes none
+    that is, as the photo's pixels are mixed: what stands under a mask (black, often) must not reach what is trained on.
+    """
     with Image.open(path) as file:
-        mask = file if file.size == size else file.resize(size, resample=Image.Resampling.NEAREST)
-        return torch.from_numpy(np.array(mask))[..., None].bool()
+        mask = np.array(file) != 0
+    if mask.shape[1::-1] != size:
+        mask = np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)) > 0.999
+    return torch.from_numpy(mask)[..., None]
 
 
 def read_view(
