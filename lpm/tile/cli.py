@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,9 +17,6 @@ from lpm.checks import fail, one_line_errors
 
 if TYPE_CHECKING:
     from lpm.tile.cells import Cells
-
-RUNS = "runs"
-TRAIN = "from lpm.train.cli import main; main()"
 
 
 def split(
@@ -50,44 +46,57 @@ def split(
     console.print(f"next: lpm-tile train {shlex.quote(str(out))}", soft_wrap=True)
 
 
-def _run_of(folder: Path, name: str) -> Path:
-    return folder / RUNS / name
-
-
-def _checkpoints(run: Path) -> list[Path]:
-    return sorted(run.rglob("*.ckpt"))
-
-
 def train(
     folder: Positional[Path], /, only: tuple[str, ...] = (),
-    args: Annotated[str, arg(metavar="'ARGS'")] = "",
+    args: Annotated[str, arg(metavar="'ARGS'")] = "", on: Annotated[str | None, arg(metavar="ray://HOST:PORT")] = None,
 ) -> None:  # fmt: skip
-    """Train the tiles of FOLDER, one after the other. Repeat the command to go on where it stopped.
+    """Train the tiles of FOLDER, one after the other or on a Ray cluster. Repeat the command to go on where it stopped.
 
     Args:
         folder: what `lpm-tile split` made.
         only: names of the tiles to train here, such as tile_00; other machines may train the others.
         args: further options of lpm-train, in quotes, with =: --args="--max-points 500000".
+        on: a Ray cluster that trains several tiles at a time (pip install 'lpm-splat[ray]' on its machines, which must
+            see FOLDER under the same path); ray: the one that this machine is in, else one of this machine alone.
     """
-    from lpm.tile.split import read_plan
+    from lpm.tile.train import train_here, untrained
 
-    plan, _ = read_plan(folder)
-    unknown = set(only) - set(plan["names"])
-    if unknown:
-        fail("--only", ", ".join(sorted(unknown)), f"of {', '.join(plan['names'])}")
-    for name in only or plan["names"]:
-        run = _run_of(folder, name)
-        if (run / "trained").exists():
-            print(f"{name}: trained before")
-            continue
-        where = ["--resume", str(run)] if _checkpoints(run) else [str(folder / name), "--out", str(run)]
-        command = [*where, "--no-page", *shlex.split(args)]
-        print(f"{name}: {shlex.join(['lpm-train', *command])}", flush=True)
-        code = subprocess.run([sys.executable, "-c", TRAIN, *command]).returncode  # a process: memory is given back
-        if code:
-            fail(name, f"lpm-train ended with code {code}", "a whole run", "its output stands above; repeat to go on")
-        (run / "trained").write_text("")
+    names = untrained(folder, only)
+    if on is not None and names:
+        from lpm.tile.on_ray import train as train_on_ray
+
+        train_on_ray(folder, names, args, on)
+    else:
+        for name in names:
+            train_here(folder, name, args)
     print(f"next: lpm-tile merge {shlex.quote(str(folder))} scene.ply")
+
+
+def slurm(
+    folder: Positional[Path], out: Positional[Path], /, args: Annotated[str, arg(metavar="'ARGS'")] = "",
+    gpus: int = 1, cpus: int = 8, hours: int = 12,
+) -> None:  # fmt: skip
+    """Write a script that trains the tiles of FOLDER as an array of SLURM jobs: `sbatch OUT`.
+
+    Args:
+        folder: what `lpm-tile split` made; the machines must see it under the same path.
+        out: the script to write.
+        args: further options of lpm-train, in quotes, with =.
+        gpus: of a job; 0 trains on CPUs.
+        cpus: of a job.
+        hours: after which a job is ended.
+    """
+    from lpm.tile.slurm import write
+    from lpm.tile.train import untrained
+
+    for name, value, least in (("gpus", gpus, 0), ("cpus", cpus, 1), ("hours", hours, 1)):
+        if value < least:
+            fail(f"--{name}", str(value), f"at least {least}")
+    names = untrained(folder, ())
+    if not names:
+        fail(folder, "all tiles are trained", "one that is not", "lpm-tile merge")
+    write(folder, out, names, args, gpus, cpus, hours)
+    print(f"{out}: {len(names)} jobs; next: sbatch {shlex.quote(str(out))}")
 
 
 def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
@@ -101,12 +110,13 @@ def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
     from lpm.formats.sidecar import Sidecar, write_sidecar
     from lpm.tile.merge import merge as join
     from lpm.tile.split import read_plan
+    from lpm.tile.train import checkpoints, run_of
 
     plan, cells = read_plan(folder)
     if out.suffix != ".ply":
         fail(out, "an unknown kind of file", "a name that ends in .ply", "lpm-export makes other formats of it")
-    runs = [_run_of(folder, name) for name in plan["names"]]
-    missing = [name for name, run in zip(plan["names"], runs, strict=True) if not _checkpoints(run)]
+    runs = [run_of(folder, name) for name in plan["names"]]
+    missing = [name for name, run in zip(plan["names"], runs, strict=True) if not checkpoints(run)]
     if missing:
         fail(folder, f"{', '.join(missing)} not trained", "a run of every tile", f"lpm-tile train {folder}")
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -129,7 +139,7 @@ def main() -> None:
     """The command lpm-tile."""
     one_line_errors(
         lambda: tyro.extras.subcommand_cli_from_dict(
-            {"split": split, "train": train, "merge": merge}, prog="lpm-tile",
+            {"split": split, "train": train, "slurm": slurm, "merge": merge}, prog="lpm-tile",
             description="Split a scene that is larger than one memory, train its tiles, merge them.",
         )
     )  # fmt: skip

@@ -125,6 +125,8 @@ def _write_tile(folder: Path, scene: Scene, views: list[int], rows: NDArray[np.i
             _link(scene.depths[v], folder / frame["depth_file_path"])
         frames.append(frame)
     write_points(folder / "sparse_pc.ply", scene.points.xyz[rows], scene.points.rgb[rows])
+    # Where none of the held-out images shows a tile, nothing is held out of it: it is measured on what it trains on.
+    lists["test_filenames"] = lists["test_filenames"] or lists["train_filenames"]
     head = {"camera_model": "OPENCV", "ply_file_path": "sparse_pc.ply", **lists, "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
 
