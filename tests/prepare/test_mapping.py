@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -319,6 +320,42 @@ def test_photos_of_which_no_scene_can_be_made(rendered, tmp_path):
 
 
 # Real photos.
+
+
+@pytest.mark.slow
+def test_a_ring_with_gaps(tmp_path, monkeypatch):
+    """42 photos by a narrow lens around a table; of the first quarter of the ring every second one is missing.
+
+    There the incremental mapper stops: its check says so. The whole command gets the ring.
+    """
+    sample, (width, height) = SAMPLES["garden"], (256, 171)
+    poses = sample.cameras(126, np.random.default_rng([0, 1]))[::3]
+    kept = [i for i in range(len(poses)) if i >= len(poses) // 4 or i % 2 == 0]
+    focal = sample.focal / 0.6 * width
+    lens = np.array([focal, focal, width / 2, height / 2])
+    shots = render(sample, sample.world(0), poses[kept], lens, (width, height), lambda: None)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, shot in zip(kept, shots, strict=True):
+        pixels = (np.clip(shot.rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
+        Image.fromarray(pixels).save(photos / f"{i:02d}.png")
+
+    def prepared(name, **changes):
+        settings = Settings(photos, tmp_path / name, max_features=600, matching="exhaustive", **changes)
+        prepare(settings, Console(file=io.StringIO()))
+        found = read_scene(tmp_path / name)
+        truth = poses[[int(Path(name).stem) for name in found.names]]
+        return json.loads((tmp_path / name / "report.json").read_text())["poses"], truth, found.c2w
+
+    told, truth, found = prepared("ring")
+    assert told["mapper"] == "global" and len(found) == len(kept)
+    turned, away = alignment(truth, found)
+    assert turned < 2 and away < 0.05
+
+    monkeypatch.setattr(mapping, "mapped_in_passes", lambda *_: [])
+    told, truth, found = prepared("alone", mapper="incremental", accept=True)
+    assert len(found) < 0.8 * len(kept) or alignment(truth, found)[0] > 10  # it lands wrong
+    assert told["faults"] and told["mapper"] == "incremental"  # and the check says so
 
 
 @pytest.mark.slow
