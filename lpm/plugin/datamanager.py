@@ -45,9 +45,9 @@ class LpmDataset(InputDataset):
         return read_photo(self._dataparser_outputs.image_filenames[image_idx], self.scale_factor).numpy()
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
-        """nerfstudio's; of a photo by a lens that is no pinhole, the view that is cut out of it."""
+        """nerfstudio's; as lpm.train reads it, of a photo with a mask (its own have one channel) or by another lens."""
         cuts = self._dataparser_outputs.metadata.get("cuts")
-        if cuts is None or cuts[image_idx] is None:
+        if self._dataparser_outputs.mask_filenames is None and (cuts is None or cuts[image_idx] is None):
             return super().get_data(image_idx, image_type)
         size = int(self.cameras.width[image_idx]), int(self.cameras.height[image_idx])
         color = self._dataparser_outputs.alpha_color
