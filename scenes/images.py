@@ -91,11 +91,14 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if file == path else (height, width)
 
 
-def load_image(path: Path) -> NDArray[np.uint8]:
+def load_image(path: Path, least: int | None = None) -> NDArray[np.uint8]:
     """Pixels [H, W, 3] of the image at `path`, or [H, W, 4] if it has transparency; 0..255, not premultiplied.
 
     The file's pixels are taken as they lie: an EXIF orientation is not applied, since poses refer to the stored pixels;
     see `fitting`.
+
+    Args:
+        least: a JPEG may be decoded at a half, a quarter or an eighth of its size, with sides of at least so many.
 
     Raises:
         LpmError: the file is missing, truncated, or no image.
@@ -105,6 +108,8 @@ def load_image(path: Path) -> NDArray[np.uint8]:
     file = turned_file(path)
     try:
         with Image.open(file) as image:
+            if least is not None:
+                image.draft(None, (least, least))
             turned = image if file == path else ImageOps.exif_transpose(image)
             if turned.mode.startswith(("I", "F")):  # 16-bit and wider greyscale; PIL's own conversion would clip
                 grey = np.asarray(turned, dtype=np.float64)

@@ -165,8 +165,8 @@ def detect(data: Path) -> Layout:
     if (data / "transforms_train.json").is_file():
         found.append(("transforms_train.json", Layout("blender", data, data / "transforms_train.json")))
     if (data / "poses_bounds.npy").is_file():
-        videos = any(path.suffix.lower() in SUFFIXES for path in data.iterdir())
-        kind: Kind = "video" if videos or photo_folder(data) is None else "llff"
+        clips = any(path.suffix.lower() in SUFFIXES for path in data.iterdir())
+        kind: Kind = "video" if clips or photo_folder(data) is None else "llff"
         found.append(("poses_bounds.npy", Layout(kind, data, data / "poses_bounds.npy")))
     if (data / "dataset.json").is_file() and (data / "camera").is_dir():
         found.append(("dataset.json", Layout("nerfies", data, data / "dataset.json")))

@@ -74,9 +74,9 @@ def find_masks(root: Path, photos: Path, names: Sequence[str]) -> list[Path] | N
         return None
     by_key: dict[str, Path] = {}
     by_name: dict[str, list[Path]] = {}
-    for path in files:
-        by_key.setdefault(mask_key(path.relative_to(place).as_posix()), path)
-        by_name.setdefault(mask_key(path.name), []).append(path)
+    for file in files:
+        by_key.setdefault(mask_key(file.relative_to(place).as_posix()), file)
+        by_name.setdefault(mask_key(file.name), []).append(file)
     last = [key(Path(name).name) for name in names]
     found = []
     for name, short in zip(names, last, strict=True):

@@ -35,10 +35,12 @@ class Points:
     """[N, 3], 0..255."""
     source: Path
     """The file they came from, for messages."""
+    ids: NDArray[np.int64] | None = None
+    """[N] COLMAP's numbers of them, by which its images name them."""
 
     def moved(self, transform: Floats) -> Points:
         """The same points after `transform` [3, 4]."""
-        return Points(self.xyz @ transform[:, :3].T + transform[:, 3], self.rgb, self.source)
+        return Points(self.xyz @ transform[:, :3].T + transform[:, 3], self.rgb, self.source, self.ids)
 
 
 @dataclass

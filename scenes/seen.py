@@ -4,6 +4,7 @@ together."""
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.scenes.scene import Floats, Scene
 
@@ -15,33 +16,35 @@ FLIPPED: Floats = np.array([1.0, -1.0, -1.0])
 """OpenCV's camera axes (x right, y down, z forward) by OpenGL's (x right, y up, z back)."""
 
 
-def shown(scene: Scene, axes: Floats | None = None) -> Floats:
-    """[V] share of the scene's points that lie before each of at most VIEWS cameras and within its picture, whatever
-    hides them; empty where there are no points.
+def projected(scene: Scene, view: int, xyz: Floats, axes: Floats = FLIPPED) -> tuple[Floats, NDArray[np.bool_]]:
+    """Pixels [N, 2] of points [N, 3] in a view, without lens distortion, and which lie before it and in its picture.
 
     Args:
-        axes: [3] signs of the camera's axes; by default the scene's own.
+        axes: [3] signs of the camera's axes, by those of OpenGL.
     """
+    c2w = scene.c2w[view]
+    local = (xyz - c2w[:3, 3]) @ (c2w[:3, :3] * axes)
+    depth = np.where(local[:, 2] > 0, local[:, 2], np.nan)
+    pixels = local[:, :2] / depth[:, None] * scene.intrinsics[view, :2] + scene.intrinsics[view, 2:]
+    with np.errstate(invalid="ignore"):
+        return pixels, ((pixels >= 0) & (pixels <= scene.sizes[view])).all(1)
+
+
+def shown(scene: Scene, axes: Floats = FLIPPED) -> Floats:
+    """[V] share of the scene's points that lie before each of at most VIEWS cameras and within its picture, whatever
+    hides them; empty where there are no points. `axes`: see `projected`."""
     if scene.points is None or not len(scene.points.xyz):
         return np.empty(0)
     xyz = scene.points.xyz[:: max(1, len(scene.points.xyz) // POINTS)]
-    shares = []
-    for v in np.unique(np.linspace(0, len(scene) - 1, min(len(scene), VIEWS)).astype(int)):
-        c2w = scene.c2w[v]
-        local = (xyz - c2w[:3, 3]) @ (c2w[:3, :3] * (FLIPPED if axes is None else FLIPPED * axes))
-        fx, fy, cx, cy = scene.intrinsics[v]
-        before = local[local[:, 2] > 0]
-        u, w = fx * before[:, 0] / before[:, 2] + cx, fy * before[:, 1] / before[:, 2] + cy
-        width, height = scene.sizes[v]
-        shares.append(((u >= 0) & (u <= width) & (w >= 0) & (w <= height)).sum() / len(xyz))
-    return np.array(shares)
+    views = np.unique(np.linspace(0, len(scene) - 1, min(len(scene), VIEWS)).astype(int))
+    return np.array([projected(scene, int(view), xyz, axes)[1].mean() for view in views])
 
 
 def looks_away(scene: Scene) -> str | None:
     """What to say where no camera has the scene's points before it; None where some do, or there are no points."""
     if scene.points is None or not len(scene.points.xyz) or shown(scene).mean() > NONE:
         return None
-    if shown(scene, FLIPPED).mean() >= MANY:
+    if shown(scene, np.ones(3)).mean() >= MANY:
         why = "are the poses OpenCV's (y down, z forward)? OpenGL's are wanted (y up, z back)"
     else:
         why = "are points and poses of one scene, in one frame?"

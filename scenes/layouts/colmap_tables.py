@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.checks import LpmError, fail
 from lpm.scenes.lenses import MODELS, NAMES
@@ -23,6 +24,7 @@ from lpm.scenes.texts import decoded, lines
 
 T = TypeVar("T")
 PLYS = ("points3d", "points", "sparse_pc")
+FEATURE = np.dtype([("at", "<f8", 2), ("point", "<i8")])
 BROKEN = "export the model again (colmap model_converter), or restore the file"
 
 
@@ -44,6 +46,10 @@ class View:
     tvec: Floats
     camera: int
     name: str
+    pixels: Floats | None = None
+    """[M, 2] where its features are, if that was asked for."""
+    points: NDArray[np.int64] | None = None
+    """[M] the points' ids that they belong to; -1: none."""
 
 
 def table(folder: Path, name: str) -> Path | None:
@@ -78,10 +84,10 @@ def read_cameras(path: Path) -> dict[int, Camera]:
     return cameras
 
 
-def read_images(path: Path) -> dict[int, View]:
-    """Views by id from images.bin or images.txt; the observed features after each are passed over."""
+def read_images(path: Path, tracks: bool = False) -> dict[int, View]:
+    """Views by id from images.bin or images.txt, with the observed features if `tracks`."""
     if path.suffix == ".txt":
-        return read_images_text(path)
+        return read_images_text(path, tracks)
     views: dict[int, View] = {}
     data = path.read_bytes()
     (count,), at = struct.unpack_from("<Q", data), 8
@@ -93,25 +99,30 @@ def read_images(path: Path) -> dict[int, View]:
         at = end + 9 + 24 * features
         if at > len(data):
             raise struct.error("ends in the middle of an image")
+        if tracks:
+            found = np.frombuffer(data, FEATURE, features, end + 9)
+            views[key].pixels, views[key].points = found["at"], found["point"]
     return views
 
 
-def read_images_text(path: Path) -> dict[int, View]:
+def read_images_text(path: Path, tracks: bool = False) -> dict[int, View]:
     """Views by id from images.txt. Each should have a line of features after its own, which some programs leave out."""
     views: dict[int, View] = {}
-    after_image = False
+    view: View | None = None  # whose line of features may come
     for row in text_rows(path):
         words = row.split(maxsplit=9)
-        if not words or (after_image and _are_features(row)):
-            after_image = False
+        if not words or (view is not None and _are_features(row)):
+            if tracks and words and view is not None:
+                found = np.array(row.split(), np.float64).reshape(-1, 3)
+                view.pixels, view.points = found[:, :2], found[:, 2].astype(np.int64)
+            view = None
             continue
         try:
             pose = np.array([float(v) for v in words[1:8]])
-            views[int(words[0])] = View(pose[:4], pose[4:], int(words[8]), words[9].strip())
+            view = views[int(words[0])] = View(pose[:4], pose[4:], int(words[8]), words[9].strip())
         except (ValueError, IndexError):
             wanted = "ID, quaternion, translation, camera and name of an image, or x, y and point of its features"
             fail(path, f"a line that is neither: {row[:60]!r}", wanted, BROKEN)
-        after_image = True
     return views
 
 
@@ -150,20 +161,21 @@ def read_points(path: Path) -> Points:
         if any(len(row) < 7 for row in rows):
             raise ValueError(f"{min(map(len, rows))} words in a line")
         values = np.array(rows, dtype=np.float64).reshape(-1, 7)
-        return Points(values[:, 1:4], values[:, 4:].clip(0, 255).astype(np.uint8), path)
+        rgb = values[:, 4:].clip(0, 255).astype(np.uint8)
+        return Points(values[:, 1:4], rgb, path, values[:, 0].astype(np.int64))
     data = path.read_bytes()
     (count,), at = struct.unpack_from("<Q", data), 8
     if count * 51 > len(data):
         raise struct.error(f"{count} points announced, but the file is too short")
-    xyz, rgb = np.empty((count, 3)), np.empty((count, 3), np.uint8)
+    xyz, rgb, ids = np.empty((count, 3)), np.empty((count, 3), np.uint8), np.empty(count, np.uint64)
     row = struct.Struct("<Q3d3BdQ")
     for i in range(count):
-        _, x, y, z, r, g, b, _, length = row.unpack_from(data, at)
+        ids[i], x, y, z, r, g, b, _, length = row.unpack_from(data, at)
         xyz[i], rgb[i] = (x, y, z), (r, g, b)
         at += row.size + 8 * length
     if at > len(data):
         raise struct.error("ends in the middle of a track")
-    return Points(xyz, rgb, path)
+    return Points(xyz, rgb, path, ids.astype(np.int64))
 
 
 def read_model_points(folder: Path, notes: list[str] | None = None) -> Points | None:

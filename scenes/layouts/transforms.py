@@ -135,9 +135,9 @@ def frame_camera(
         lens = Lens(model, (fx, fy, cx, cy, *distortion[:4].tolist()), (width, height))
         return image, intrinsics, np.zeros(6), (width, height), lens
     if not np.isfinite(distortion).all() or distortion[3] != 0:
-        wanted = "finite k1 k2 k3 p1 p2, and no k4, of a perspective camera"
+        good = "finite k1 k2 k3 p1 p2, and no k4, of a perspective camera"
         remedy = "say camera_model OPENCV_FISHEYE of a fisheye; else undistort first (colmap image_undistorter)"
-        fail(path, f"distortion {distortion.tolist()} for {name}", wanted, remedy)
+        fail(path, f"distortion {distortion.tolist()} for {name}", good, remedy)
     if not distortion.any():
         return image, intrinsics, distortion, (width, height), None
     k1, k2, k3, _, p1, p2 = distortion.tolist()
