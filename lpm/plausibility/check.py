@@ -154,17 +154,15 @@ def _poses(scene: Scene, matching: Matching, evidence: Evidence) -> list[Finding
     if finding is not None:
         return [finding]
     wrong = single.disagreeing(scene, evidence, c2w)
+    others = evidence
     if len(wrong) <= single.MANY * len(matching.seen):
         kept = [p for p in matching.pairs if p.first not in wrong and p.second not in wrong]
         others = Evidence(kept, evidence.pixels, evidence.near)
-        if len(kept) >= whole.FEWEST_PAIRS and (lens := whole.check_lens(scene, others, c2w)) is not None:
-            return [lens]
-        return single.check_photos(scene, evidence, c2w, wrong, lambda view: matching.search(view, set(wrong)))
-    lens = whole.check_lens(scene, evidence, c2w)
-    if lens is not None:
+    elif (shifted := whole.check_from_one_on(scene, evidence, wrong)) is not None:
+        return [shifted]
+    if len(others.pairs) >= whole.FEWEST_PAIRS and (lens := whole.check_lens(scene, others, c2w)) is not None:
         return [lens]
-    found = single.check_photos(scene, evidence, c2w, wrong, lambda view: matching.search(view, {view}))
-    return found
+    return single.check_photos(scene, evidence, c2w, wrong, lambda view: matching.search(view, set(wrong)))
 
 
 def check_briefly(scene: Scene) -> Report:

@@ -104,9 +104,11 @@ def pair(found: dict[int, Features], first: int, second: int, pixels: float) -> 
     if len(i) < FEWEST:
         return None
     i, j = ia[i], ib[j]
-    _, good = cv2.findFundamentalMat(
-        a.rays[i] * pixels, b.rays[j] * pixels, cv2.USAC_MAGSAC, TOLERANCE, CONFIDENCE, TRIES
-    )
+    both = a.rays[i] * pixels, b.rays[j] * pixels
+    try:
+        _, good = cv2.findFundamentalMat(*both, cv2.USAC_MAGSAC, TOLERANCE, CONFIDENCE, TRIES)
+    except cv2.error:  # OpenCV 4.10 asserts where no sample of the matches gives a model
+        return None
     if good is None or int(good.sum()) < FEWEST:
         return None
     rows = np.flatnonzero(good.ravel())[:MOST]

@@ -103,7 +103,7 @@ def own_pose(view: int, pairs: list[Pair], evidence: Evidence, c2w: Floats) -> t
 def check_photos(
     scene: Scene, evidence: Evidence, c2w: Floats, wrong: list[int], pairs_of: Callable[[int], list[Pair]]
 ) -> list[Finding]:
-    """What is wrong with the views `wrong`: swapped, shifted, or a pose of their own that is wrong.
+    """What is wrong with the views `wrong`: swapped, or a pose of their own that is wrong.
 
     Args:
         pairs_of: the matches of a view with all others but those that are wrong.
@@ -126,19 +126,7 @@ def check_photos(
             result.append(
                 Finding("swapped", True, text, "swap the two photos, or their names in the file of poses", both)
             )
-    steps = [fits[view] - view for view in fits if view not in swapped]
-    step = max(set(steps), key=steps.count) if steps else 0
-    moved = [view for view in fits if view not in swapped and fits[view] - view == step]
-    if len(moved) >= 3:
-        told = tuple(names[view] for view in moved)
-        where = f"{abs(step)} {'later' if step > 0 else 'earlier'}"
-        text = f"{len(moved)} photos fit the pose of the one that comes {where} by name ({listed(told)})"
-        result.append(
-            Finding("shifted", True, text, "give each photo its own pose: names are shifted from there", told)
-        )
-    else:
-        moved = []
-    rest = [view for view in wrong if view not in swapped and view not in moved]
+    rest = [view for view in wrong if view not in swapped]
     if not rest:
         return result
     turns, sure = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,8 +80,7 @@ def readings(scene: Scene) -> list[Reading]:
         order = np.arange(len(scene))
         for step in SHIFTS:
             other = given[np.clip(order + step, 0, len(scene) - 1)]
-            where = f"{abs(step)} photo{'s' * (abs(step) > 1)} {'later' if step > 0 else 'earlier'}"
-            text = f"each photo fits the pose of the one that comes {where} by name"
+            text = f"each photo fits the pose of the one that comes {steps(step)} by name"
             found.append(Reading("shifted", text, "give each photo its own pose: the names are shifted", other))
     return found
 
@@ -97,6 +97,29 @@ def check_poses(scene: Scene, evidence: Evidence) -> tuple[Finding | None, Float
         told = f"{reading.text}: those explain {best:.0%} of what photos have in common, the given ones {share:.0%}"
         return Finding(reading.kind, True, told, reading.remedy), reading.c2w
     return None, scene.c2w
+
+
+def check_from_one_on(scene: Scene, evidence: Evidence, wrong: Sequence[int]) -> Finding | None:
+    """Whether all photos from about the first of `wrong` on have the pose of another, as after one that was lost."""
+    if scene.capture_times is not None or not wrong:
+        return None
+    order, share = np.arange(len(scene)), float(evidence.explained(scene.c2w).mean())
+    tried = []
+    for first in range(max(wrong[0] - 3, 1), min(wrong[0] + 4, len(scene) - 1)):
+        for step in SHIFTS:
+            other = scene.c2w[np.where(order < first, order, np.clip(order + step, 0, len(scene) - 1))]
+            tried.append((float(evidence.explained(other).mean()), first, step))
+    best, first, step = max(tried, default=(0.0, 0, 0))
+    if best < GOOD or best < share + BETTER / 2:
+        return None
+    text = f"from {scene.names[first]} on each photo fits the pose of the one that comes {steps(step)} by name"
+    told = f"{text}: those explain {best:.0%} of what photos have in common, the given ones {share:.0%}"
+    return Finding("shifted", True, told, "give each photo its own pose", tuple(scene.names[first:]))
+
+
+def steps(step: int) -> str:
+    """How far and where to, among photos sorted by name, in words."""
+    return f"{abs(step)} photo{'s' * (abs(step) > 1)} {'later' if step > 0 else 'earlier'}"
 
 
 def spread(evidence: Evidence, c2w: Floats, focal: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> float:

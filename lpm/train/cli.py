@@ -114,7 +114,7 @@ def train(words: list[str]) -> Any:
     if resume is None and any(folder.rglob("*.ckpt")):
         fail(folder, "holds a run", "a new folder", f"go on with it by --resume {folder}, or give another --out")
     if resume is None and not settings.data.unchecked:
-        stop_if_serious(scene, print, "--data.unchecked True")
+        stop_if_serious(scene, print, "--data.unchecked")
     trainer = Trainer(settings, folder)
     trainer.setup(scene, resume)
     page = None

@@ -103,6 +103,8 @@ def read_colmap(layout: Layout) -> Scene:
         if view.camera not in values:
             values[view.camera] = camera_values(cameras_path, view.camera, camera)
         pinhole, bends, lens = values[view.camera]
+        if not np.any(view.qvec):
+            fail(images_path, f"{view.name} has a quaternion of zeros", "the rotation of its camera", BROKEN)
         w2c = np.eye(4)
         with np.errstate(invalid="ignore", divide="ignore"):
             w2c[:3, :3] = rotation(view.qvec)

@@ -54,7 +54,7 @@ def number(path: Path, name: str, values: dict[str, Any], key: str) -> float:
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value) or isinstance(values[key], bool):
-        fail(path, f"{key} = {str(values[key])[:40]!r} for {name}", "a finite number", "correct it")
+        fail(path, f"{key} = {str(values[key])[:40]!r} for {name}", "a number", "correct it")
     return value
 
 
