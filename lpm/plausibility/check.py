@@ -162,6 +162,8 @@ def _poses(scene: Scene, matching: Matching, evidence: Evidence) -> list[Finding
         return [shifted]
     if len(others.pairs) >= whole.FEWEST_PAIRS and (lens := whole.check_lens(scene, others, c2w)) is not None:
         return [lens]
+    if others is evidence and wrong:
+        return [whole.unexplained(scene, evidence, wrong)]
     return single.check_photos(scene, evidence, c2w, wrong, lambda view: matching.search(view, set(wrong)))
 
 
@@ -184,8 +186,11 @@ def check_briefly(scene: Scene) -> Report:
     if len(matching.pairs) >= whole.FEWEST_PAIRS:
         evidence = matching.evidence()
         finding, c2w = whole.check_poses(scene, evidence)
-        lens = whole.check_lens(scene, evidence, c2w, BRIEF_FOCAL, BRIEF_CALMER) if finding is None else None
-        found += [each for each in (finding, lens) if each is not None]
+        if finding is None:
+            finding = whole.check_lens(scene, evidence, c2w, BRIEF_FOCAL, BRIEF_CALMER)
+        if finding is None and float(evidence.explained(c2w).mean()) < whole.POOR:
+            finding = whole.unexplained(scene, evidence, [])
+        found += [] if finding is None else [finding]
     return Report(_sorted(found), len(looked), len(matching.pairs))
 
 

@@ -129,21 +129,24 @@ def check_photos(
     rest = [view for view in wrong if view not in swapped]
     if not rest:
         return result
-    turns, sure = [], []
+    sure: dict[int, tuple[float, float]] = {}
     for view in rest:
         pairs = pairs_of(view)
         if len(pairs) < 2:
             continue
         own, share = own_pose(view, pairs, evidence, c2w)
         if share >= FITS:
-            sure.append(view)
-            turns.append(float(np.degrees(Rotation.from_matrix(own[:3, :3].T @ c2w[view, :3, :3]).magnitude())))
-    if sure:
-        told = tuple(names[view] for view in sure)
-        text = f"{len(told)} of {len(scene)} photos disagree with their neighbours under the given poses, and would not"
-        text += f" if they were moved and turned by {max(turns):.2g} degrees at most ({listed(told)})"
-        remedy = "remove these photos (those that are not there are left out), or run the pose estimation again"
-        result.append(Finding("pose", True, text, remedy, told))
+            given = float(Evidence(pairs, evidence.pixels, evidence.near).explained(c2w).mean())
+            turn = Rotation.from_matrix(own[:3, :3].T @ c2w[view, :3, :3]).magnitude()
+            sure[view] = given, float(np.degrees(turn))
+    for serious, how in ((True, ""), (False, " a little")):
+        off = [view for view, (given, _) in sure.items() if (given < AGREES) == serious]
+        if off:
+            told = tuple(names[view] for view in off)
+            text = f"{len(told)} of {len(scene)} photos disagree{how} with their neighbours under the given poses, and"
+            text += f" would not if moved and turned by {max(sure[v][1] for v in off):.2g} degrees ({listed(told)})"
+            remedy = "remove these photos (those that are not there are left out), or run the pose estimation again"
+            result.append(Finding("pose", serious, text, remedy, told))
     told = tuple(names[view] for view in rest if view not in sure)
     if told:
         text = f"what {len(told)} photos have in common with their neighbours is explained by no pose ({listed(told)})"

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from lpm.plausibility.epipolar import Evidence
-from lpm.plausibility.findings import Finding
+from lpm.plausibility.findings import Finding, listed
 from lpm.scenes.scene import Floats, Scene
 
 GOOD = 0.7
@@ -115,6 +115,15 @@ def check_from_one_on(scene: Scene, evidence: Evidence, wrong: Sequence[int]) ->
     text = f"from {scene.names[first]} on each photo fits the pose of the one that comes {steps(step)} by name"
     told = f"{text}: those explain {best:.0%} of what photos have in common, the given ones {share:.0%}"
     return Finding("shifted", True, told, "give each photo its own pose", tuple(scene.names[first:]))
+
+
+def unexplained(scene: Scene, evidence: Evidence, wrong: Sequence[int]) -> Finding:
+    """That many photos, the views `wrong`, disagree with each other, and nothing tells why."""
+    share, names = float(evidence.explained(scene.c2w).mean()), tuple(scene.names[view] for view in wrong)
+    text = f"the poses explain {share:.0%} of what photos have in common, and no other reading of them explains more"
+    more = f" ({len(wrong)} of {len(scene)} photos disagree with their neighbours: {listed(names)})" if wrong else ""
+    remedy = "are these the poses of these photos? else run the pose estimation again"
+    return Finding("poses", share < POOR, text + more, remedy, names)
 
 
 def steps(step: int) -> str:

@@ -120,6 +120,13 @@ def test_noise_on_one_pose_is_named(scene, view):
     assert "2.4 degrees" in finding.text
 
 
+@pytest.mark.parametrize("look", [check, check_briefly])
+def test_poses_of_another_scene_are_named(scene, look):
+    scene.c2w = scene.c2w[np.random.default_rng(3).permutation(16)]
+    (finding,) = look(scene).findings
+    assert (finding.kind, finding.serious) == ("poses", True)
+
+
 def painted(scene, tmp_path, view, pixels):
     scene.images[view] = tmp_path / f"{view}.png"
     Image.fromarray(pixels).save(scene.images[view])
