@@ -68,9 +68,9 @@ def read_photo(path: Path, scale: float, alpha_color: tuple[float, float, float]
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """[H, W, 1] bool at `size` (width, height): what counts (lpm.scenes.masks), and of a smaller mask what mixes none of
-    what does not, as the photo's pixels are mixed: what stands under a mask (black, often) must not reach what is
-    trained on. Raises LpmError."""
+    """[H, W, 1] bool at `size` (width, height): what counts (lpm.scenes.masks); of a smaller mask a pixel that mixes
+    none that does not, as the photo's are mixed: what stands under a mask (black, often) must not reach what is trained
+    on. Raises LpmError."""
     mask = load_mask(path)
     if mask.shape[1::-1] != size:
         mask = np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)) > 0.999
