@@ -1,7 +1,8 @@
-"""The command `lpm-scene`: make sample scenes, list them, and say what a scene folder holds."""
+"""The command `lpm-scene`: make sample scenes, list them, say what a scene folder holds, and check it."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import time
 from pathlib import Path
@@ -135,5 +136,7 @@ def info(
 
 def main() -> None:
     """Entry point of `lpm-scene`."""
-    commands: dict[str, Any] = {"make": make, "list": list_, "info": info}
+    # What checks scenes stands on them, and on more; a room does not import those that come after it, so it is named.
+    check = importlib.import_module("lpm.plausibility.cli").check
+    commands: dict[str, Any] = {"make": make, "list": list_, "info": info, "check": check}
     one_line_errors(lambda: tyro.extras.subcommand_cli_from_dict(commands, description=__doc__))

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from lpm.scenes.cuts import Cut, cuts, reach
 from lpm.scenes.images import load_image
 from lpm.scenes.lenses import Lens
+from lpm.scenes.masks import load_mask
 from lpm.scenes.scene import Scene
+from lpm.scenes.split import listed
 
 
 def cut_up(scene: Scene, lenses: list[Lens | None], fov: float | None) -> Scene:
@@ -37,13 +39,8 @@ def cut_up(scene: Scene, lenses: list[Lens | None], fov: float | None) -> Scene:
             distortion[row] = 0
     views: dict[str, list[str]] = {}
     for (i, _), name in zip(rows, names, strict=True):
-        for old in (scene.names[i], str(scene.images[i])):
-            views.setdefault(old, []).append(name)
-    root = scene.layout.root
-    lists = {
-        split: [new for old in given for new in views.get(old, views.get(str(root / old), [old]))]
-        for split, given in scene.lists.items()
-    }
+        views.setdefault(scene.names[i], []).append(name)
+    lists = {split: [new for i in listed(scene, split) for new in views[scene.names[i]]] for split in scene.lists}
     notes = [told(lens, found, lenses.count(lens)) for lens, found in kinds.items()]
     several = f"and {len(notes) - 3} more lenses in the same way"
     return replace(
@@ -71,7 +68,7 @@ def shown_of(scene: Scene, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     Distortion that the scene names stays. Raises LpmError for a file that cannot be decoded.
     """
     image = load_image(scene.images[i])
-    mask = None if scene.masks is None else load_image(scene.masks[i])[..., 0]
+    mask = None if scene.masks is None else np.where(load_mask(scene.masks[i]), 255, 0).astype(np.uint8)
     cut = None if scene.cuts is None else scene.cuts[i]
     if cut is None:
         return image, mask

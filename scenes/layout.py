@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from lpm.checks import LpmError, fail
+from lpm.scenes.texts import lines
 from lpm.scenes.video import SUFFIXES
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 VIDEOS = (*SUFFIXES, ".m4v")
-COLMAP_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse")
+COLMAP_FOLDERS = ("sparse", "colmap/sparse", "")
 COLMAP_TABLES = ("cameras", "images")
 REMEDY = (
     "name a folder with transforms.json (nerfstudio), sparse/0/cameras.bin and images.bin (COLMAP; .txt too), "
-    "transforms_train.json (Blender, D-NeRF), poses_bounds.npy with a video per camera (Neural 3D Video), "
-    "dataset.json with camera/ (Nerfies, HyperNeRF, DyCheck), or cameras_parameters.txt (Technicolor)"
+    "transforms_train.json (Blender, D-NeRF), poses_bounds.npy with photos (LLFF) or a video per camera (Neural 3D "
+    "Video), dataset.json with camera/ (Nerfies, HyperNeRF, DyCheck), or cameras_parameters.txt (Technicolor)"
 )
+
+
+Kind = Literal["transforms", "colmap", "blender", "video", "llff", "nerfies", "technicolor"]
 
 
 @dataclass(frozen=True)
 class Layout:
     """A recognised layout."""
 
-    kind: Literal["transforms", "colmap", "blender", "video", "nerfies", "technicolor"]
+    kind: Kind
     """Who reads it."""
     root: Path
     """The scene's folder; image paths are relative to it."""
@@ -33,6 +40,8 @@ class Layout:
     """The file, or folder (colmap), that holds the cameras."""
     passed_over: tuple[str, ...] = ()
     """Other layouts that are there as well, in words; the first one found in the order above wins."""
+    told: str = ""
+    """What is read, in words."""
     outside: bool = False
     """Whether its files may name others that lie outside of the folder."""
 
@@ -42,15 +51,40 @@ class Layout:
         Raises:
             LpmError: `name` is no name, or leaves the scene's folder (`..`, an absolute path) where it may not: a scene
                 from elsewhere would make others of this machine's files part of what is trained and shared. Links in
-                the folder are followed: who unpacked it made them.
+                the folder are followed: who unpacked it made them. A file of the scene's own that ends so is taken
+                instead.
         """
         if not isinstance(name, str) or "\0" in name or not name:
             fail(self.source, f"{name!r} for a file", "the name of a file", "correct it")
         path = self.root / below / name
-        if not self.outside and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.root)):
+        if not os.path.exists(path) or not (self.outside or self.holds(path)):
+            path = next((other for other in self.elsewhere(name, below) if os.path.exists(other)), path)
+        if not (self.outside or self.holds(path)):
             remedy = "move the file there, or if you trust the scene add `lpm-data --outside-files True` to the command"
             fail(self.source, f"{name} lies outside of {self.root}", "files of the scene's folder", remedy)
-        return path
+        plain = Path(os.path.normpath(path))
+        return plain if ".." in path.parts and plain.exists() else path
+
+    def holds(self, path: Path) -> bool:
+        """Whether `path` is one of the scene's folder; links are followed."""
+        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.root))
+
+    def elsewhere(self, name: str, below: str) -> Iterator[Path]:
+        """Where a file may be whose name was written by Windows, on another machine or for another folder: at the end
+        of its path, below the folder `below` or the scene's."""
+        parts = [
+            part for part in re.sub(r"^[A-Za-z]:", "", name).replace("\\", "/").split("/") if part not in ("", ".")
+        ]
+        for first in range(len(parts)):
+            if ".." not in parts[first:]:
+                for folder in dict.fromkeys((below, "", "images")):
+                    yield self.root.joinpath(folder, *parts[first:])
+
+
+def folder_called(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder in `root` that is called as one of `names`, in whatever case; None where there is none."""
+    found = [f for f in sorted(root.iterdir()) if f.name.casefold() in names and f.is_dir()]
+    return min(found, key=lambda f: f.name not in names, default=None)
 
 
 def photo_folder(data: Path) -> Path | None:
@@ -74,13 +108,34 @@ def holds_photos_only(data: Path) -> bool:
     return False
 
 
-def colmap_model(root: Path) -> Path | None:
-    """The folder of COLMAP's model below `root`, or None."""
-    for name in COLMAP_FOLDERS:
-        folder = root / name
-        if any(all((folder / f"{table}.{end}").is_file() for table in COLMAP_TABLES) for end in ("bin", "txt")):
-            return folder
-    return None
+def colmap_models(root: Path) -> dict[Path, int]:
+    """Folders of COLMAP's models below `root`, the one to read first, and how many images each has.
+
+    A mapper that does not get all photos into one model writes several, and the largest need not be the first.
+    """
+    found: dict[Path, int] = {}
+    for place in COLMAP_FOLDERS:
+        inner = sorted((root / place).glob("*"), key=lambda f: (len(f.name), f.name)) if place else []
+        found |= {folder: _count(folder) for folder in [*inner, root / place] if _is_model(folder)}
+        if found:
+            break
+    return dict(sorted(found.items(), key=lambda item: -item[1])) if len(found) > 1 else found
+
+
+def _is_model(folder: Path) -> bool:
+    return any(all((folder / f"{table}.{end}").is_file() for table in COLMAP_TABLES) for end in ("bin", "txt"))
+
+
+def _count(folder: Path) -> int:
+    """How many images the model in `folder` says that it has; -1 where that cannot be read."""
+    try:
+        if (folder / "images.bin").is_file():
+            with (folder / "images.bin").open("rb") as file:
+                return int(struct.unpack("<Q", file.read(8))[0])
+        words = (len(line.split()) for line in lines(folder / "images.txt") if not line.startswith("#"))
+        return sum(count >= 10 and count % 3 > 0 for count in words)  # features come in threes
+    except (OSError, ValueError, struct.error):
+        return -1
 
 
 def detect(data: Path) -> Layout:
@@ -102,13 +157,17 @@ def detect(data: Path) -> Layout:
     found: list[tuple[str, Layout]] = []
     if (data / "transforms.json").is_file():
         found.append(("transforms.json", Layout("transforms", data, data / "transforms.json")))
-    model = colmap_model(data)
-    if model is not None:
-        found.append((f"COLMAP's {model.relative_to(data)}", Layout("colmap", data, model)))
+    models = colmap_models(data)
+    for model, count in models.items():
+        told = f"COLMAP's {'model' if model == data else model.relative_to(data)}"
+        told += f" ({count} images)" if len(models) > 1 else ""
+        found.append((told, Layout("colmap", data, model)))
     if (data / "transforms_train.json").is_file():
         found.append(("transforms_train.json", Layout("blender", data, data / "transforms_train.json")))
     if (data / "poses_bounds.npy").is_file():
-        found.append(("poses_bounds.npy", Layout("video", data, data / "poses_bounds.npy")))
+        clips = any(path.suffix.lower() in SUFFIXES for path in data.iterdir())
+        kind: Kind = "video" if clips or photo_folder(data) is None else "llff"
+        found.append(("poses_bounds.npy", Layout(kind, data, data / "poses_bounds.npy")))
     if (data / "dataset.json").is_file() and (data / "camera").is_dir():
         found.append(("dataset.json", Layout("nerfies", data, data / "dataset.json")))
     if (data / "cameras_parameters.txt").is_file():
@@ -118,7 +177,7 @@ def detect(data: Path) -> Layout:
             fail(data, "lpm-prepare was not finished here", "a scene", "repeat its command to go on with it")
         inside = sorted(path.name + "/" * path.is_dir() for path in data.iterdir())
         got = "neither cameras nor poses in it (it holds " + (", ".join(inside[:6]) or "nothing") + ")"
-        looked = ", ".join(["transforms.json", *(f"{name}/" for name in COLMAP_FOLDERS), "transforms_train.json"])
+        looked = "transforms.json, sparse/0/, colmap/sparse/0/, sparse/, transforms_train.json"
         looked += ", poses_bounds.npy, dataset.json, cameras_parameters.txt"
         videos = sorted(path for path in data.iterdir() if path.suffix.lower() in VIDEOS)
         bare = data if photo_folder(data) is not None else next(iter(videos), None)
@@ -127,4 +186,4 @@ def detect(data: Path) -> Layout:
         )
         fail(data, got, f"one of {looked}", makes + REMEDY)
     first = found[0][1]
-    return Layout(first.kind, first.root, first.source, tuple(name for name, _ in found[1:]))
+    return replace(first, told=found[0][0], passed_over=tuple(name for name, _ in found[1:]))

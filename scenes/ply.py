@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +13,16 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from lpm.checks import fail
 from lpm.scenes.scene import Floats, Points
 
+COLORS = (
+    ("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"),
+    ("f_dc_0", "f_dc_1", "f_dc_2"),
+)  # fmt: skip
+SH_CONSTANT = 0.28209479177387814
+"""The first of the spherical harmonics, 1 / (2 sqrt(pi))."""
+
 
 def read_points(path: Path) -> Points:
-    """Points of the PLY at `path`: x y z, and red green blue where present (else grey).
+    """Points of the PLY at `path`: x y z, and red green blue where present (else grey), whatever their types.
 
     Raises:
         LpmError: no such file, or not a PLY of points.
@@ -23,23 +32,46 @@ def read_points(path: Path) -> Points:
         fail(path, "no such file", "the points that transforms.json names in ply_file_path", remedy)
     try:
         _check_counts(path)
-        vertex = PlyData.read(str(path))["vertex"]
-        xyz = np.stack([np.asarray(vertex[axis], dtype=np.float64) for axis in "xyz"], axis=1)
-    except (PlyParseError, LookupError, TypeError, ArithmeticError, ValueError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        elements = PlyData.read(str(path)).elements
+        vertex = next(e for e in elements if {"x", "y", "z"} <= {p.name.lower() for p in e.properties})
+        columns = {p.name.lower(): np.asarray(vertex[p.name]) for p in vertex.properties}
+        xyz = np.stack([columns[axis].astype(np.float64) for axis in "xyz"], axis=1)
+        rgb = _colors(columns, len(xyz))
+    except (PlyParseError, LookupError, TypeError, ArithmeticError, ValueError, OSError, StopIteration) as error:
+        reason = (str(error) or "no vertices x y z").splitlines()[0]
         fail(path, f"cannot be read ({reason})", "a PLY file with vertices x y z", remedy)
-    names = {prop.name for prop in vertex.properties}
-    rgb = np.full((len(xyz), 3), 128, np.uint8)
-    for prefix in ("", "diffuse_"):
-        if {prefix + "red", prefix + "green", prefix + "blue"} <= names:
-            color = np.stack([np.asarray(vertex[prefix + c]) for c in ("red", "green", "blue")], axis=1)
-            if color.dtype.kind == "f":  # some tools write colours as 0..1
-                color = np.clip(np.nan_to_num(color) * 255 + 0.5, 0, 255)
-            elif color.dtype == np.uint16:
-                color = color // 257
-            rgb = color.astype(np.uint8)
-            break
     return Points(xyz, rgb, path)
+
+
+def _colors(columns: dict[str, NDArray[Any]], count: int) -> NDArray[np.uint8]:
+    """[count, 3] colours from a PLY's `columns`; grey where there are none.
+
+    Whole numbers are 0..255 or, where any is larger, 0..65535. Others are 0..1, 0..255 where any is above 1, or
+    0..65535. Gaussians have the constant of their spherical harmonics.
+    """
+    for names in COLORS:
+        if not all(name in columns for name in names):
+            continue
+        given = np.stack([columns[name] for name in names], axis=1)
+        if given.dtype == np.int8:  # PLY's char; those above 127 are negative
+            given = given.view(np.uint8)
+        color = np.nan_to_num(given.astype(np.float64), posinf=0, neginf=0)
+        top = color.max(initial=0)
+        if names[0] == "f_dc_0":
+            color = 255 * (0.5 + SH_CONSTANT * color)
+        elif top > 255.5:
+            color = color * (255 / 65535)
+        elif given.dtype.kind == "f" and top <= 1:
+            color = color * 255
+        return np.asarray((color + 0.5).clip(0, 255).astype(np.uint8))
+    return np.full((count, 3), 128, np.uint8)
+
+
+def vertices(path: Path) -> int | None:
+    """How many points the PLY at `path` says that it has, from its header alone; None where it says none."""
+    with path.open("rb") as file:
+        found = re.search(rb"element\s+vertex\s+(\d+)", file.read(1 << 16))
+    return int(found[1]) if found else None
 
 
 def _check_counts(path: Path) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 IDENTITY: Floats = np.eye(4)[:3]
+SKEW = 1.02
+"""One axis of a camera may be so many times as long as another: files of three digits."""
+ROUNDED = 1e-4
+"""Lengths of axes that differ from 1 by no more are rounded, not scaled."""
 
 
 @dataclass
@@ -31,10 +35,12 @@ class Points:
     """[N, 3], 0..255."""
     source: Path
     """The file they came from, for messages."""
+    ids: NDArray[np.int64] | None = None
+    """[N] COLMAP's numbers of them, by which its images name them."""
 
     def moved(self, transform: Floats) -> Points:
         """The same points after `transform` [3, 4]."""
-        return Points(self.xyz @ transform[:, :3].T + transform[:, 3], self.rgb, self.source)
+        return Points(self.xyz @ transform[:, :3].T + transform[:, 3], self.rgb, self.source, self.ids)
 
 
 @dataclass
@@ -92,10 +98,30 @@ def rotation(qvec: Floats) -> Floats:
 
 
 def check_pose(name: str | Path, matrix: object) -> Floats:
+    """`matrix` as [4, 4] float64 (a 3x4 gets its last row), of a camera, whose scale means nothing and is taken away.
+
+    Raises:
+        LpmError: not 3x4 or 4x4, not finite, or no rotation times a scale; `name` says whose pose it is.
+    """
+    pose = check_matrix(name, matrix)
+    axes, remedy = pose[:3, :3], "run the pose estimation again, or export the poses in right-handed axes"
+    if np.linalg.det(axes) < 0:
+        got = "a mirrored pose (its axes are left-handed: determinant < 0)"
+        fail(name, got, "right-handed camera axes: x right, y up, z back", remedy)
+    left, scales, right = np.linalg.svd(axes)
+    if scales[0] > SKEW * scales[2]:
+        got = f"a sheared pose (one axis is {scales[0] / scales[2]:.3g} times as long as another)"
+        fail(name, got, "axes at right angles, all of one length", remedy)
+    if np.abs(scales - 1).max() > ROUNDED:
+        pose[:3, :3] = left @ right
+    return pose
+
+
+def check_matrix(name: str | Path, matrix: object) -> Floats:
     """`matrix` as [4, 4] float64 (a 3x4 gets its last row).
 
     Raises:
-        LpmError: not 3x4 or 4x4, not finite, or singular; `name` says whose pose it is.
+        LpmError: not 3x4 or 4x4, not finite, or singular; `name` says what it is of.
     """
     wanted, remedy = "a finite 4x4 camera-to-world matrix", "remove this frame or run the pose estimation again"
     try:
@@ -108,7 +134,8 @@ def check_pose(name: str | Path, matrix: object) -> Floats:
         fail(name, f"a transform_matrix of shape {list(pose.shape)}", wanted, remedy)
     if not np.isfinite(pose).all():
         fail(name, "a non-finite pose (NaN or infinity in transform_matrix)", wanted, remedy)
-    if abs(np.linalg.det(pose[:3, :3])) < 1e-8:
+    largest = float(np.abs(pose[:3, :3]).max())
+    if largest == 0 or abs(np.linalg.det(pose[:3, :3] / largest)) < 1e-8:
         fail(name, "a pose without orientation (singular rotation)", wanted, remedy)
     return pose
 

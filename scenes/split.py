@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpm.checks import fail
+from lpm.scenes.photo_files import key
 from lpm.scenes.scene import Scene
 
 Indices = NDArray[np.int64]
@@ -13,13 +14,24 @@ TIME_INTERVAL, TIME_FIRST = 5, 2
 """Of a scene that moves, every 5th time step from the third on is held out, of all cameras."""
 
 
+def places(scene: Scene) -> dict[str, int]:
+    """The index of each image by all that a list may call it: its name, its path, and either as Windows or another
+    program would write it, with other endings and cases (lpm.scenes.photo_files.key), where that is clear."""
+    found: dict[str, int] = {}
+    loose: dict[str, list[int]] = {}
+    for i, (name, path) in enumerate(zip(scene.names, scene.images, strict=True)):
+        found |= {name: i, str(path): i}
+        loose.setdefault(key(name), []).append(i)
+    return {other: rows[0] for other, rows in loose.items() if len(rows) == 1} | found
+
+
 def listed(scene: Scene, split: str) -> Indices:
     """Indices of the images that the scene's own list for `split` names."""
-    place = {name: i for i, name in enumerate(scene.names)}
-    place |= {str(path): i for i, path in enumerate(scene.images)}
+    place = places(scene)
     indices = []
     for name in scene.lists[split]:
-        index = place.get(name, place.get(str(scene.layout.root / name)))
+        spellings = (name, str(scene.layout.root / name), key(name))
+        index = next((place[other] for other in spellings if other in place), None)
         if index is None:
             fail(scene.layout.source, f"the {split} list names {name}", "images that have a pose", "correct the list")
         indices.append(index)

@@ -21,7 +21,7 @@ from torch import Tensor
 from lpm import distributed
 from lpm.files import bar
 from lpm.multiview.views import Views, world_to_camera
-from lpm.plugin.dataparser import LpmDataParserConfig
+from lpm.plugin.dataparser import LpmDataParser, LpmDataParserConfig
 from lpm.train.cameras import Cameras as OurCameras
 from lpm.train.load_photos import add_depths, fitting_scale, load_photos, read_photo, read_view
 from lpm.train.photos import find_points, views_of
@@ -45,9 +45,9 @@ class LpmDataset(InputDataset):
         return read_photo(self._dataparser_outputs.image_filenames[image_idx], self.scale_factor).numpy()
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
-        """nerfstudio's; of a photo by a lens that is no pinhole, the view that is cut out of it."""
+        """nerfstudio's; as lpm.train reads it, of a photo with a mask (its own have one channel) or by another lens."""
         cuts = self._dataparser_outputs.metadata.get("cuts")
-        if cuts is None or cuts[image_idx] is None:
+        if self._dataparser_outputs.mask_filenames is None and (cuts is None or cuts[image_idx] is None):
             return super().get_data(image_idx, image_type)
         size = int(self.cameras.width[image_idx]), int(self.cameras.height[image_idx])
         color = self._dataparser_outputs.alpha_color
@@ -99,6 +99,11 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             config.dataparser.takes_cuts = True  # type: ignore[misc]
         super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
         if test_mode == "val":  # training: a broken image is found now, not after the run's folder is made
+            if isinstance(self.dataparser, LpmDataParser) and not self.dataparser.config.unchecked:
+                from lpm.plausibility.check import stop_if_serious  # its imports take time that a help text has not
+
+                option = "--pipeline.datamanager.dataparser.unchecked True"
+                stop_if_serious(self.dataparser.scene(), CONSOLE.print, option)
             _ = self.cached_train, self.cached_eval
             if self.config.points_from_photos:
                 self._find_points()

@@ -16,6 +16,7 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from lpm.checks import fail
+from lpm.scenes.images import turned_file
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
 from lpm.train.cameras import Cameras as OurCameras
@@ -89,6 +90,9 @@ class LpmDataParser(DataParser):
                 remedy = "train with lpm-splat, which undistorts them, or undistort first (colmap image_undistorter)"
                 fail(scene.layout.source, got, "perspective photos, for this method", remedy)
             metadata["cuts"] = chosen.cuts
+        if not config.takes_cuts and any(turned_file(path) != path for path in chosen.images):
+            got, wanted = "photos that are to be turned as their EXIF says", "photos that lie as their cameras say"
+            fail(scene.layout.source, got, wanted, "train with lpm-splat, which turns them, or turn the files")
         if placed.xyz is not None:
             metadata["points3D_xyz"], metadata["points3D_rgb"] = placed.xyz, placed.rgb
         # What brings a file in the scene's own frame to where training is.

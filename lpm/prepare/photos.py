@@ -17,7 +17,7 @@ from lpm.checks import LpmError, fail
 from lpm.prepare.work import fresh
 from lpm.scenes.images import load_image, reason
 from lpm.scenes.layout import PHOTOS, VIDEOS, photo_folder
-from lpm.scenes.layouts.colmap import find_mask
+from lpm.scenes.masks import find_mask
 
 HEIC = (".heic", ".heif")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw")

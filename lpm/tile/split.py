@@ -16,6 +16,7 @@ from PIL import Image
 
 from lpm.checks import fail
 from lpm.scenes.cut_up import shown_of
+from lpm.scenes.images import turned_file
 from lpm.scenes.ply import write_points
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
@@ -104,21 +105,23 @@ def _write_tile(folder: Path, scene: Scene, views: list[int], rows: NDArray[np.i
     masked = scene.masks is not None or any(cut is not None and not cut.whole for cut in cuts)
     for v in views:
         name = str(Path("images") / scene.names[v].removeprefix("images/"))
-        if cuts[v] is not None:
+        files = [scene.images[v], *([] if scene.masks is None else [scene.masks[v]])]
+        made = cuts[v] is not None or any(turned_file(file) != file for file in files)  # of a photo, not the photo
+        if made:
             name = str(Path(name).with_suffix(".png"))
         lists["test_filenames" if scene.names[v] in held_out else "train_filenames"].append(name)
-        if cuts[v] is None:
+        if not made:
             _link(scene.images[v], folder / name)
         fx, fy, cx, cy = scene.intrinsics[v].tolist()
         distortion = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), scene.distortion[v].tolist(), strict=True))
         frame = {"file_path": name, "transform_matrix": scene.c2w[v].tolist(), "fl_x": fx, "fl_y": fy, "cx": cx,
                  "cy": cy, "w": int(scene.sizes[v, 0]), "h": int(scene.sizes[v, 1]), **distortion}  # fmt: skip
-        if masked and (cuts[v] is not None or scene.masks is None):
+        if masked and (made or scene.masks is None):
             frame["mask_path"] = f"masks/{Path(scene.names[v]).with_suffix('')}.png"
         elif scene.masks is not None:
             frame["mask_path"] = f"masks/{Path(scene.names[v]).with_suffix('')}{scene.masks[v].suffix}"
             _link(scene.masks[v], folder / frame["mask_path"])
-        if cuts[v] is not None or (masked and scene.masks is None):
+        if made or (masked and scene.masks is None):
             _write_view(scene, v, folder / name, folder / frame["mask_path"] if masked else None)
         elif scene.depths is not None and scene.applied_scale == 1:  # else their unit is not that of the tile's poses
             frame["depth_file_path"] = f"depths/{Path(scene.names[v]).with_suffix('')}{scene.depths[v].suffix}"
@@ -132,7 +135,7 @@ def _write_tile(folder: Path, scene: Scene, views: list[int], rows: NDArray[np.i
 
 
 def _write_view(scene: Scene, v: int, picture: Path, mask: Path | None) -> None:
-    """View `v` of a photo by a lens that is no pinhole, undistorted; without depths."""
+    """View `v` as it is trained on: cut out of a photo by a lens that is no pinhole, or turned; without depths."""
     image, known = shown_of(scene, v)
     if known is None:
         known = np.full(image.shape[:2], 255, np.uint8)

@@ -107,11 +107,14 @@ def run_folder(settings: RunSettings) -> Path:
 def train(words: list[str]) -> Any:
     """What `lpm-train` does; the trainer, when it is done."""
     settings, scene, resume = parse(words)
+    from lpm.plausibility.check import stop_if_serious
     from lpm.train.trainer import Trainer
 
     folder = run_folder(settings)
     if resume is None and any(folder.rglob("*.ckpt")):
         fail(folder, "holds a run", "a new folder", f"go on with it by --resume {folder}, or give another --out")
+    if resume is None and not settings.data.unchecked:
+        stop_if_serious(scene, print, "--data.unchecked")
     trainer = Trainer(settings, folder)
     trainer.setup(scene, resume)
     page = None

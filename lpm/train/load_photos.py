@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from lpm.checks import fail
@@ -21,6 +20,7 @@ from lpm.multiview.depth_prior import at_grid, laid_over, read_depth
 from lpm.multiview.points_from_photos import looked_at
 from lpm.multiview.views import world_to_camera
 from lpm.scenes.images import load_image
+from lpm.scenes.masks import load_mask
 from lpm.train.cameras import Cameras, intrinsics_matrices
 from lpm.train.placed import Split
 
@@ -68,11 +68,10 @@ def read_photo(path: Path, scale: float, alpha_color: tuple[float, float, float]
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """[H, W, 1] bool at `size` (width, height); a pixel that is not 0 counts, and of a smaller mask one that mixes none
-    that is, as the photo's pixels are mixed: what stands under a mask (black, often) must not reach what is trained on.
-    """
-    with Image.open(path) as file:
-        mask = np.array(file) != 0
+    """[H, W, 1] bool at `size` (width, height): what counts (lpm.scenes.masks); of a smaller mask a pixel that mixes
+    none that does not, as the photo's are mixed: what stands under a mask (black, often) must not reach what is trained
+    on. Raises LpmError."""
+    mask = load_mask(path)
     if mask.shape[1::-1] != size:
         mask = np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)) > 0.999
     return torch.from_numpy(mask)[..., None]
@@ -96,11 +95,7 @@ def read_view(
     cut = None if split.cuts is None else split.cuts[i]
     if cut is None:
         return photo
-    mask = (
-        photo["mask"].numpy().astype(np.uint8).reshape(image.shape[0], image.shape[1], -1).max(2)
-        if photo.get("mask") is not None
-        else None
-    )
+    mask = photo["mask"][..., 0].numpy().astype(np.uint8) if "mask" in photo else None
     view, there = cut.take(image.numpy(), mask, cut.intrinsics * scale, size)
     photo["image"] = torch.from_numpy(view)
     if mask is not None or not there.all():
@@ -178,7 +173,17 @@ def load_photos(
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(work, i) for i in range(len(split))]
         photos = [waiting[i].result() for i in progress(range(len(split)), "reading photos")]
+    check_masks(split, photos)
     return photos, Cameras(cameras.c2w, intrinsics, sizes, None, cameras.capture_times)
+
+
+def check_masks(split: Split, photos: list[Photo]) -> None:
+    """Raises LpmError where the masks of `photos` leave nothing of any."""
+    if photos and split.masks is not None and not any(bool(photo["mask"].any()) for photo in photos):
+        got = f"the masks of all {len(photos)} photos are black, which leaves nothing to train on"
+        fail(
+            split.masks[0].parent, got, "masks that are black where a photo says nothing", "invert them, if they say it"
+        )
 
 
 def add_depths(

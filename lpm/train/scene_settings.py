@@ -22,6 +22,8 @@ class SceneSettings:
     """Start from the scene's points where it has them."""
     max_points: int | None = None
     """Keep at most this many of the points, drawn at random with a fixed seed."""
+    unchecked: bool = False
+    """Train even if the check at the start finds that photos and poses cannot belong together (docs/scenes.md)."""
     outside_files: bool = False
     """Read files that the scene names outside of its folder (`..`, absolute paths)."""
     lens_fov: float | None = None

@@ -9,8 +9,9 @@ import numpy as np
 from lpm.checks import fail
 from lpm.scenes import video
 from lpm.scenes.layout import Layout
+from lpm.scenes.layouts.llff import camera_of, read_rows
 from lpm.scenes.ply import read_points
-from lpm.scenes.scene import Scene, check_intrinsics, check_pose
+from lpm.scenes.scene import Scene
 
 MOST_BYTES = 6 * 2**30
 """Of all frames together, uint8: what is kept in memory."""
@@ -24,17 +25,13 @@ def clips(root: Path) -> list[Path]:
 def read_multiview_video(layout: Layout) -> Scene:
     """Reads poses_bounds.npy and the videos beside it.
 
-    Rows are 3x5 matrices, camera to world with axes (down, right, backwards) and a last column height, width, focal
-    length (pixels), then the nearest and farthest depth (LLFF, Mildenhall 2019). Where the clips are longer than fits
-    into memory, the first frames are taken. Raises LpmError on anything that cannot be used.
+    Where the clips are longer than fits into memory, the first frames are taken. Raises LpmError on anything that
+    cannot be used.
     """
     path, root = layout.source, layout.root
-    try:
-        rows = np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # a length beyond the file's is refused
-    except Exception as error:  # numpy's reader fails in many ways
-        fail(path, f"cannot be read ({error})", "an array [cameras, 17]", "copy it again from its source")
+    rows = read_rows(path)
     files = clips(root)
-    if rows.ndim != 2 or rows.shape[1] != 17 or len(rows) != len(files):
+    if len(rows) != len(files):
         fail(
             path, f"array {list(rows.shape)} for {len(files)} videos", f"[{len(files)}, 17], a row for each video",
             "add the missing videos, or remove the rows of cameras that are not there",
@@ -54,14 +51,8 @@ def read_multiview_video(layout: Layout) -> Scene:
     if count < 2:
         fail(root, f"{count} frame(s) for each camera", "at least two", "scale the videos down")
     names, images, poses, intrinsics, all_sizes, cams, capture_times = [], [], [], [], [], [], []
-    for file, row, (width, height, _) in zip(files, rows.astype(np.float64), sizes, strict=True):
-        matrix = row[:15].reshape(3, 5)
-        pose = np.eye(4)
-        pose[:3] = np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], 1)
-        pose = check_pose(f"{path}, {file.name}", pose)
-        focal = matrix[2, 4] * width / matrix[1, 4]  # the poses may be of larger images
-        lens = np.array([focal, focal, width / 2, height / 2])
-        check_intrinsics(f"{path}, {file.name}", lens, (width, height))
+    for file, row, (width, height, _) in zip(files, rows, sizes, strict=True):
+        pose, lens = camera_of(row, (width, height), f"{path}, {file.name}")
         video.announce(file, count - 1)
         for i in range(count):
             names.append(f"{file.name}/{i:06d}")

@@ -12,12 +12,13 @@ from lpm.checks import fail
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import Layout
 from lpm.scenes.scene import Floats, Points, Scene, check_intrinsics, check_pose
+from lpm.scenes.texts import read_text
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in `path`; raises LpmError if there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror})", "a JSON object", "restore the file")
     except ValueError as error:

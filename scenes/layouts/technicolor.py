@@ -12,6 +12,7 @@ from lpm.checks import fail
 from lpm.scenes.images import image_size
 from lpm.scenes.layout import Layout
 from lpm.scenes.scene import Floats, Scene, check_intrinsics, check_pose
+from lpm.scenes.texts import read_text
 
 NAME = re.compile(r".*_(\d+)_(\d+)\.(png|jpg|jpeg)$", re.IGNORECASE)
 FULL = (2048, 1088)
@@ -22,7 +23,7 @@ def read_rows(path: Path) -> Floats:
     """[cameras, 12]: focal length, cx, cy (pixels), aspect, skew, quaternion wxyz and translation, world to camera
     (OpenCV). The first line names the columns. Raises LpmError."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()[1:], 2):
+    for number, line in enumerate(read_text(path).splitlines()[1:], 2):
         words = line.split()
         if not words:
             continue

@@ -37,8 +37,9 @@ def no_poses(folder: Path) -> None:
     (folder / "transforms.json").unlink()
 
 
-def missing_image(folder: Path) -> None:
-    (folder / "images" / "004.png").unlink()
+def missing_images(folder: Path) -> None:
+    for i in range(3, 9):
+        (folder / "images" / f"{i:03d}.png").unlink()
 
 
 def truncated_jpeg(folder: Path) -> None:
@@ -123,7 +124,7 @@ CASES: list[Case] = [
         r"lpm-prepare .*scene OUT .* or name a folder",
     ),
     ("no images in the file", set_top(frames=[]), r"transforms\.json: no images", r"at least two frames"),
-    ("image missing", missing_image, r"images/004\.png: no such file", r"restore the file"),
+    ("images missing", missing_images, r"images/003\.png: no such file; 6 of 10 photos are missing", r"restore them"),
     ("image folder missing", lambda f: shutil.rmtree(f / "images"), r"images/00\d\.png: no such file", r"restore"),
     ("truncated JPEG", truncated_jpeg, r"images/004\.jpg: cannot be decoded \(.*truncated", r"copy the file again"),
     ("not an image", not_an_image, r"images/004\.png: cannot be read \(not an image", r"copy the file again"),
@@ -139,6 +140,12 @@ CASES: list[Case] = [
     ("matrix of another shape", set_pose([[1, 0], [0, 1]]), r"images/004\.png: .*shape \[2, 2\]", r"remove this frame"),
     ("matrix of words", set_pose([["a"] * 4] * 4), r"images/004\.png: .*not numbers", r"remove this frame"),
     ("non-finite pose", nan_pose, r"transforms\.json, images/004\.png: a non-finite pose", r"remove this frame"),
+    (
+        "mirrored pose",
+        set_pose(np.diag([1.0, 1, -1, 1]).tolist()),
+        r"images/004\.png: a mirrored pose",
+        r"right-handed",
+    ),
     ("singular pose", set_pose(np.zeros((4, 4)).tolist()), r"images/004\.png: .*singular", r"remove this frame"),
     ("focal length of zero", set_top(fl_x=0.0), r"transforms\.json, images/00\d\.png: focal length 0", r"correct"),
     ("size of zero", set_top(w=0), r"transforms\.json: w = 0", r"correct"),
@@ -177,7 +184,7 @@ CASES: list[Case] = [
     ),
     ("COLMAP images cut", colmap_with(cut("images.bin")), r"images\.bin: cannot be read", r"model_converter"),
     ("COLMAP points cut", colmap_with(cut("points3D.bin")), r"points3D\.bin: cannot be read", r"model_converter"),
-    ("COLMAP image missing", colmap_with(missing_image), r"images/004\.png: no such file", r"restore"),
+    ("COLMAP images missing", colmap_with(missing_images), r"images/003\.png: no such file; 6 of 10", r"restore"),
     ("COLMAP other size", colmap_with(other_size), r"images/004\.png: image of 40x24; wanted 32x24", r"not scaled"),
     (
         "COLMAP zero points",

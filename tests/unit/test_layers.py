@@ -19,6 +19,7 @@ ROOMS = (
     "lpm.cuda",
     "lpm.gaussians",
     "lpm.multiview",
+    "lpm.plausibility",
     "lpm.render",
     "lpm.runs",
     "lpm.formats",

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lpm.checks import LpmError
 from lpm.files import Progress, quiet
 from lpm.gaussians.similarity import Similarity
 from lpm.runs.folder import CONFIGS
+from lpm.scenes.images import turned_file
 from lpm.scenes.read import read_scene
 from lpm.scenes.scene import Scene
 from lpm.viewer.page.camera import Camera, camera_at
@@ -82,9 +83,10 @@ def in_training_frame(scene: Scene, world_to_train: Similarity) -> NDArray[np.fl
 
 
 def _thumbnail(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
+    file = turned_file(path)
+    with Image.open(file) as image:
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))  # a JPEG is decoded small at once
-        small = image.convert("RGB")
+        small = (image if file == path else ImageOps.exif_transpose(image)).convert("RGB")
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         return np.array(small)
 

@@ -1,0 +1,1 @@
+"""Whether a scene's poses, lenses, points, masks and photos can be what they say, told from the photos themselves."""
