@@ -11,6 +11,9 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from lpm.checks import fail
 from lpm.scenes.scene import Floats, Points
 
+FAR = 16
+"""Times its own size that points lie from the origin: float32 then knows steps of a millionth of that size."""
+
 
 def read_points(path: Path) -> Points:
     """Points of the PLY at `path`: x y z, and red green blue where present (else grey).
@@ -53,8 +56,12 @@ def _check_counts(path: Path) -> None:
 
 
 def write_points(path: Path, xyz: Floats, rgb: NDArray[np.uint8]) -> None:
-    """Writes `xyz` [N, 3] and `rgb` [N, 3] (0..255) as a binary PLY with float32 positions."""
-    fields = [(c, "<f4") for c in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
+    """Writes `xyz` [N, 3] and `rgb` [N, 3] (0..255) as a binary PLY; positions are float32 where that is enough.
+
+    Far from the origin, as in a national grid, they are doubles: float32 would set them on a lattice.
+    """
+    wide = np.abs(xyz).max(initial=0) > FAR * np.ptp(xyz, axis=0).max(initial=0)
+    fields = [(c, "<f8" if wide else "<f4") for c in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
     rows = np.empty(len(xyz), dtype=fields)
     for i, axis in enumerate("xyz"):
         rows[axis] = xyz[:, i]
