@@ -32,6 +32,21 @@ def image_size(path: Path) -> tuple[int, int]:
         fail(path, f"cannot be read ({reason(error)})", WANTED, REMEDY)
 
 
+def has_alpha(path: Path) -> bool:
+    """Whether the image at `path` has transparency, by its header; one that cannot be read has none."""
+    if is_frame(path):
+        return False
+    try:
+        with Image.open(path) as image:
+            return _is_transparent(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
 def load_image(path: Path) -> NDArray[np.uint8]:
     """Pixels [H, W, 3] of the image at `path`, or [H, W, 4] if it has transparency; 0..255, not premultiplied.
 
@@ -49,8 +64,7 @@ def load_image(path: Path) -> NDArray[np.uint8]:
                 top = 65535.0 if image.mode.startswith("I") else 1.0
                 values = np.clip(grey / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
                 return np.ascontiguousarray(np.repeat(values[:, :, None], 3, axis=2))
-            alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-            return np.array(image.convert("RGBA" if alpha else "RGB"))
+            return np.array(image.convert("RGBA" if _is_transparent(image) else "RGB"))
     except FileNotFoundError:
         fail(path, "no such file", "the image that the scene's cameras name", "restore the file or correct its path")
     # PIL raises SyntaxError for broken PNG chunks and ValueError or struct errors for broken headers.

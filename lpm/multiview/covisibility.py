@@ -25,6 +25,14 @@ HIDDEN = 1.5
 """A sparse point this many times farther than the nearest ones in its part of the image is behind a surface."""
 BEHIND = 1.1
 """A point this many times farther than the rendered depth there is hidden."""
+MANY = 1_000
+"""Views above which each is compared with CANDIDATES that share much from where it helps, not with all; and views are
+looked at in blocks, so that memory does not grow with their number."""
+CANDIDATES = 96
+BLOCK = 256
+"""Views at a time."""
+TABLE = 2**25
+"""Most entries of the table that says which view sees which point."""
 BEST_PARALLAX = 8.0
 """Degrees. Less makes depth uncertain, more makes patches dissimilar and occlusion likely."""
 
@@ -79,16 +87,18 @@ def covisible(
         torch.zeros(count, most, device=device),
     )
     scene = _Visibility(views, points, tracks, depths)
-    centres = centres_of(views.viewmats)
+    centres, everyone = centres_of(views.viewmats), torch.arange(count, device=device)
+    candidates = scene.candidates(centres) if count > MANY else None
     for v in range(count if count > 1 else 0):
         own = scene.seen_by(v)
         if len(own) < FEWEST:
             continue
-        seen = scene.sees(own)
-        seen[v] = False
+        among = everyone if candidates is None else candidates[v]
+        seen = scene.sees(own, None if candidates is None else among)
+        seen[among == v] = False
         if views.capture_times is not None:
-            seen[views.capture_times != views.capture_times[v]] = False
-        parallax = angle(centres[v] - own, centres[:, None] - own)
+            seen[views.capture_times[among] != views.capture_times[v]] = False
+        parallax = angle(centres[v] - own, centres[among, None] - own)
         middle = torch.where(seen, parallax, torch.nan).nanmedian(1).values
         overlap = seen.float().mean(1)
         good = (seen.sum(1) >= FEWEST) & (overlap >= min_overlap)
@@ -97,7 +107,7 @@ def covisible(
         order = torch.where(good, worth, -1.0).argsort(descending=True, stable=True)[:most]
         keep = good[order]
         n = len(order)
-        result.neighbours[v, :n] = torch.where(keep, order, -1)
+        result.neighbours[v, :n] = torch.where(keep, among[order], -1)
         result.parallax[v, :n] = torch.where(keep, middle[order], 0.0)
         result.overlap[v, :n] = torch.where(keep, overlap[order], 0.0)
     return result
@@ -120,9 +130,7 @@ class _Visibility:
             view, row = tracks.to(device).unbind(1)
             view, row = view[finite[row]], row[finite[row]]
             self.tracked = [_thinned(points[row[view == v]], SAMPLES) for v in range(count)]
-        self.points = _thinned(points[finite], MOST_POINTS)
-        pixels, z = project(self.points, views.viewmats, views.Ks)
-        inside = in_image(pixels, z, self.sizes)
+        self.points = _thinned(points[finite], min(MOST_POINTS, TABLE // max(count, 1)))
         self.depths: list[Tensor] = []
         if depths is not None:
             if len(depths) != count or any(d.dim() != 2 for d in depths):
@@ -130,14 +138,43 @@ class _Visibility:
             self.depths = [d.detach().to(device).float() for d in depths]
             limits = [torch.where(torch.isfinite(d) & (d > 0), BEHIND * d, torch.inf) for d in self.depths]
         else:
-            place = pixels / self.sizes[:, None]
-            limits = [self._front(place[v, inside[v]], z[v, inside[v]]) for v in range(count)]
+            limits = []
+            for block in self._blocks():
+                pixels, z = project(self.points, views.viewmats[block], views.Ks[block])
+                inside, place = in_image(pixels, z, self.sizes[block]), pixels / self.sizes[block, None]
+                limits += [self._front(place[i, inside[i]], z[i, inside[i]]) for i in range(len(z))]
         # One flat buffer, looked up for all views at once.
         shapes = torch.tensor([limit.shape for limit in limits]).reshape(-1, 2)
         self.start = (shapes.prod(1).cumsum(0) - shapes.prod(1)).to(device)[:, None]
         self.width, self.height = shapes[:, 1, None].to(device), shapes[:, 0, None].to(device)
         self.limit = torch.cat([limit.reshape(-1) for limit in limits]) if limits else torch.zeros(0)
-        self.seen = inside & self._unhidden(pixels, z) if count else inside
+        table = [self.sees(self.points, block) for block in self._blocks()]
+        self.seen = torch.cat(table) if table else torch.zeros(0, len(self.points), dtype=torch.bool, device=device)
+
+    def _blocks(self) -> list[Tensor]:
+        """All views, those at a time that are few enough; up to MANY all at once."""
+        count = len(self.views)
+        if count == 0:
+            return []
+        return list(torch.arange(count, device=self.views.device).split(BLOCK if count > MANY else count))
+
+    def candidates(self, centres: Tensor) -> Tensor:
+        """[V, CANDIDATES] int64, ascending: views that share many points with each, about where parallax is best.
+
+        What is estimated is what `covisible` ranks by, from the table of who sees what and the cameras' distances.
+        """
+        found = []
+        seen = self.seen.float()
+        number = seen.sum(1)
+        for block in self._blocks():
+            _, z = project(self.points, self.views.viewmats[block], self.views.Ks[block])
+            depth = torch.where(self.seen[block], z, torch.nan).nanmedian(1).values.nan_to_num(1.0).clamp_min(1e-9)
+            shared = seen[block] @ seen.T / number[block, None].clamp_min(1)
+            apart = torch.cdist(centres[block], centres, compute_mode="donot_use_mm_for_euclid_dist")
+            parallax = torch.rad2deg(2 * torch.atan(apart / (2 * depth[:, None])))
+            worth = shared * torch.exp(-(parallax.clamp_min(1e-6) / BEST_PARALLAX).log().square())
+            found.append(worth.topk(min(CANDIDATES, len(centres)), dim=1).indices.sort(1).values)
+        return torch.cat(found)
 
     def _front(self, place: Tensor, z: Tensor) -> Tensor:
         """[side, side] depth from which on sparse points are hidden, from those at `place` [N, 2] in 0..1, `z` [N]."""
@@ -155,12 +192,12 @@ class _Visibility:
         limit[cell[third]] = HIDDEN * z[third]
         return limit.reshape(side, side)
 
-    def _unhidden(self, pixels: Tensor, z: Tensor) -> Tensor:
-        """[V, N] whether nothing nearer is known at `pixels` [V, N, 2] of each view."""
-        place = pixels / self.sizes[:, None]
-        x = (place[..., 0].clamp(0, 1) * self.width).long().clamp_max(self.width - 1)
-        y = (place[..., 1].clamp(0, 1) * self.height).long().clamp_max(self.height - 1)
-        return z <= self.limit[self.start + y * self.width + x]
+    def _unhidden(self, pixels: Tensor, z: Tensor, among: Tensor) -> Tensor:
+        """[C, N] whether nothing nearer is known at `pixels` [C, N, 2] of each of the views `among` [C]."""
+        place, width, height = pixels / self.sizes[among, None], self.width[among], self.height[among]
+        x = (place[..., 0].clamp(0, 1) * width).long().clamp_max(width - 1)
+        y = (place[..., 1].clamp(0, 1) * height).long().clamp_max(height - 1)
+        return z <= self.limit[self.start[among] + y * width + x]
 
     def seen_by(self, v: int) -> Tensor:
         """At most SAMPLES points [S, 3] that view `v` sees."""
@@ -183,10 +220,11 @@ class _Visibility:
         ok = torch.isfinite(z) & (z > 0)
         return unproject(pixels[ok], z[ok], self.views.viewmats[v], self.views.Ks[v])
 
-    def sees(self, points: Tensor) -> Tensor:
-        """[V, S] whether each view sees each of `points` [S, 3]."""
-        pixels, z = project(points, self.views.viewmats, self.views.Ks)
-        return in_image(pixels, z, self.sizes) & self._unhidden(pixels, z)
+    def sees(self, points: Tensor, among: Tensor | None = None) -> Tensor:
+        """[C, S] whether each of the views `among` [C] (None: all) sees each of `points` [S, 3]."""
+        among = torch.arange(len(self.views), device=points.device) if among is None else among
+        pixels, z = project(points, self.views.viewmats[among], self.views.Ks[among])
+        return in_image(pixels, z, self.sizes[among]) & self._unhidden(pixels, z, among)
 
 
 def _thinned(points: Tensor, most: int) -> Tensor:
