@@ -28,7 +28,7 @@ def offset_of(xyz: Floats, sizes: Floats) -> Floats:
         return np.zeros(3)
     middle = np.median(xyz, axis=0)
     spread = max(float(np.median(np.abs(xyz - middle))), float(np.median(sizes)), 1e-300)
-    step = 10.0 ** np.floor(np.log10(spread))
+    step = 10.0 ** np.ceil(np.log10(spread))
     rounded: Floats = np.round(middle / step) * step
     return rounded
 
