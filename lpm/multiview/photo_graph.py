@@ -36,6 +36,7 @@ class PhotoGraph:
         self._neighbours: Tensor | None = None
         self._features: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
         self._late = views.lazy or len(views) > MANY
+        self._pairs: Tensor | None = None
         self._detected = lru_cache(DETECTED)(lambda v: detect_features(views, v))
         self._hopeless = _hopeless(views)
         self._by_depth = True
@@ -69,9 +70,9 @@ class PhotoGraph:
     def features(self, view: int) -> tuple[Tensor, Tensor]:
         """Pixels [M, 2] and z-depths [M] (world) of the features of `view` that were matched with other photos."""
         none = self.views.viewmats.new_zeros(0)
-        if self._late and self._neighbours is not None and view not in self._features:
-            matches = find_matches(self.views, pairs_with(self._neighbours, view), detect=self._detected)
-            self._features[view] = _by_view(matches, self.views).get(view, (none.reshape(0, 2), none))
+        if self._late and self._pairs is not None and view not in self._features:
+            matches = find_matches(self.views, pairs_with(self._pairs, view), detect=self._detected)
+            self._features[view] = _of_view(matches, self.views, view)
             while len(self._features) > KEPT:
                 self._features.popitem(last=False)
         return self._features.get(view, (none.reshape(0, 2), none))
@@ -80,13 +81,14 @@ class PhotoGraph:
         self._neighbours = neighbours
         self._features.clear()
         if self._late:
+            self._pairs = neighbours.cpu()
             return
         try:
             matches = sift_points(self.views, neighbours, cache=self.cache)
         except OSError:  # a folder that cannot be written: they are kept in memory
             self.cache = None
             matches = sift_points(self.views, neighbours)
-        self._features.update(_by_view(matches, self.views))
+        self._features.update({v: _of_view(matches, self.views, v) for v in matches.views.unique().tolist()})
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: what cannot be made again from photos and points."""
@@ -118,12 +120,8 @@ def _hopeless(views: Views) -> str | None:
     return None
 
 
-def _by_view(matches: Matches, views: Views) -> dict[int, tuple[Tensor, Tensor]]:
-    """Per view the pixels [M, 2] of its matched features and their z-depths [M], world."""
-    found = {}
-    side_view, pixels = matches.views.flatten(), matches.pixels.reshape(-1, 2)
-    xyz = matches.xyz.repeat_interleave(2, 0)
-    for v in side_view.unique().tolist():
-        mine = side_view == v
-        found[v] = (pixels[mine], project(xyz[mine], views.viewmats[v], views.Ks[v])[1])
-    return found
+def _of_view(matches: Matches, views: Views, v: int) -> tuple[Tensor, Tensor]:
+    """Pixels [M, 2] of the matched features of view `v` and their z-depths [M], world."""
+    mine = matches.views.flatten() == v
+    xyz = matches.xyz.repeat_interleave(2, 0)[mine]
+    return matches.pixels.reshape(-1, 2)[mine], project(xyz, views.viewmats[v], views.Ks[v])[1]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ class PhotoReader:
         depth = 4 / STRIDE**2 if self.depths is not None else 0
         return int(self.cameras.sizes.prod(1).sum() * (layers + depth))
 
-    @property
+    @cached_property
     def masked(self) -> bool:
         """Whether photos may say nothing somewhere: by a mask, a view's rim, or their alpha channel."""
         if self.split.masks is not None or self.split.cuts is not None:

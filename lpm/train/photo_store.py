@@ -110,7 +110,9 @@ class PhotoStore(Sequence[Photo]):
             return [self[k] for k in range(*i.indices(self._count))]
         if not -self._count <= i < self._count:
             raise IndexError(i)
-        i %= self._count
+        return self._one(i % self._count)
+
+    def _one(self, i: int) -> Photo:
         with self._lock:
             found = self._there(i)
             coming = None if found is not None else self._start(i)
@@ -160,6 +162,12 @@ class PhotoStore(Sequence[Photo]):
             with self._lock:
                 del self._coming[i]
 
+    def _forget(self, i: int) -> None:
+        kept = self._kept.pop(i, None)
+        self.kept_bytes -= 0 if kept is None else size_of(kept)
+        passing = self._passing.pop(i, None)
+        self.passing_bytes -= 0 if passing is None else size_of(passing)
+
     def _store(self, i: int, photo: Photo) -> None:
         self.decoded += 1
         if self.has_room():
@@ -170,18 +178,37 @@ class PhotoStore(Sequence[Photo]):
         self.passing_bytes += size_of(photo)
         most = max(PASSING_SHARE * self._budget, 2 * AHEAD * size_of(photo))
         while len(self._passing) > PASSING or self.passing_bytes > most:
-            self.passing_bytes -= size_of(self._passing.popitem(last=False)[1])
+            self._forget(next(iter(self._passing)))
 
 
-def on_device(photos: PhotoStore, read: Callable[[int], Photo], device: torch.device, budget: int) -> PhotoStore:
-    """`photos` of the host, as copies on a GPU in `budget` bytes there; `read` is what `photos` reads with."""
+class DeviceStore(PhotoStore):
+    """Photos of a store as copies on a GPU: what fits there stays there, and needs no second place on the host."""
 
-    def bring(i: int) -> Photo:
-        photo = read(i) if store.has_room() else photos[i]  # what stays there needs no second place here
-        return {name: value.to(device) for name, value in photo.items()}
+    def __init__(
+        self, count: int, read: Callable[[int], Photo], budget: int, device: torch.device, device_budget: int
+    ) -> None:
+        """Both budgets are in bytes; the device's does not count the photo of a step."""
+        super().__init__(count, read, budget)
+        self._device, self._device_budget = device, device_budget
+        self._there_for_good: dict[int, Photo] = {}
+        self.device_bytes = 0
 
-    store = PhotoStore(len(photos), bring, budget)
-    return store
+    def _one(self, i: int) -> Photo:
+        if i in self._there_for_good:
+            return self._there_for_good[i]
+        photo = super()._one(i)
+        # From pinned memory the host does not wait; by this thread, since copies belong to its stream.
+        sent = {name: value.pin_memory().to(self._device, non_blocking=True) for name, value in photo.items()}
+        with self._lock:
+            if self.device_bytes + size_of(photo) <= self._device_budget and i not in self._there_for_good:
+                self._there_for_good[i] = sent
+                self.device_bytes += size_of(photo)
+                self._forget(i)
+        return sent
+
+    def ahead(self, indices: Iterable[int]) -> None:
+        """Begins to read those of the photos `indices` that are neither here nor on the device."""
+        super().ahead(i for i in indices if i not in self._there_for_good)
 
 
 def load(
@@ -194,8 +221,9 @@ def load(
         for photo in photos:
             photo.update({name: value.to(device) for name, value in photo.items()})
         return photos
-    store = PhotoStore(len(reader.split), reader, host)
-    return store if device.type == "cpu" else on_device(store, reader, device, there)
+    if device.type == "cpu":
+        return PhotoStore(len(reader.split), reader, host)
+    return DeviceStore(len(reader.split), reader, host, device, there)
 
 
 def told(photos: list[Photo] | PhotoStore, reader: PhotoReader) -> str | None:
