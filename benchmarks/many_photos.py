@@ -3,7 +3,7 @@
 
 python benchmarks/many_photos.py OUT --photos 5000 --points 2000000 --cache-gb 1
 
-The scene is a walk through a street of `lpm-scene`, repeated: a few rendered photos of 1,600x1,200, linked under many
+The scene is a walk through a street of `lpm-scene`, repeated: a few rendered photos (at half the size), linked under many
 names, and for each round of them the same poses and points a street farther on. Training runs in a process of its own.
 """
 
@@ -40,15 +40,15 @@ def make_scene(folder: Path, photos: int, points: int, distinct: int, size: tupl
         return
     once = folder / "once"
     if not once.exists():
-        make("street", once, distinct, size)
+        make("street", once, distinct, (size[0] // 2, size[1] // 2))
     scene = read_scene(once)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for i, path in enumerate(scene.images):
-        Image.open(path).convert("RGB").save(folder / f"{i}.jpg", quality=92)
+        Image.open(path).convert("RGB").resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=92)
     rng = np.random.default_rng(0)
     model = folder / "sparse" / "0"
     flip = np.diag([1.0, -1.0, -1.0, 1.0])
-    fx, fy, cx, cy = scene.intrinsics[0]
+    fx, fy, cx, cy = 2 * scene.intrinsics[0]
     images = bytearray(struct.pack("<Q", photos))
     for i in range(photos):
         pose = scene.c2w[i % distinct] @ flip
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=500)
     parser.add_argument("--points", type=int, default=200_000)
-    parser.add_argument("--distinct", type=int, default=12)
+    parser.add_argument("--distinct", type=int, default=36)
     parser.add_argument("--size", type=int, nargs=2, default=(1600, 1200))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--strategy", default="lpm")

@@ -60,7 +60,7 @@ def write_points(path: Path, xyz: Floats, rgb: NDArray[np.uint8]) -> None:
 
     Far from the origin, as in a national grid, they are doubles: float32 would set them on a lattice.
     """
-    wide = np.abs(xyz).max(initial=0) > FAR * np.ptp(xyz, axis=0).max(initial=0)
+    wide = len(xyz) > 0 and np.abs(xyz).max() > FAR * np.ptp(xyz, axis=0).max()
     fields = [(c, "<f8" if wide else "<f4") for c in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
     rows = np.empty(len(xyz), dtype=fields)
     for i, axis in enumerate("xyz"):

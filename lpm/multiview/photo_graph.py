@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lpm.multiview.covisibility import FEWEST, MANY, covisible
+from lpm.multiview.covisibility import MANY, covisible
 from lpm.multiview.feature_matches import Matches, detect_features, find_matches, sift_points
 from lpm.multiview.views import Views, centres_of, project
+from lpm.multiview.visibility import FEWEST
 
 RENEWED = (0, 5, 15)
 """Events before which neighbours are found anew where only rendered depths tell who sees what."""

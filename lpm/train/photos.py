@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lpm.multiview.covisibility import FEWEST
 from lpm.multiview.depth_prior import points_from_depth
 from lpm.multiview.points_from_photos import looked_at, points_from_photos
 from lpm.multiview.views import Views, unproject, world_to_camera
+from lpm.multiview.visibility import FEWEST
 from lpm.train.cameras import Cameras
 from lpm.train.load_photos import Photo
 

@@ -15,7 +15,7 @@ from plugin.test_resume import BUSY
 from tiny_scene import make_transforms
 
 from lpm.checks import LpmError
-from lpm.multiview import covisibility
+from lpm.multiview import covisibility, visibility
 from lpm.multiview.covisibility import covisible
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.scenes.read import read_scene
@@ -193,14 +193,28 @@ def test_views_that_are_many_find_the_same_neighbours(yard, monkeypatch):
     """Each compared with those that seem to share most: all of them here, and then half."""
     of, points = views(yard, False)
     everyone = covisible(of, points)
+    assert (everyone.neighbours >= 0).float().mean() > 0.5
     monkeypatch.setattr(covisibility, "MANY", 3)
-    monkeypatch.setattr(covisibility, "BLOCK", 5)
-    for candidates in (100, 10):
-        monkeypatch.setattr(covisibility, "CANDIDATES", candidates)
+    monkeypatch.setattr(visibility, "BLOCK", 5)
+    monkeypatch.setattr(visibility, "PER_VIEW", 10**6)
+    monkeypatch.setattr(visibility, "NEARBY", 10**6)
+    for candidates in (100, 12):
+        monkeypatch.setattr(visibility, "CANDIDATES", candidates)
         some = covisible(of, points)
-        assert torch.equal(some.neighbours, everyone.neighbours)
-        assert torch.equal(some.overlap, everyone.overlap)
-        assert torch.equal(some.parallax, everyone.parallax)
+        for name in ("neighbours", "overlap", "parallax"):
+            assert torch.equal(getattr(some, name), getattr(everyone, name)), name
+    monkeypatch.setattr(visibility, "PER_VIEW", 64)
+    monkeypatch.setattr(visibility, "NEARBY", 1000)
+    fewer = covisible(of, points).neighbours
+    assert ((fewer[:, :, None] == everyone.neighbours[:, None]).any(2) | (fewer < 0)).float().mean() > 0.7
+    assert (fewer >= 0).float().mean() > 0.5
+
+
+def test_many_views_and_no_evidence(yard, monkeypatch):
+    of, points = views(yard, False)
+    monkeypatch.setattr(covisibility, "MANY", 3)
+    for nothing in (None, points[:0], torch.full_like(points, torch.nan), points + 1e5):
+        assert (covisible(of, nothing).neighbours == -1).all()
 
 
 def state(model):
