@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import tempfile
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from lpm.files import Progress, quiet
 from lpm.formats import splat_transform, splatv
 from lpm.formats.bounds import check_file
 from lpm.formats.compressed_ply import is_compressed, read_compressed_ply
-from lpm.formats.ply import read_far, read_ply
+from lpm.formats.ply import read_far
 from lpm.formats.ply_columns import comments_of, understand
 from lpm.formats.ply_header import Header, read_header
 from lpm.formats.ply_sequence import NUMBERED, sequence_files
@@ -154,7 +154,7 @@ def _read(path: Path, kind: str, progress: Progress) -> Loaded:
         loaded = Loaded(params, path, kind, rasterize_mode="antialiased" if head.antialiased else None)
         loaded.notes += head.notes
     else:
-        loaded = Loaded(_through_tool(path), path, kind)
+        loaded = _through_tool(path, kind, progress)
     return loaded
 
 
@@ -172,9 +172,9 @@ def _is_sog(path: Path) -> bool:
         return False
 
 
-def _through_tool(path: Path) -> dict[str, Tensor]:
+def _through_tool(path: Path, kind: str, progress: Progress) -> Loaded:
     """What splat-transform can read and we cannot."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "converted.ply"
         splat_transform.convert(path, out)
-        return read_ply(out)
+        return replace(_read(out, "ply", progress), path=path, kind=kind)

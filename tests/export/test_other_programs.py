@@ -400,10 +400,12 @@ def test_ksplat_and_sog_go_through_splat_transform(tmp_path, monkeypatch):
     """A .ksplat has no magic, and its rows can look like those of a .splat."""
     write_splat(tmp_path / "a.ksplat", visible(20, 0))
     assert kind_of(tmp_path / "a.ksplat") == "ksplat"
-    monkeypatch.setattr(reading.splat_transform, "convert", lambda source, out: write_ply(out, visible(7, 2)))
+    said = ["SplatRenderMode: mip"]
+    convert = lambda source, out: write_ply(out, visible(7, 2), comments=said)  # noqa: E731
+    monkeypatch.setattr(reading.splat_transform, "convert", convert)
     loaded = load(tmp_path / "a.ksplat")
     assert len(loaded.params["means"]) == 7
-    assert loaded.kind == "ksplat"
+    assert (loaded.kind, loaded.path, loaded.rasterize_mode) == ("ksplat", tmp_path / "a.ksplat", "antialiased")
 
 
 def test_a_sidecar_of_another_file_is_passed_over(tmp_path, capsys):
