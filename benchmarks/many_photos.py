@@ -3,9 +3,9 @@
 
 python benchmarks/many_photos.py OUT --photos 5000 --points 2000000 --cache-gb 1
 
-The scene is a walk through a street of `lpm-scene`, repeated: a few photos, rendered at half the size and scaled up, are
-linked under many names, and for each round of them come the same poses and points a street farther on. Training runs in
-a process of its own.
+The scene is a walk through a street of `lpm-scene`, repeated: some photos, rendered at half the size and scaled up, are
+linked under many names, and each round of them has the same poses and points, a street farther on. Training runs in a
+process of its own.
 """
 
 from __future__ import annotations

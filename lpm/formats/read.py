@@ -25,6 +25,7 @@ from lpm.formats.sidecar import read_sidecar, sidecar_path
 from lpm.formats.splat import looks_like_splat, read_splat
 from lpm.formats.spz import MAGIC as SPZ_MAGIC
 from lpm.formats.spz import read_spz
+from lpm.gaussians.far import offset_of
 from lpm.gaussians.similarity import Similarity, from_dataparser
 from lpm.runs.folder import (
     CONFIGS,
@@ -116,6 +117,13 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
         )  # fmt: skip
     source = sequence_files(path)[0] if kind == "ply-sequence" else path
     loaded = _read(source, kind, progress)
+    means, sizes = loaded.params["means"], loaded.params["scales"].double().mean(1).exp()
+    if offset_of(means.double().numpy(), sizes.numpy()).any():
+        far = float(means[means.isfinite().all(1)].abs().max())
+        loaded.notes.append(
+            f"its positions lie up to {far:.3g} from the origin, where float32 has steps of {far * 2**-23:.2g}: too "
+            "coarse for its Gaussians; whoever wrote it should take an offset off"
+        )
     sidecar = read_sidecar(path)
     if sidecar is not None and sidecar.count != len(loaded.params["means"]):
         got = f"{sidecar.count} Gaussians, and the file has {len(loaded.params['means'])}"

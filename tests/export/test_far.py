@@ -14,7 +14,7 @@ from plyfile import PlyData
 from lpm.checks import LpmError
 from lpm.formats.cli import export_main
 from lpm.formats.inspect import inspect_main
-from lpm.formats.ply import read_ply
+from lpm.formats.ply import read_ply, write_ply
 from lpm.formats.read import load
 from lpm.gaussians.far import offset_of
 from lpm.gaussians.similarity import Similarity, from_dataparser, move, move_far
@@ -171,3 +171,13 @@ def test_points_are_written_far_from_the_origin(tmp_path):
     assert PlyData.read(str(tmp_path / "near.ply"))["vertex"]["x"].dtype == "f4"
     write_points(tmp_path / "far.ply", xyz + UTM, rgb)
     assert np.abs(read_points(tmp_path / "far.ply").xyz - UTM - xyz).max() < 1e-8
+
+
+def test_a_file_of_others_that_is_on_a_lattice_is_told_of(tmp_path):
+    params = visible(100, 0)
+    write_ply(tmp_path / "a.ply", params)
+    assert load(tmp_path / "a.ply").notes == []
+    params["means"] += torch.from_numpy(UTM).float()
+    write_ply(tmp_path / "b.ply", params)
+    (note,) = load(tmp_path / "b.ply").notes
+    assert "5.41e+06 from the origin, where float32 has steps of 0.65" in note
