@@ -190,25 +190,25 @@ class DeviceStore(PhotoStore):
         """Both budgets are in bytes; the device's does not count the photo of a step."""
         super().__init__(count, read, budget)
         self._device, self._device_budget = device, device_budget
-        self._there_for_good: dict[int, Photo] = {}
+        self._on_device: dict[int, Photo] = {}
         self.device_bytes = 0
 
     def _one(self, i: int) -> Photo:
-        if i in self._there_for_good:
-            return self._there_for_good[i]
+        if i in self._on_device:
+            return self._on_device[i]
         photo = super()._one(i)
         # From pinned memory the host does not wait; by this thread, since copies belong to its stream.
         sent = {name: value.pin_memory().to(self._device, non_blocking=True) for name, value in photo.items()}
         with self._lock:
-            if self.device_bytes + size_of(photo) <= self._device_budget and i not in self._there_for_good:
-                self._there_for_good[i] = sent
+            if self.device_bytes + size_of(photo) <= self._device_budget and i not in self._on_device:
+                self._on_device[i] = sent
                 self.device_bytes += size_of(photo)
                 self._forget(i)
         return sent
 
     def ahead(self, indices: Iterable[int]) -> None:
         """Begins to read those of the photos `indices` that are neither here nor on the device."""
-        super().ahead(i for i in indices if i not in self._there_for_good)
+        super().ahead(i for i in indices if i not in self._on_device)
 
 
 def load(
