@@ -91,6 +91,21 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if file == path else (height, width)
 
 
+def has_alpha(path: Path) -> bool:
+    """Whether the image at `path` has transparency, by its header; one that cannot be read has none."""
+    if is_frame(path):
+        return False
+    try:
+        with Image.open(turned_file(path)) as image:
+            return _is_transparent(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
 def load_image(path: Path, least: int | None = None) -> NDArray[np.uint8]:
     """Pixels [H, W, 3] of the image at `path`, or [H, W, 4] if it has transparency; 0..255, not premultiplied.
 
@@ -116,8 +131,7 @@ def load_image(path: Path, least: int | None = None) -> NDArray[np.uint8]:
                 top = 65535.0 if turned.mode.startswith("I") else 1.0
                 values = np.clip(grey / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
                 return np.ascontiguousarray(np.repeat(values[:, :, None], 3, axis=2))
-            alpha = turned.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in turned.info
-            return np.array(turned.convert("RGBA" if alpha else "RGB"))
+            return np.array(turned.convert("RGBA" if _is_transparent(turned) else "RGB"))
     except FileNotFoundError:
         fail(path, "no such file", MISSING, "restore the file or correct its path")
     # PIL raises SyntaxError for broken PNG chunks and ValueError or struct errors for broken headers.

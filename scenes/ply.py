@@ -19,6 +19,8 @@ COLORS = (
 )  # fmt: skip
 SH_CONSTANT = 0.28209479177387814
 """The first of the spherical harmonics, 1 / (2 sqrt(pi))."""
+FAR = 16
+"""Times its own size that points lie from the origin: float32 then knows steps of a millionth of that size."""
 
 
 def read_points(path: Path) -> Points:
@@ -85,8 +87,12 @@ def _check_counts(path: Path) -> None:
 
 
 def write_points(path: Path, xyz: Floats, rgb: NDArray[np.uint8]) -> None:
-    """Writes `xyz` [N, 3] and `rgb` [N, 3] (0..255) as a binary PLY with float32 positions."""
-    fields = [(c, "<f4") for c in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
+    """Writes `xyz` [N, 3] and `rgb` [N, 3] (0..255) as a binary PLY; positions are float32 where that is enough.
+
+    Far from the origin, as in a national grid, they are doubles: float32 would set them on a lattice.
+    """
+    wide = len(xyz) > 0 and np.abs(xyz).max() > FAR * np.ptp(xyz, axis=0).max()
+    fields = [(c, "<f8" if wide else "<f4") for c in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
     rows = np.empty(len(xyz), dtype=fields)
     for i, axis in enumerate("xyz"):
         rows[axis] = xyz[:, i]

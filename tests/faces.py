@@ -74,7 +74,7 @@ def core_trainer(
         scene=data, steps=steps, scale=scale, page=False, device="cpu", keep_all=True, measure_every=0
     )
     for name, value in model.items():
-        owner = settings if hasattr(settings, name) else settings.model
+        owner = next((part for part in (settings, settings.data) if hasattr(part, name)), settings.model)
         assert hasattr(owner, name), name
         setattr(owner, name, value)
     trainer = CoreTrainer(settings, folder, Terminal(Console(width=400, highlight=False)))

@@ -3,7 +3,8 @@
     python tests/pretended_training.py '{"strategy": "lpm", "steps": 31}'
 
 Keys: strategy, steps, moving (a 4D scene), resume (halfway, from the checkpoint), pictures (the viewer's), cameras
-(a mode of the camera optimizer), masks (a third of every photo says nothing), and any option of the model. gsplat is
+(a mode of the camera optimizer), masks (a third of every photo says nothing), streamed
+(no photo stays in memory), and any option of the model. gsplat is
 the one that is imported: its own Python runs, and its compiled kernels are stood in for (pretended_gsplat). Our CUDA
 kernels run as loops on the host.
 """
@@ -104,6 +105,8 @@ def make_trainer(out: Path, data: Path, asked: dict[str, Any], load: Path | None
     config.experiment_name, config.timestamp, config.output_dir = "pretended", "0", out
     manager, model = config.pipeline.datamanager, config.pipeline.model
     manager.data, manager.cache_images = data, "gpu"
+    if asked.get("streamed"):
+        manager.cache_gb = manager.device_cache_gb = 0.0
     manager.camera_res_scale_factor = 1.0 if asked.get("moving") else 0.25
     config.max_num_iterations, config.vis, config.machine.device_type = asked["steps"], "tensorboard", "cuda"
     config.steps_per_eval_image = config.steps_per_save = 10**6
@@ -111,7 +114,7 @@ def make_trainer(out: Path, data: Path, asked: dict[str, Any], load: Path | None
     model.max_points, model.refine_every, model.with_lpips = 4000, REFINE_EVERY, False
     model.camera_optimizer.mode = asked.get("cameras", "off")
     for key, value in asked.items():
-        if key not in ("steps", "moving", "resume", "pictures", "cameras", "masks"):
+        if key not in ("steps", "moving", "resume", "pictures", "cameras", "masks", "streamed"):
             assert hasattr(model, key), key
             setattr(model, key, value)
     _set_random_seed(config.machine.seed)

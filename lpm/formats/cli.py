@@ -44,7 +44,9 @@ class Options:
 Source = Annotated[Path, arg(metavar="RUN|CHECKPOINT|FILE")]
 
 
-def export_ply(run: Positional[Source], out: Positional[Path], common: Options, pad_sh_to: PadSh = None) -> None:
+def export_ply(
+    run: Positional[Source], out: Positional[Path], common: Options, pad_sh_to: PadSh = None, doubles: bool = False
+) -> None:
     """The layout of 3DGS, which SuperSplat, Unity, Blender and web viewers open; nothing is lost.
 
     Args:
@@ -52,10 +54,12 @@ def export_ply(run: Positional[Source], out: Positional[Path], common: Options, 
         out: The PLY to write.
         common: What every format takes.
         pad_sh_to: Fill up with zeros to this SH degree; Unity's importers want 3.
+        doubles: Write x y z as doubles, for programs that know them (CloudCompare, PDAL); viewers of Gaussians mostly
+            do not. Without it positions beyond float32 are written less an offset.
     """
     from lpm.formats.export import to_ply
 
-    to_ply(run, out, common, pad_sh_to)
+    to_ply(run, out, common, pad_sh_to, doubles)
 
 
 def export_splat(run: Positional[Source], out: Positional[Path], common: Options) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lpm.checks import fail
 from lpm.formats.bounds import check_some
 from lpm.formats.bytes import Numbers, logit, sh0_params, smallest_three
-from lpm.formats.ply import REST
+from lpm.formats.ply_columns import BEYOND, REST
 from lpm.formats.ply_header import Element, Header, read_header
 from lpm.gaussians.spherical_harmonics import SH_C0
 
@@ -82,17 +82,17 @@ def _harmonics(header: Header, n: int) -> NDArray[np.float32] | None:
     if element is None or element.count == 0:
         return None
     rest, remainder = divmod(len(element.columns), 3)
-    if rest not in REST or remainder or element.count != n:
+    if rest not in (*REST, BEYOND) or remainder or element.count != n:
         fail(
             header.path,
             f"{element.count:,} rows of {len(element.columns)} SH coefficients for {n:,} Gaussians",
-            "9, 24 or 45 coefficients for each",
+            "9, 24, 45 or 72 coefficients for each",
         )
     table = _table(header, "sh", [f"f_rest_{i}" for i in range(3 * rest)])
     values = np.stack([table[f"f_rest_{i}"] for i in range(3 * rest)], 1).astype(np.float32)
     # The bytes 0 and 255 stand for the ends themselves, the others for the middles of 256 steps.
     unit = np.where(values <= 0, 0, np.where(values >= 255, 1, (values + 0.5) / 256))
-    return ((unit - 0.5) * 8).reshape(n, 3, rest).transpose(0, 2, 1)
+    return ((unit - 0.5) * 8).reshape(n, 3, rest).transpose(0, 2, 1)[:, : REST[-1]]
 
 
 def _table(header: Header, name: str, columns: list[str]) -> NDArray[np.void]:

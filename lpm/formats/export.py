@@ -18,22 +18,24 @@ from lpm.formats import splat_transform
 from lpm.formats.cli import Options
 from lpm.formats.moving import at_time, for_splatv, moves, moving_rows
 from lpm.formats.ply import pad_sh, write_ply
+from lpm.formats.ply_columns import written_comments
 from lpm.formats.ply_sequence import write_ply_sequence
 from lpm.formats.read import Loaded, load
 from lpm.formats.select import select
 from lpm.formats.sidecar import Sidecar, write_sidecar
 from lpm.formats.splat import write_splat
 from lpm.formats.splatv import write_splatv
-from lpm.gaussians.similarity import move
+from lpm.gaussians.far import Floats, numbers
+from lpm.gaussians.similarity import move_far
 from lpm.render.sky import dome
 
 Params = dict[str, Tensor]
 
 # What draws with 3DGS's low-pass filter and does not dim what the filter enlarged.
 ANTIALIASED = (
-    "warning: this model was trained antialiased, and the file does not say so to its viewer. Viewers that draw as the "
-    "original 3DGS does show its small and far Gaussians too bold: GaussianSplats3D unless its option antialiased is "
-    "set, antimatter15's splat and splatv, and others that do not say they compensate (see docs/export.md). Spark "
+    "warning: this model was trained antialiased, and few viewers look whether a file says so. Viewers that draw as "
+    "the original 3DGS does show its small and far Gaussians too bold: GaussianSplats3D unless its option antialiased "
+    "is set, antimatter15's splat and splatv, and others that do not say they compensate (see docs/export.md). Spark "
     "draws it right as it is. What has to be dimmed depends on the viewer's distance, so it cannot be written into "
     "the file; for those viewers train with --pipeline.model.rasterize-mode classic."
 )
@@ -48,6 +50,8 @@ class Chosen:
     """train, world or unknown."""
     dome: int
     """How many of `params`, the last ones, show the sky."""
+    offset: Floats
+    """[3] to be added to the means for positions in `frame`; zeros where float32 holds them."""
 
 
 def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, Chosen]:
@@ -56,6 +60,8 @@ def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, 
     `still`: what moves is taken at the time asked for, else at the first.
     """
     loaded = load(source, bar)
+    for note in loaded.notes:
+        print(f"{loaded.path.name}: {note}", file=sys.stderr)
     if loaded.rasterize_mode == "antialiased":
         print(ANTIALIASED, file=sys.stderr)
     if common.time is not None and not 0 <= common.time <= 1:
@@ -73,7 +79,7 @@ def prepare(source: Path, common: Options, still: bool = True) -> tuple[Loaded, 
 
 def choose(loaded: Loaded, params: Params, common: Options) -> Chosen:
     """The `params` of `loaded` in the frame asked for, cropped, with the sky if it is wanted."""
-    frame, shown = loaded.frame, loaded.dome
+    frame, shown, offset = loaded.frame, loaded.dome, loaded.offset
     wanted = common.sky and common.crop is None and common.part != "moving"
     behind = dome(loaded.sky, params) if wanted and loaded.sky is not None else None
     if common.frame is not None and common.frame != frame:
@@ -87,26 +93,31 @@ def choose(loaded: Loaded, params: Params, common: Options) -> Chosen:
         if moves(params):
             fail("--frame", f"{common.frame} for moving Gaussians", "the frame they are in", "leave --frame out")
         by = loaded.world_to_train
-        by = by if common.frame == "train" else by.inverse()
-        params, behind, frame = move(params, by), behind and move(behind, by), common.frame
-    params = select(params, common.crop, common.min_opacity)
+        by = (by if common.frame == "train" else by.inverse()).of_less(offset)
+        params, offset = move_far(params, by)
+        behind, frame = behind and move_far(behind, by, offset)[0], common.frame
+    params = select(params, common.crop, common.min_opacity, offset)
     if behind is not None:
-        return Chosen({k: torch.cat([v, behind[k]]) for k, v in params.items()}, frame, len(behind["means"]))
-    return Chosen(params, frame, shown if common.crop is None else 0)
+        params = {k: torch.cat([v, behind[k]]) for k, v in params.items()}
+        return Chosen(params, frame, len(behind["means"]), offset)
+    return Chosen(params, frame, shown if common.crop is None else 0, offset)
 
 
 def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
     """The scene's up direction in `frame`: the dataparser makes it z in the train frame."""
     if frame == "train":
         return [0.0, 0.0, 1.0]
+    if frame == loaded.frame and loaded.up is not None:
+        return loaded.up
     if frame == "world" and loaded.world_to_train is not None:
         return [round(float(v), 6) for v in loaded.world_to_train.rotation.T @ np.array([0.0, 0.0, 1.0])]
     return None
 
 
-def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options) -> None:
-    """Writes the sidecar and says what was done; `dropped`: rows left out for values that are not finite."""
+def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options, doubles: bool = False) -> None:
+    """Writes the sidecar and says what was done; `dropped`: rows left out since nobody can draw them."""
     kept = len(chosen.params["means"]) - dropped
+    less = bool(chosen.offset.any()) and not doubles
     if common.sidecar:
         by = loaded.world_to_train
         matrix = None if by is None else np.column_stack([by.rotation, by.translation / by.scale]).tolist()
@@ -122,31 +133,54 @@ def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Opti
                 command=shlex.join(["lpm-export", *sys.argv[1:]]),
                 file=out.name,
                 sky=chosen.dome or None,
+                offset=chosen.offset.tolist() if less else None,
             ),
         )
-    note = f"; {dropped:,} points with non-finite values were left out" if dropped else ""
+    note = f"; {dropped:,} points with non-finite values or without a rotation were left out" if dropped else ""
+    if less:
+        where = "its sidecar" if common.sidecar else "a comment in it"
+        note += f"; float32 cannot hold its positions: they are less {numbers(chosen.offset)}, as {where} says"
     files = sorted(out.iterdir()) if out.is_dir() else [out]
     size = sum(file.stat().st_size for file in files) / 1e6
     print(f"{out}: {kept:,} Gaussians from {loaded.path.name}, {size:.1f} MB{note}")
 
 
-def to_ply(run: Path, out: Path, common: Options, pad_sh_to: int | None) -> None:
+def comments(loaded: Loaded, chosen: Chosen) -> list[str]:
+    """What a PLY of `chosen` says about itself."""
+    return written_comments(loaded.rasterize_mode, chosen.offset)
+
+
+def check_offset(chosen: Chosen, common: Options) -> None:
+    """Raises LpmError where positions count from an offset, and nothing of what is written would say so."""
+    if chosen.offset.any() and not common.sidecar:
+        got = f"given, and float32 cannot hold positions about {numbers(chosen.offset)}"
+        fail("--no-sidecar", got, "a sidecar, which holds an offset", "leave --no-sidecar out, or export a ply")
+
+
+def to_ply(run: Path, out: Path, common: Options, pad_sh_to: int | None, doubles: bool) -> None:
     """A PLY of 3DGS."""
     loaded, chosen = prepare(run, common)
     if pad_sh_to is not None:
         chosen.params = pad_sh(chosen.params, pad_sh_to)
-    finish(out, loaded, chosen, write_ply(out, chosen.params, progress=bar), common)
+    if doubles:
+        said, far = written_comments(loaded.rasterize_mode, np.zeros(3)), chosen.offset
+        dropped = write_ply(out, chosen.params, progress=bar, comments=said, far=far)
+    else:
+        dropped = write_ply(out, chosen.params, progress=bar, comments=comments(loaded, chosen))
+    finish(out, loaded, chosen, dropped, common, doubles)
 
 
 def to_splat(run: Path, out: Path, common: Options) -> None:
     """antimatter15's .splat."""
     loaded, chosen = prepare(run, common)
+    check_offset(chosen, common)
     finish(out, loaded, chosen, write_splat(out, chosen.params, bar), common)
 
 
 def to_splatv(run: Path, out: Path, common: Options) -> None:
     """A .splatv, with all times unless one is asked for."""
     loaded, chosen = prepare(run, common, still=common.time is not None)
+    check_offset(chosen, common)
     if chosen.params["features_rest"].shape[1]:
         print("A .splatv holds one colour a point: what depends on the direction of view is lost.", file=sys.stderr)
     finish(out, loaded, chosen, write_splatv(out, for_splatv(chosen.params), progress=bar), common)
@@ -163,8 +197,8 @@ def to_ply_sequence(run: Path, out: Path, common: Options, steps: int | None, pa
         params = choose(loaded, at_time(loaded.params, i / max(1, count - 1)), common).params
         return params if pad_sh_to is None else pad_sh(params, pad_sh_to)
 
-    dropped = write_ply_sequence(out, one, count, progress=bar) // max(1, count)
-    finish(out, loaded, first, dropped, common)
+    written = write_ply_sequence(out, one, count, progress=bar, comments=comments(loaded, first))
+    finish(out, loaded, first, written // max(1, count), common)
 
 
 def with_tool(ending: str, run: Path, out: Path, common: Options) -> None:
@@ -173,9 +207,10 @@ def with_tool(ending: str, run: Path, out: Path, common: Options) -> None:
         fail(out, f"a name that does not end in {ending}", f"a name ending in {ending}, by which programs tell it")
     splat_transform.find_tool(lambda text: None)  # before minutes of work
     loaded, chosen = prepare(run, common)
+    check_offset(chosen, common)
     with tempfile.TemporaryDirectory(prefix="lpm-export-") as folder:
         plain = Path(folder) / "scene.ply"
-        dropped = write_ply(plain, chosen.params, progress=bar)
+        dropped = write_ply(plain, chosen.params, progress=bar, comments=comments(loaded, chosen))
         with atomic_path(out) as unfinished:
             splat_transform.convert(plain, unfinished)
     finish(out, loaded, chosen, dropped, common)

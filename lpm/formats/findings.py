@@ -11,12 +11,12 @@ from rich.table import Table
 from torch import Tensor
 
 from lpm.formats.moving import moves, moving_rows
-from lpm.formats.ply import finite_rows
 from lpm.formats.read import Loaded
+from lpm.formats.rows import SHORTEST, finite_rows
+from lpm.gaussians.far import numbers
 from lpm.gaussians.parameters import NAMES
 
 BARS = 24  # characters of the longest bar of a histogram
-TINY_QUAT = 1e-6
 FLAT = 1e-7  # of the longest side: a size that float32 pictures cannot tell from nothing
 INVISIBLE = 1 / 255  # an alpha below which rasterizers draw nothing
 
@@ -64,7 +64,7 @@ def inspect(params: dict[str, Tensor]) -> Findings:
         sh_degree=math.isqrt(params["features_rest"].shape[1] + 1) - 1,
         non_finite={name: count for name, count in bad.items() if count},
         non_finite_rows=n - int(finite.sum()),
-        zero_quats=int((good["quats"].norm(dim=1) < TINY_QUAT).sum()),
+        zero_quats=int((good["quats"].norm(dim=1) < SHORTEST).sum()),
         flat=int((spread > -math.log(FLAT)).sum()),
         invisible=int((opacities < INVISIBLE).sum()),
         low=ordered[0].tolist(),
@@ -110,12 +110,18 @@ def report(loaded: Loaded, console: Console) -> Findings:
         row("moves", f"{count:,} come and go or move; {found.count - count:,} stand still and stay")
     row("trained", loaded.rasterize_mode or "classic or antialiased: not known")
     row("frame", loaded.frame)
+    if loaded.up is not None:
+        row("up", triple(loaded.up))
+    if loaded.offset.any():
+        row("offset", f"{numbers(loaded.offset)}, to be added to what follows")
     row("bounds", f"{triple(found.low)}  to  {triple(found.high)}")
     row("98 % of them", f"{triple(found.middle)}  to  {triple(found.middle_high)}")
     bad = ", ".join(f"{count:,} in {name}" for name, count in found.non_finite.items())
     row("not finite", f"{found.non_finite_rows:,} rows" + (f" ({bad})" if bad else ""))
     row("degenerate", f"{found.zero_quats:,} without a rotation, {found.flat:,} flat (one side 1e-7 of another)")
     row("invisible", f"{found.invisible:,} (opacity below 1/255)")
+    for note in loaded.notes:
+        row("note", note)
     console.print(table)
     if len(found.opacities):
         console.print(histogram("opacity", found.opacities, 0, 1, 10, ""))

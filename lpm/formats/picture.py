@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lpm.checks import fail
 from lpm.files import atomic_file
-from lpm.formats.ply import finite_rows
 from lpm.formats.read import Loaded
+from lpm.formats.rows import sound_rows
 from lpm.multiview.views import look_at
 from lpm.render.rasterize import RasterizeMode, rasterize
 
@@ -79,12 +79,12 @@ def render_picture(out: Path, loaded: Loaded, width: int = 640) -> None:
         fail(out, f"ending {out.suffix!r}", ".png or .jpg")
     if not 16 <= width <= 8192:
         fail("--size", str(width), "16 to 8192 pixels")
-    keep = finite_rows(loaded.params) & (loaded.params["quats"].norm(dim=1) > 0)
+    keep = sound_rows(loaded.params)
     if not bool(keep.any()):
         fail(loaded.path, "nothing finite to draw", "finite Gaussians")
     params = {name: value[keep] for name, value in loaded.params.items()}
     # Files of other programs come from COLMAP's axes, where up is about -y.
-    up = torch.tensor([0.0, 0.0, 1.0]) if loaded.frame == "train" else torch.tensor([0.0, -1.0, 0.0])
+    up = torch.tensor([0.0, 0.0, 1.0] if loaded.frame == "train" else loaded.up or [0.0, -1.0, 0.0])
     side = width // 2
     viewmats, Ks = four_sides(params, up, side)
     mode: RasterizeMode = "antialiased" if loaded.rasterize_mode == "antialiased" else "classic"

@@ -6,7 +6,7 @@ f_rest_0..3K-4 (SH, all of red, then green, then blue), opacity (logit), scale_0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,13 @@ from torch import Tensor
 from lpm.checks import LpmError, fail
 from lpm.files import Progress, atomic_file, quiet
 from lpm.formats.bounds import check_some
+from lpm.formats.ply_columns import REST, Columns, property_names, understand
 from lpm.formats.ply_header import Header, read_header
+from lpm.formats.rows import bounded, sound_rows
+from lpm.gaussians.far import Floats, numbers, offset_of
 from lpm.gaussians.parameters import NAMES
 
 CHUNK = 1 << 14  # rows at a time: 4 MB, which stays in the cache while columns are picked from it
-REST = (0, 3, 8, 15)  # coefficients per channel beyond the first, by SH degree
-
-
-def property_names(rest: int) -> list[str]:
-    """Names of the columns for `rest` SH coefficients per channel beyond the first (0, 3, 8 or 15)."""
-    return [
-        *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"),
-        *(f"f_rest_{i}" for i in range(3 * rest)),
-        *("opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
-    ]
 
 
 def to_rows(params: Mapping[str, Tensor]) -> NDArray[np.float32]:
@@ -61,12 +54,6 @@ def from_rows(rows: NDArray[np.float32], rest: int) -> dict[str, NDArray[np.floa
     }
 
 
-def finite_rows(params: Mapping[str, Tensor]) -> Tensor:
-    """[N] bool: every parameter of the Gaussian is a finite number."""
-    n = len(params["means"])
-    return torch.stack([torch.isfinite(params[name].detach()).reshape(n, -1).all(1) for name in NAMES]).all(0)
-
-
 def pad_sh(params: Mapping[str, Tensor], degree: int) -> dict[str, Tensor]:
     """`params` with zero coefficients added up to `degree`; importers for Unity want degree 3 (248 bytes a row).
 
@@ -88,26 +75,33 @@ def write_ply(
     params: Mapping[str, Tensor],
     extra: Mapping[str, NDArray[np.float32]] | None = None,
     progress: Progress = quiet,
+    comments: Sequence[str] = (),
+    far: Floats | None = None,
 ) -> int:
-    """Writes `params` to `path`, atomically. Rows with a NaN or infinity are left out, and only they.
+    """Writes `params` to `path`, atomically. Rows with a NaN or infinity, or without a rotation, are left out.
 
     Args:
         extra: further float columns [N], written behind the others; readers that do not know them pass them over.
+        comments: for the header. They stand behind the columns: some readers take its third line for the count.
+        far: [3] added to the positions, which then are written as doubles.
 
     Returns:
         The number of rows left out.
 
     Raises:
-        LpmError: no finite row is left, or the folder cannot be written.
+        LpmError: no row is left, or the folder cannot be written.
     """
-    finite = finite_rows(params).cpu()
-    n, kept = len(finite), int(finite.sum())
+    params = bounded(params)
+    sound = sound_rows(params).cpu()
+    n, kept = len(sound), int(sound.sum())
     if kept == 0:
-        fail(path, f"{n} points, none of them finite", "at least one finite point to write")
+        fail(path, f"{n} points, none of them finite and with a rotation", "at least one to write")
     columns = [np.asarray(values, np.float32) for values in (extra or {}).values()]
     names = [*property_names(params["features_rest"].shape[1]), *(extra or {})]
+    kinds = ["double" if far is not None and name in "xyz" else "float" for name in names]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {kept}"]
-    header += [*(f"property float {name}" for name in names), "end_header", ""]
+    header += [f"property {kind} {name}" for kind, name in zip(kinds, names, strict=True)]
+    header += [*(f"comment {text}" for text in comments), "end_header", ""]
     with atomic_file(path) as file:
         file.write("\n".join(header).encode("ascii"))
         for start in progress(range(0, n, CHUNK), "writing"):
@@ -116,50 +110,66 @@ def write_ply(
             if columns:
                 rows = np.column_stack([rows, *(column[part] for column in columns)])
             if kept < n:
-                rows = rows[finite[part].numpy()]
-            file.write(rows.astype("<f4", copy=False).data)
+                rows = rows[sound[part].numpy()]
+            if far is None:
+                file.write(rows.astype("<f4", copy=False).data)
+                continue
+            mixed = np.empty(len(rows), [("xyz", "<f8", 3), ("rest", "<f4", rows.shape[1] - 3)])
+            mixed["xyz"], mixed["rest"] = rows[:, :3].astype(np.float64) + far, rows[:, 3:]
+            file.write(mixed.tobytes())
     return n - kept
 
 
 def read_ply(path: Path, progress: Progress = quiet) -> dict[str, Tensor]:
-    """Reads Gaussians from a PLY: INRIA's columns in any order, any SH degree up to 3, extra columns passed over.
+    """Reads Gaussians from a PLY: INRIA's columns in any order, and what lpm.formats.ply_columns knows beside them.
 
-    Text and both byte orders are read. Values are taken as they are, finite or not.
+    Text and both byte orders are read. Values are taken as they are, finite or not; infinite opacities are bounded.
+    Positions count from where the file has them: a comment that shifts them is lpm.formats.read's business.
 
     Returns:
-        Parameters as in lpm.gaussians, float32.
+        Parameters as in lpm.gaussians, float32; of a file that moves also write_splatv's parameters of time.
 
     Raises:
-        LpmError: no such file, not a PLY, a column is missing, no rows, or fewer bytes than the header says.
+        LpmError: no such file, not a PLY, a column is missing, no rows, fewer bytes than the header says, or positions
+            in double that float32 cannot tell apart.
     """
-    header = read_header(path)
+    params, offset = read_far(read_header(path), progress)
+    if offset.any():
+        got = f"positions about {numbers(offset)}, beyond float32"
+        fail(path, got, "a file to read with lpm.formats.read.load, which keeps them as an offset")
+    return params
+
+
+def read_far(header: Header, progress: Progress = quiet) -> tuple[dict[str, Tensor], Floats]:
+    """read_ply(), and what has to be added to the positions where doubles are beyond float32 (lpm.gaussians.far)."""
+    path = header.path
     element = header.element("vertex")
     if element is None:
         fail(path, "not a readable PLY (no vertices)", "a PLY with Gaussians")
-    have = {name for name, _ in element.columns}
-    rest, remainder = divmod(sum(name.startswith("f_rest_") for name in have), 3)
-    if rest not in REST or remainder:
-        fail(path, f"{3 * rest + remainder} f_rest columns", "0, 9, 24 or 45 of them (SH degree 0 to 3)")
-    names = property_names(rest)
-    missing = [name for name in names if name not in have and name not in ("nx", "ny", "nz")]
-    if "packed_position" in have:
-        fail(path, "a compressed PLY", "an uncompressed one", "read it with lpm.formats.read, or decompress it first")
-    if missing:
-        fail(path, f"no column {missing[0]}", "a Gaussian Splatting PLY", "is it a point cloud?")
+    columns = understand(header, element)
     check_some(path, element.count)
-    rows = header.map(element)
-    return _gather(_through_plyfile(header) if rows is None else rows, names, rest, progress)
+    mapped = header.map(element)
+    rows = _through_plyfile(header) if mapped is None else mapped
+    params = _gather(rows, columns, progress)
+    offset = np.zeros(3)
+    if any(columns.kinds[axis] == "f8" for axis in "xyz"):
+        xyz = np.stack([np.asarray(rows[axis], np.float64) for axis in "xyz"], 1)
+        offset = offset_of(xyz, params["scales"].double().mean(1).exp().numpy())
+        if offset.any():
+            with np.errstate(over="ignore"):
+                params["means"] = torch.from_numpy((xyz - offset).astype(np.float32))
+    return bounded(columns.finish(params, lambda name: rows[name])), offset
 
 
-def _gather(rows: NDArray[np.void], names: list[str], rest: int, progress: Progress) -> dict[str, Tensor]:
-    """Picks the columns `names` from structured `rows` [N], a chunk at a time."""
-    n = len(rows)
+def _gather(rows: NDArray[np.void], columns: Columns, progress: Progress) -> dict[str, Tensor]:
+    """Picks 3DGS's columns from structured `rows` [N], a chunk at a time; 0 in those that are absent."""
+    n, names, rest = len(rows), columns.names, columns.rest
     shapes = {"means": (3,), "scales": (3,), "quats": (4,), "features_dc": (3,), "features_rest": (rest, 3)}
     out = {name: np.empty((n, *shapes.get(name, (1,))), np.float32) for name in NAMES}
     assert rows.dtype.names is not None
     plain = rows.dtype == np.dtype([(name, "<f4") for name in rows.dtype.names])
     places = {name: i for i, name in enumerate(rows.dtype.names)}
-    order = [places.get(name) for name in names]  # None: normals, which nobody needs
+    order = [places.get(name) for name in names]
     straight = order == list(range(len(names)))
     for start in progress(range(0, n, CHUNK), "reading"):
         chunk = rows[start : start + CHUNK]

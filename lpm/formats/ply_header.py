@@ -46,6 +46,7 @@ class Header:
     """"<" or ">" for binary files, "" for text."""
     elements: list[Element]
     start: int
+    comments: list[str] = field(default_factory=list)
 
     def element(self, name: str) -> Element | None:
         """The element called `name`, if there is one."""
@@ -82,13 +83,14 @@ def read_header(path: Path) -> Header:
     start = raw.find(b"\n", end) + 1 or len(raw)
     lines = [line.split() for line in raw[:end].decode("ascii", "replace").splitlines()]
     order, elements = _parse(path, lines[1:])
+    comments = [" ".join(words[1:]) for words in lines[1:] if words[:1] in (["comment"], ["obj_info"])]
     total = sum(e.count * e.least_bytes(text=not order) for e in elements)
     for element in elements:
         # A text file's last line may end without a separator.
         check_rows(path, element.count, element.least_bytes(text=not order), size - start + (not order))
     if total > size - start + (not order):
         fail(path, f"its header asks for {total:,} bytes, and {size - start:,} follow", "a whole file", "copy it again")
-    return Header(path, order, elements, start)
+    return Header(path, order, elements, start, comments)
 
 
 def _parse(path: Path, lines: list[list[str]]) -> tuple[str, list[Element]]:

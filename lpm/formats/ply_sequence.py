@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -22,15 +22,17 @@ def write_ply_sequence(
     count: int,
     name: str | None = None,
     progress: Progress = quiet,
+    comments: Sequence[str] = (),
 ) -> int:
     """Writes `count` files into the new folder `folder`, which appears when all of them are there.
 
     Args:
         frame: frame(i) gives the parameters (lpm.gaussians) at step i; their number may change from step to step.
         name: what stands before the number (default: the folder's name).
+        comments: for the header of each.
 
     Returns:
-        The number of rows left out because they were not finite, over all steps.
+        The number of rows left out (see write_ply), over all steps.
 
     Raises:
         LpmError: the folder has something in it already, there is nothing to write, or it cannot be written.
@@ -42,7 +44,7 @@ def write_ply_sequence(
     dropped = 0
     with staging_folder(folder) as unfinished:
         for i in progress(range(count), "writing"):
-            dropped += write_ply(unfinished / f"{name or folder.name}_{i:04d}.ply", frame(i))
+            dropped += write_ply(unfinished / f"{name or folder.name}_{i:04d}.ply", frame(i), comments=comments)
         os.replace(unfinished, folder)
     return dropped
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
@@ -16,13 +17,15 @@ from lpm.files import Progress, quiet
 from lpm.formats import splat_transform, splatv
 from lpm.formats.bounds import check_file
 from lpm.formats.compressed_ply import is_compressed, read_compressed_ply
-from lpm.formats.ply import read_ply
-from lpm.formats.ply_header import read_header
+from lpm.formats.ply import read_far
+from lpm.formats.ply_columns import comments_of, understand
+from lpm.formats.ply_header import Header, read_header
 from lpm.formats.ply_sequence import NUMBERED, sequence_files
-from lpm.formats.sidecar import read_sidecar
+from lpm.formats.sidecar import read_sidecar, sidecar_path
 from lpm.formats.splat import looks_like_splat, read_splat
 from lpm.formats.spz import MAGIC as SPZ_MAGIC
 from lpm.formats.spz import read_spz
+from lpm.gaussians.far import offset_of
 from lpm.gaussians.similarity import Similarity, from_dataparser
 from lpm.runs.folder import (
     CONFIGS,
@@ -34,7 +37,7 @@ from lpm.runs.folder import (
     run_rasterize_mode,
 )
 
-WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz or .sog file"
+WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz, .sog or .ksplat file"
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Loaded:
     path: Path
     """The file that was read."""
     kind: str
-    """checkpoint, ply, compressed-ply, ply-sequence, splat, splatv, spz or sog."""
+    """checkpoint, ply, compressed-ply, ply-sequence, splat, splatv, spz, sog or ksplat."""
     frame: str = "unknown"
     """train, world or unknown."""
     world_to_train: Similarity | None = None
@@ -56,6 +59,12 @@ class Loaded:
     """Coefficients [K, 3] (lpm.render.sky) of what is behind `params`, in their frame; None: nothing."""
     dome: int = 0
     """How many of `params`, the last ones, show such a sky."""
+    offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    """[3] to be added to the means for positions in `frame` (lpm.gaussians.far)."""
+    up: list[float] | None = None
+    """The up direction that the file itself tells."""
+    notes: list[str] = field(default_factory=list)
+    """What of the file is not as it looks; one line each, for whoever shows or writes it."""
 
 
 def kind_of(path: Path) -> str:
@@ -80,6 +89,8 @@ def kind_of(path: Path) -> str:
         return "splatv"
     if head[:2] == b"PK":
         return "sog" if _is_sog(path) else "checkpoint"
+    if path.suffix == ".ksplat":  # whose rows can look like those of a .splat
+        return "ksplat"
     if path.suffix == ".ckpt":
         return "checkpoint"
     if path.suffix == ".splat" or looks_like_splat(path):
@@ -105,28 +116,59 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
             None if placed is None else from_dataparser(*placed), run_rasterize_mode(run), load_sky(state),
         )  # fmt: skip
     source = sequence_files(path)[0] if kind == "ply-sequence" else path
-    mode = None
-    if kind in ("ply", "ply-sequence"):
-        params = read_ply(source, progress)
-    elif kind == "compressed-ply":
-        params = read_compressed_ply(source)
-    elif kind == "splat":
-        params = read_splat(source)
-    elif kind == "splatv":
-        params = splatv.read_splatv(source)
-    elif kind == "spz":
-        params, header = read_spz(source)
-        mode = "antialiased" if header.antialiased else None
-    else:
-        params = _through_tool(source)
-    loaded = Loaded(params, source, kind, rasterize_mode=mode)
+    loaded = _read(source, kind, progress)
+    means, sizes = loaded.params["means"], loaded.params["scales"].double().mean(1).exp()
+    if offset_of(means.double().numpy(), sizes.numpy()).any():
+        far = float(means[means.isfinite().all(1)].abs().max())
+        loaded.notes.append(
+            f"its positions lie up to {far:.3g} from the origin, where float32 has steps of {far * 2**-23:.2g}: too "
+            "coarse for its Gaussians; whoever wrote it should take an offset off"
+        )
     sidecar = read_sidecar(path)
-    if sidecar is not None:
+    if sidecar is not None and sidecar.count != len(loaded.params["means"]):
+        got = f"{sidecar.count} Gaussians, and the file has {len(loaded.params['means'])}"
+        loaded.notes.append(f"{sidecar_path(path).name} is of another file ({got}): passed over")
+    elif sidecar is not None:
         loaded.frame = sidecar.frame if sidecar.frame in ("train", "world") else "unknown"
-        loaded.rasterize_mode = sidecar.rasterize_mode or mode
-        loaded.dome = min(sidecar.sky or 0, len(params["means"]) - 1)
+        loaded.rasterize_mode = sidecar.rasterize_mode or loaded.rasterize_mode
+        loaded.dome = min(sidecar.sky or 0, len(loaded.params["means"]) - 1)
+        if sidecar.offset is not None and not loaded.offset.any():
+            loaded.offset = np.array(sidecar.offset, np.float64)
         if sidecar.dataparser_transform is not None and sidecar.dataparser_scale is not None:
             loaded.world_to_train = from_dataparser(np.array(sidecar.dataparser_transform), sidecar.dataparser_scale)
+    return loaded
+
+
+def _read(path: Path, kind: str, progress: Progress) -> Loaded:
+    """What the file itself tells, without its sidecar."""
+    if kind in ("ply", "ply-sequence"):
+        header = read_header(path)
+        params, offset = read_far(header, progress)
+        loaded = _with_comments(Loaded(params, path, kind, offset=offset), header)
+        vertices = header.element("vertex")
+        assert vertices is not None  # else it could not be read
+        columns = understand(header, vertices)
+        loaded.notes += columns.notes
+        if "filter_3D" in columns.kinds:  # Mip-Splatting's other half
+            loaded.rasterize_mode = loaded.rasterize_mode or "antialiased"
+    elif kind == "compressed-ply":
+        loaded = _with_comments(Loaded(read_compressed_ply(path), path, kind), read_header(path))
+    elif kind == "splat":
+        loaded = Loaded(read_splat(path), path, kind)
+    elif kind == "splatv":
+        loaded = Loaded(splatv.read_splatv(path), path, kind)
+    elif kind == "spz":
+        params, head = read_spz(path)
+        loaded = Loaded(params, path, kind, rasterize_mode="antialiased" if head.antialiased else None)
+        loaded.notes += head.notes
+    else:
+        loaded = _through_tool(path, kind, progress)
+    return loaded
+
+
+def _with_comments(loaded: Loaded, header: Header) -> Loaded:
+    said = comments_of(header)
+    loaded.rasterize_mode, loaded.up, loaded.offset = said.rasterize_mode, said.up, loaded.offset + said.offset
     return loaded
 
 
@@ -138,9 +180,9 @@ def _is_sog(path: Path) -> bool:
         return False
 
 
-def _through_tool(path: Path) -> dict[str, Tensor]:
+def _through_tool(path: Path, kind: str, progress: Progress) -> Loaded:
     """What splat-transform can read and we cannot."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "converted.ply"
         splat_transform.convert(path, out)
-        return read_ply(out)
+        return replace(_read(out, "ply", progress), path=path, kind=kind)

@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
+from lpm.gaussians.far import Floats
 
 
 def select(
-    params: Mapping[str, Tensor], crop: Sequence[float] | None = None, min_opacity: float = 0.0
+    params: Mapping[str, Tensor],
+    crop: Sequence[float] | None = None,
+    min_opacity: float = 0.0,
+    offset: Floats | None = None,
 ) -> dict[str, Tensor]:
     """The Gaussians whose centre lies in the box and whose opacity is high enough.
 
     Args:
         crop: x y z of the lowest corner, then of the highest, in the frame that `params` are in.
         min_opacity: 0 to 1, after the sigmoid.
+        offset: [3] to be added to the means (lpm.gaussians.far) for positions in the frame of `crop`.
 
     Raises:
         LpmError: a box with no inside, an opacity out of range, or nothing is left.
@@ -28,7 +33,10 @@ def select(
         if len(crop) != 6 or any(math.isnan(value) for value in crop) or any(crop[i] >= crop[i + 3] for i in range(3)):
             fail("--crop", " ".join(map(str, crop)), "x y z of the lowest corner, then of the highest")
         means = params["means"].detach().cpu()
-        keep &= ((means >= torch.tensor(crop[:3])) & (means <= torch.tensor(crop[3:]))).all(1)
+        if offset is not None and offset.any():
+            means, crop = means.double(), [value - float(offset[i % 3]) for i, value in enumerate(crop)]
+        low, high = torch.tensor(crop[:3], dtype=means.dtype), torch.tensor(crop[3:], dtype=means.dtype)
+        keep &= ((means >= low) & (means <= high)).all(1)
     if not 0 <= min_opacity <= 1:
         fail("--min-opacity", str(min_opacity), "a number from 0 to 1")
     if min_opacity > 0:

@@ -39,6 +39,8 @@ class Sidecar:
     """Name of the export."""
     sky: int | None = None
     """How many of the Gaussians, the last ones, are a dome that shows the sky."""
+    offset: list[float] | None = None
+    """[3] to be added to the file's positions for those in `frame`, where float32 cannot hold them."""
 
 
 def sidecar_path(export: Path) -> Path:
@@ -68,6 +70,8 @@ def read_sidecar(export: Path) -> Sidecar | None:
 
 def _plausible(sidecar: Sidecar) -> bool:
     matrix, scale = sidecar.dataparser_transform, sidecar.dataparser_scale
+    if not isinstance(sidecar.count, int) or not _is_offset(sidecar.offset):
+        return False
     if sidecar.sky is not None and not (isinstance(sidecar.sky, int) and 0 <= sidecar.sky < 10**9):
         return False
     if sidecar.rasterize_mode not in ("classic", "antialiased", None):
@@ -81,3 +85,10 @@ def _plausible(sidecar: Sidecar) -> bool:
     except (TypeError, ValueError, OverflowError, LpmError):
         return False
     return True
+
+
+def _is_offset(values: Any) -> bool:
+    if values is None:
+        return True
+    numbers = isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values)
+    return numbers and all(abs(value) < 1e300 for value in values)

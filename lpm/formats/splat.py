@@ -18,7 +18,8 @@ from lpm.checks import fail
 from lpm.files import Progress, atomic_file, quiet
 from lpm.formats.bounds import check_file, check_some
 from lpm.formats.bytes import logit, rgba, sh0_params
-from lpm.formats.ply import CHUNK, finite_rows
+from lpm.formats.ply import CHUNK
+from lpm.formats.rows import bounded, sound_rows
 from lpm.gaussians.spherical_harmonics import SH_C0
 
 ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
@@ -31,19 +32,21 @@ def importance(params: Mapping[str, Tensor]) -> Tensor:
 
 
 def write_splat(path: Path, params: Mapping[str, Tensor], progress: Progress = quiet) -> int:
-    """Writes `params` to `path`, atomically, without the harmonics beyond the first. Non-finite rows are left out.
+    """Writes `params` to `path`, atomically, without the harmonics beyond the first. Rows that are not
+    finite or have no rotation are left out.
 
     Returns:
         The number of rows left out.
 
     Raises:
-        LpmError: no finite row is left, or the folder cannot be written.
+        LpmError: no row is left, or the folder cannot be written.
     """
-    finite = finite_rows(params).cpu()
+    params = bounded(params)
+    finite = sound_rows(params).cpu()
     order = torch.argsort(importance(params), descending=True, stable=True)
     order = order[finite[order]]
     if len(order) == 0:
-        fail(path, f"{len(finite)} points, none of them finite", "at least one finite point to write")
+        fail(path, f"{len(finite)} points, none of them finite and with a rotation", "at least one to write")
     get = {name: value.detach().float().cpu() for name, value in params.items()}
     with atomic_file(path) as file:
         for start in progress(range(0, len(order), CHUNK), "writing"):
@@ -58,14 +61,16 @@ def write_splat(path: Path, params: Mapping[str, Tensor], progress: Progress = q
 
 
 def looks_like_splat(path: Path) -> bool:
-    """Whether rows from all over the file are Gaussians: finite, sizes not negative, quaternions of unit length."""
+    """Whether rows from all over the file are Gaussians: finite, sizes not negative, quaternions of length 1 or 0."""
     size = path.stat().st_size
     if size == 0 or size % ROW.itemsize:
         return False
     rows: NDArray[np.void] = np.memmap(path, ROW, "r")
     rows = rows[:: max(1, len(rows) // 1000)]
     length = np.linalg.norm((rows["quats"].astype(np.float64) - 128) / 128, axis=1)
-    usual = np.isfinite(rows["means"]).all(1) & (rows["scales"] >= 0).all(1) & (np.abs(length - 1) < 0.1)
+    # Of length 0: rows that some program wrote for what was removed.
+    turned = (np.abs(length - 1) < 0.1) | (length == 0)
+    usual = np.isfinite(rows["means"]).all(1) & (rows["scales"] >= 0).all(1) & turned
     return bool(usual.mean() > 0.9)
 
 

@@ -25,7 +25,8 @@ from lpm.checks import fail
 from lpm.files import Progress, atomic_file, quiet
 from lpm.formats.bounds import check_file, check_rows, check_some
 from lpm.formats.bytes import logit, rgba, sh0_params
-from lpm.formats.ply import CHUNK, finite_rows
+from lpm.formats.ply import CHUNK
+from lpm.formats.rows import bounded, sound_rows
 from lpm.gaussians.spherical_harmonics import SH_C0
 
 MAGIC = 0x674B
@@ -46,7 +47,8 @@ def write_splatv(
     cameras: list[dict[str, Any]] | None = None,
     progress: Progress = quiet,
 ) -> int:
-    """Writes `params` to `path`, atomically, without the harmonics beyond the first. Non-finite rows are left out.
+    """Writes `params` to `path`, atomically, without the harmonics beyond the first. Rows that are not
+    finite or have no rotation are left out.
 
     Args:
         params: as in lpm.gaussians, and optionally motion [N, 9], omega [N, 4], time_center [N, 1] and time_width
@@ -57,17 +59,18 @@ def write_splatv(
         The number of rows left out.
 
     Raises:
-        LpmError: no finite row is left, a position is beyond reach, or the folder cannot be written.
+        LpmError: no row is left, a position is beyond reach, or the folder cannot be written.
     """
+    params = bounded(params)
     get = {name: value.detach().float().cpu() for name, value in params.items()}
     n = len(get["means"])
     still = {name: torch.zeros(n, size) for name, size in TIME_SHAPES.items()}
     still["time_width"] += ALWAYS
     moving = {name: get.get(name, still[name]).reshape(n, -1) for name in TIME_SHAPES}
-    finite = finite_rows(params).cpu() & torch.cat(list(moving.values()), 1).isfinite().all(1)
+    finite = sound_rows(params).cpu() & torch.cat(list(moving.values()), 1).isfinite().all(1)
     keep = finite.nonzero().flatten()
     if len(keep) == 0:
-        fail(path, f"{n} points, none of them finite", "at least one finite point to write")
+        fail(path, f"{n} points, none of them finite and with a rotation", "at least one to write")
     lines = -(-len(keep) // PER_LINE)
     description = {
         "type": "splat", "size": lines * PER_LINE * ROW.itemsize, "texwidth": 4 * PER_LINE, "texheight": lines,

@@ -1,18 +1,19 @@
 """Reader of Niantic's .spz: about 20 bytes a Gaussian, each attribute in a stream of its own.
 
 Header: u32 magic 0x5053474e, u32 version, u32 count, u8 SH degree, u8 fractional bits, u8 flags (1: trained
-antialiased). Versions 2 and 3: all of it in one gzip stream, 16 bytes of header. Version 4: 32 bytes of header in the
-open, with u8 number of streams and u32 offset of a table (u64 packed, u64 unpacked bytes each), streams in Zstandard.
-Attributes in order: positions (three 24-bit fixed-point numbers), alphas (u8), colours (three u8), sizes (three u8,
-logarithms), rotations (version 2: x y z as bytes; later: two bits for which of x y z w is left out, then three of a
-sign and 9 bits), harmonics (a byte each, coefficient by coefficient, r g b inside).
+antialiased, 2: extensions follow). Versions 1 to 3: all of it in one gzip stream, 16 bytes of header. Version 4: 32
+bytes of header in the open, with u8 number of streams and u32 offset of a table (u64 packed, u64 unpacked bytes each),
+streams in Zstandard. Attributes in order: positions (three 24-bit fixed-point numbers; version 1: half floats), alphas
+(u8), colours (three u8), sizes (three u8, logarithms), rotations (versions 1 and 2: x y z as bytes; later: two bits for
+which of x y z w is left out, then three of a sign and 9 bits), harmonics (a byte each, coefficient by coefficient,
+r g b inside).
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,14 @@ from lpm.checks import LpmError, fail
 from lpm.formats import zstd
 from lpm.formats.bounds import check_expansion, check_file, check_rows, check_some
 from lpm.formats.bytes import Numbers, logit, sh0_params, smallest_three
-from lpm.formats.ply import REST
-from lpm.gaussians.similarity import Similarity, move
+from lpm.formats.ply_columns import BEYOND, REST
+from lpm.formats.spz_extensions import read_extensions, to_ply_axes
+from lpm.gaussians.similarity import move
 
 MAGIC = 0x5053474E
 COLOR_SCALE = 0.15  # of a zeroth coefficient, to a byte's 0..1
-TO_PLY_AXES = Similarity(np.diag([1.0, -1.0, -1.0]), np.zeros(3), 1.0)
+ANTIALIASED, EXTENDED = 1, 2
+LONGEST_EXTENSIONS = 1 << 20  # bytes; the known ones have a few
 HEADER = struct.Struct("<IIIBBBB")
 TABLE = struct.Struct("<QQ")
 
@@ -42,26 +45,42 @@ class SpzHeader:
     rest: int
     """SH coefficients per channel beyond the first."""
     fractional_bits: int
-    antialiased: bool
+    flags: int
     streams: int
     """Number of streams (version 4)."""
+    coordinates: str = "RUB"
+    """Where x, y and z point in the file (lpm.formats.spz_extensions)."""
+    notes: list[str] = field(default_factory=list)
+    """What of it a person should know, one line each."""
+
+    @property
+    def antialiased(self) -> bool:
+        """How it was trained."""
+        return bool(self.flags & ANTIALIASED)
 
     def sizes(self) -> list[int]:
         """Unpacked bytes of each attribute."""
-        rotation = 3 if self.version == 2 else 4
-        return [self.count * each for each in (9, 1, 3, 3, rotation, 3 * self.rest)]
+        position, rotation = 6 if self.version == 1 else 9, 3 if self.version <= 2 else 4
+        return [self.count * each for each in (position, 1, 3, 3, rotation, 3 * self.rest)]
+
+    def extend(self, path: Path, data: bytes) -> None:
+        """Takes in the extensions in `data`."""
+        if self.flags & EXTENDED:
+            self.coordinates, notes = read_extensions(path, data)
+            self.notes += notes
 
 
 def read_spz(path: Path) -> tuple[dict[str, Tensor], SpzHeader]:
-    """Reads Gaussians from a .spz of version 2, 3 or 4.
+    """Reads Gaussians from a .spz of version 1, 2, 3 or 4.
 
-    The file's axes are right, up, back; they are turned to right, down, front, as in a PLY of the same scene.
+    The file's axes are right, up, back unless an extension says others; they are turned to right, down, front, as in a
+    PLY of the same scene. Of SH degree 4 the bands up to 3 are read.
 
     Returns:
         Parameters as in lpm.gaussians, float32, and what the header says.
 
     Raises:
-        LpmError: no such file, not a .spz, an unknown version, more than SH degree 3, or its size is not what it says.
+        LpmError: no such file, not a .spz, an unknown version, more than SH degree 4, or its size is not what it says.
     """
     size = check_file(path, "a .spz file")
     data = path.read_bytes()
@@ -73,18 +92,21 @@ def read_spz(path: Path) -> tuple[dict[str, Tensor], SpzHeader]:
         raise LpmError(f"{path}: cannot be unpacked ({error}); wanted a whole .spz file; copy it again") from error
     position, alpha, color, scale, rotation, harmonics = parts
     n, rest = header.count, header.rest
-    fixed = np.zeros((n * 3, 4), np.uint8)
-    fixed[:, 1:] = position.reshape(-1, 3)  # in the upper three bytes, so that the sign comes right
-    means = (fixed.view("<i4") >> 8).reshape(n, 3) / float(1 << header.fractional_bits)
+    if header.version == 1:
+        means = position.view("<f2").reshape(n, 3).astype(np.float64)
+    else:
+        fixed = np.zeros((n * 3, 4), np.uint8)
+        fixed[:, 1:] = position.reshape(-1, 3)  # in the upper three bytes, so that the sign comes right
+        means = (fixed.view("<i4") >> 8).reshape(n, 3) / float(1 << header.fractional_bits)
     params = sh0_params(
         means=means,
         scales=scale.reshape(n, 3) / 16.0 - 10.0,
         quats=_rotations(rotation, header.version),
         features_dc=(color.reshape(n, 3) / 255.0 - 0.5) / COLOR_SCALE,
         opacities=logit(alpha / 255.0),
-        features_rest=(harmonics.reshape(n, rest, 3) - 128.0) / 128.0,
+        features_rest=(harmonics.reshape(n, rest, 3)[:, : REST[-1]] - 128.0) / 128.0,
     )
-    return move(params, TO_PLY_AXES), header
+    return move(params, to_ply_axes(header.coordinates)), header
 
 
 def _header(path: Path, raw: bytes) -> SpzHeader:
@@ -93,25 +115,29 @@ def _header(path: Path, raw: bytes) -> SpzHeader:
     magic, version, count, degree, bits, flags, streams = HEADER.unpack(raw[: HEADER.size])
     if magic != MAGIC:
         fail(path, f"magic {magic:#x}", f"{MAGIC:#x}, a .spz file")
-    if version not in (2, 3, 4):
-        fail(path, f".spz version {version}", "2, 3 or 4", "export it again with a newer or older program")
-    if degree > 3:
-        fail(path, f"SH degree {degree}", "0 to 3")
+    if version not in (1, 2, 3, 4):
+        fail(path, f".spz version {version}", "1, 2, 3 or 4", "export it again with a newer or older program")
+    if degree > 4:
+        fail(path, f"SH degree {degree}", "0 to 4")
     if bits > 24:
         fail(path, f"{bits} fractional bits", "at most 24")
     check_some(path, count)
-    return SpzHeader(version, count, REST[degree], bits, bool(flags & 1), streams)
+    notes = ["its harmonics have degree 4: read are those up to degree 3"] if degree == 4 else []
+    if flags & ~(ANTIALIASED | EXTENDED):
+        notes.append(f"flags {flags & ~(ANTIALIASED | EXTENDED):#04x} are not known, and passed over")
+    return SpzHeader(version, count, (*REST, BEYOND)[degree], bits, flags, streams, notes=notes)
 
 
 def _gzip_parts(path: Path, data: bytes) -> tuple[SpzHeader, list[NDArray[np.uint8]]]:
     stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
     header = _header(path, stream.decompress(data, HEADER.size))
     if header.version == 4:
-        fail(path, "version 4 in a gzip stream", "version 2 or 3 there")
+        fail(path, "version 4 in a gzip stream", "version 1, 2 or 3 there")
     total = sum(header.sizes())
     check_expansion(path, total, len(data))
     body = stream.decompress(stream.unconsumed_tail, total)
     check_rows(path, total, 1, len(body))
+    header.extend(path, stream.decompress(stream.unconsumed_tail, LONGEST_EXTENSIONS))
     ends = np.cumsum(header.sizes())
     return header, np.split(np.frombuffer(body, np.uint8), ends[:-1])
 
@@ -126,6 +152,7 @@ def _zstd_parts(path: Path, data: bytes, size: int) -> tuple[SpzHeader, list[NDA
     if header.streams < wanted or table < 32:
         fail(path, f"{header.streams} streams, table at byte {table}", f"{wanted} streams behind 32 bytes of header")
     check_rows(path, header.streams, TABLE.size, size - table)
+    header.extend(path, data[32:table])
     parts, start = [], table + header.streams * TABLE.size
     for i in range(wanted):
         packed, unpacked = TABLE.unpack_from(data, table + i * TABLE.size)
@@ -140,7 +167,7 @@ def _zstd_parts(path: Path, data: bytes, size: int) -> tuple[SpzHeader, list[NDA
 
 def _rotations(raw: NDArray[np.uint8], version: int) -> Numbers:
     """[N, 4] wxyz."""
-    if version == 2:
+    if version <= 2:
         xyz = raw.reshape(-1, 3) / 127.5 - 1.0
         w = np.sqrt(np.maximum(0, 1 - (xyz**2).sum(1, keepdims=True)))
         return np.concatenate([w, xyz], 1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
+from lpm.gaussians.far import offset_of
 from lpm.gaussians.spherical_harmonics import rotate_harmonics
 
 
@@ -27,6 +28,15 @@ class Similarity:
         back = self.rotation.T
         return Similarity(back, -back @ self.translation / self.scale, 1.0 / self.scale)
 
+    def then(self, after: Similarity) -> Similarity:
+        """This transform, and then `after`."""
+        moved = after.scale * after.rotation @ self.translation + after.translation
+        return Similarity(after.rotation @ self.rotation, moved, after.scale * self.scale)
+
+    def of_less(self, offset: NDArray[np.float64]) -> Similarity:
+        """The same of positions that are written less `offset` [3]."""
+        return Similarity(self.rotation, self.translation + self.scale * self.rotation @ offset, self.scale)
+
 
 def from_dataparser(transform: NDArray[np.float64], scale: float) -> Similarity:
     """World -> train as nerfstudio's dataparser_transforms.json has it: x -> scale * (transform [3, 4] @ (x, 1)).
@@ -40,18 +50,40 @@ def from_dataparser(transform: NDArray[np.float64], scale: float) -> Similarity:
         fail(name, f"a transform of shape {transform.shape}", "3 rows of 4 finite numbers")
     if not (np.isfinite(scale) and scale > 0):
         fail(name, f"scale {scale}", "a positive number")
-    # It is kept in float32; the nearest orthogonal matrix makes going there and back exact.
+    # It is kept in float32; the nearest orthogonal matrix makes going there and back exact. What became the origin must
+    # stay there: turned about the world's, a scene that lies far from it would be shifted.
     u, size, v = np.linalg.svd(transform[:3, :3])
     if np.abs(size - 1).max() > 1e-3:
         fail(name, f"a transform that stretches by {size.min():.4g} to {size.max():.4g}", "a rotation")
-    return Similarity(u @ v, scale * transform[:3, 3], float(scale))
+    origin = np.linalg.solve(transform[:3, :3], -transform[:3, 3])
+    return Similarity(u @ v, -scale * (u @ v) @ origin, float(scale))
 
 
 def move(params: Mapping[str, Tensor], by: Similarity) -> dict[str, Tensor]:
     """`params` (lpm.gaussians) after the transform: means, scales, quats and harmonics; opacities stay.
 
-    Seen from a camera moved along, the picture is the same.
+    Seen from a camera moved along, the picture is the same. Where that may lead beyond float32: move_far.
     """
+    moved = _moved(params, by)
+    return {**moved, "means": moved["means"].float()}
+
+
+def move_far(
+    params: Mapping[str, Tensor], by: Similarity, offset: NDArray[np.float64] | None = None
+) -> tuple[dict[str, Tensor], NDArray[np.float64]]:
+    """move(), with the positions less an offset [3] (lpm.gaussians.far), which is returned beside them.
+
+    Args:
+        offset: what to take; None: what float32 needs, mostly zeros.
+    """
+    moved = _moved(params, by)
+    if offset is None:
+        offset = offset_of(moved["means"].numpy(), moved["scales"].double().mean(1).exp().numpy())
+    return {**moved, "means": (moved["means"] - torch.from_numpy(offset)).float()}, offset
+
+
+def _moved(params: Mapping[str, Tensor], by: Similarity) -> dict[str, Tensor]:
+    """move(), with the positions in float64."""
     rotation = torch.from_numpy(np.array(by.rotation, np.float64))
     means = params["means"].detach().double() @ rotation.T * by.scale + torch.from_numpy(np.array(by.translation))
     scales = params["scales"].detach().double() + np.log(by.scale)
@@ -60,7 +92,7 @@ def move(params: Mapping[str, Tensor], by: Similarity) -> dict[str, Tensor]:
     quats = multiply(torch.from_numpy(quaternion(proper)), params["quats"].detach().double())
     return {
         **params,
-        "means": means.float(),
+        "means": means,
         "scales": scales.float(),
         "quats": quats.float(),
         "features_rest": rotate_harmonics(params["features_rest"].detach(), by.rotation),

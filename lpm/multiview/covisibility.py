@@ -5,28 +5,17 @@ Matches of features are in lpm.multiview.feature_matches, depths of single patch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lpm.checks import check_shape, fail
-from lpm.multiview.views import Views, angle, centres_of, in_image, project, unproject
+from lpm.multiview.views import Views, angle, centres_of
+from lpm.multiview.visibility import BEST_PARALLAX, FEWEST, NearbyVisibility, Visibility
 
-SAMPLES = 256
-"""Points of a view that are looked for in the other views: a share is known to about 3 %."""
-MOST_POINTS = 8_192
-"""Points that are projected at all; more say nothing new about overlap."""
-FEWEST = 8
-"""Shared points below which a pair of views counts as unrelated."""
-HIDDEN = 1.5
-"""A sparse point this many times farther than the nearest ones in its part of the image is behind a surface."""
-BEHIND = 1.1
-"""A point this many times farther than the rendered depth there is hidden."""
-BEST_PARALLAX = 8.0
-"""Degrees. Less makes depth uncertain, more makes patches dissimilar and occlusion likely."""
+MANY = 1_000
+"""Views above which each is compared with some that seem worth it, not with all."""
 
 
 class Covisible(NamedTuple):
@@ -78,17 +67,20 @@ def covisible(
         torch.zeros(count, most, device=device),
         torch.zeros(count, most, device=device),
     )
-    scene = _Visibility(views, points, tracks, depths)
-    centres = centres_of(views.viewmats)
+    few = count <= MANY or depths is not None or points is None or not bool(points.isfinite().all(-1).any())
+    scene = (Visibility if few else NearbyVisibility)(views, points, tracks, depths)
+    centres, everyone = centres_of(views.viewmats), torch.arange(count, device=device)
+    candidates = scene.candidates()
     for v in range(count if count > 1 else 0):
         own = scene.seen_by(v)
         if len(own) < FEWEST:
             continue
-        seen = scene.sees(own)
-        seen[v] = False
+        among = everyone if candidates is None else candidates[v]
+        seen = scene.sees(own, None if candidates is None else among)
+        seen[among == v] = False
         if views.capture_times is not None:
-            seen[views.capture_times != views.capture_times[v]] = False
-        parallax = angle(centres[v] - own, centres[:, None] - own)
+            seen[views.capture_times[among] != views.capture_times[v]] = False
+        parallax = angle(centres[v] - own, centres[among, None] - own)
         middle = torch.where(seen, parallax, torch.nan).nanmedian(1).values
         overlap = seen.float().mean(1)
         good = (seen.sum(1) >= FEWEST) & (overlap >= min_overlap)
@@ -97,100 +89,7 @@ def covisible(
         order = torch.where(good, worth, -1.0).argsort(descending=True, stable=True)[:most]
         keep = good[order]
         n = len(order)
-        result.neighbours[v, :n] = torch.where(keep, order, -1)
+        result.neighbours[v, :n] = torch.where(keep, among[order], -1)
         result.parallax[v, :n] = torch.where(keep, middle[order], 0.0)
         result.overlap[v, :n] = torch.where(keep, overlap[order], 0.0)
     return result
-
-
-class _Visibility:
-    """Says which points a view sees, with whatever is known. What hides points is one map of depths per view."""
-
-    def __init__(
-        self, views: Views, points: Tensor | None, tracks: Tensor | None, depths: Sequence[Tensor] | None
-    ) -> None:
-        count, device = len(views), views.device
-        self.views, self.sizes = views, views.sizes
-        points = (torch.zeros(0, 3) if points is None else points).detach().to(device).float()
-        check_shape("points", points, [None, 3])
-        finite = torch.isfinite(points).all(1)
-        self.tracked: list[Tensor] = []
-        if tracks is not None:
-            check_shape("tracks", tracks, [None, 2])
-            view, row = tracks.to(device).unbind(1)
-            view, row = view[finite[row]], row[finite[row]]
-            self.tracked = [_thinned(points[row[view == v]], SAMPLES) for v in range(count)]
-        self.points = _thinned(points[finite], MOST_POINTS)
-        pixels, z = project(self.points, views.viewmats, views.Ks)
-        inside = in_image(pixels, z, self.sizes)
-        self.depths: list[Tensor] = []
-        if depths is not None:
-            if len(depths) != count or any(d.dim() != 2 for d in depths):
-                fail("depths", f"{len(depths)} tensors", f"{count} tensors [H, W]")
-            self.depths = [d.detach().to(device).float() for d in depths]
-            limits = [torch.where(torch.isfinite(d) & (d > 0), BEHIND * d, torch.inf) for d in self.depths]
-        else:
-            place = pixels / self.sizes[:, None]
-            limits = [self._front(place[v, inside[v]], z[v, inside[v]]) for v in range(count)]
-        # One flat buffer, looked up for all views at once.
-        shapes = torch.tensor([limit.shape for limit in limits]).reshape(-1, 2)
-        self.start = (shapes.prod(1).cumsum(0) - shapes.prod(1)).to(device)[:, None]
-        self.width, self.height = shapes[:, 1, None].to(device), shapes[:, 0, None].to(device)
-        self.limit = torch.cat([limit.reshape(-1) for limit in limits]) if limits else torch.zeros(0)
-        self.seen = inside & self._unhidden(pixels, z) if count else inside
-
-    def _front(self, place: Tensor, z: Tensor) -> Tensor:
-        """[side, side] depth from which on sparse points are hidden, from those at `place` [N, 2] in 0..1, `z` [N]."""
-        # A near surface may have few of the points in front of and behind it, hence many per cell; its third nearest
-        # point counts, since single points float in the air.
-        side = min(24, max(4, int(math.sqrt(len(z) / 40))))
-        cell = (place * side).long().clamp(0, side - 1)
-        cell = cell[:, 1] * side + cell[:, 0]
-        order = z.argsort(stable=True)
-        order = order[cell[order].argsort(stable=True)]
-        cell, z = cell[order], z[order]
-        place_in_cell = torch.arange(len(cell), device=z.device) - torch.searchsorted(cell, cell)
-        limit = z.new_full((side * side,), torch.inf)
-        third = place_in_cell == 2  # one per cell at most
-        limit[cell[third]] = HIDDEN * z[third]
-        return limit.reshape(side, side)
-
-    def _unhidden(self, pixels: Tensor, z: Tensor) -> Tensor:
-        """[V, N] whether nothing nearer is known at `pixels` [V, N, 2] of each view."""
-        place = pixels / self.sizes[:, None]
-        x = (place[..., 0].clamp(0, 1) * self.width).long().clamp_max(self.width - 1)
-        y = (place[..., 1].clamp(0, 1) * self.height).long().clamp_max(self.height - 1)
-        return z <= self.limit[self.start + y * self.width + x]
-
-    def seen_by(self, v: int) -> Tensor:
-        """At most SAMPLES points [S, 3] that view `v` sees."""
-        if self.tracked and len(self.tracked[v]) >= FEWEST:
-            return self.tracked[v]
-        own = self.points[self.seen[v]]
-        if len(own) < 2 * FEWEST and self.depths:
-            own = self._from_depth(v)
-        return _thinned(own, SAMPLES)
-
-    def _from_depth(self, v: int) -> Tensor:
-        """The surface [S, 3] that rendered depth shows in view `v`."""
-        depth = self.depths[v]
-        height, width = depth.shape
-        step = max(1, int(math.sqrt(height * width / SAMPLES)))
-        rows, columns = (torch.arange(step // 2, n, step, device=depth.device) for n in (height, width))
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        z = depth[y, x].reshape(-1)
-        pixels = (torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * self.sizes[v] / depth.new_tensor([width, height])
-        ok = torch.isfinite(z) & (z > 0)
-        return unproject(pixels[ok], z[ok], self.views.viewmats[v], self.views.Ks[v])
-
-    def sees(self, points: Tensor) -> Tensor:
-        """[V, S] whether each view sees each of `points` [S, 3]."""
-        pixels, z = project(points, self.views.viewmats, self.views.Ks)
-        return in_image(pixels, z, self.sizes) & self._unhidden(pixels, z)
-
-
-def _thinned(points: Tensor, most: int) -> Tensor:
-    """At most `most` rows of `points`, evenly spread over them."""
-    if len(points) <= most:
-        return points
-    return points[torch.linspace(0, len(points) - 1, most, device=points.device, dtype=torch.float64).long()]

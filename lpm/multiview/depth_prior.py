@@ -6,6 +6,7 @@ finite: nothing is known there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -101,7 +102,7 @@ def at_grid(image: Tensor, grid: Tensor) -> Tensor:
     return image[row][:, column]
 
 
-def points_from_depth(views: Views, depths: list[Tensor], most: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def points_from_depth(views: Views, depths: Sequence[Tensor], most: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """At most `most` points [N, 3] (world) and colours [N, 3] (uint8), drawn alike from all that is known.
 
     `depths`: V tensors [h, w], world, as from laid_over.

@@ -7,6 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -50,7 +51,9 @@ class Matches:
 
 
 @dataclass
-class _Features:
+class Features:
+    """F features of one photo."""
+
     pixels: Tensor
     """[F, 2]."""
     descriptors: Tensor
@@ -93,23 +96,27 @@ def sift_points(
     key = _key(views, neighbours, numbers)
     found = _recall(key, cache)
     if found is None:
-        found = _find(views, neighbours, features, ratio, max_epipolar, max_error, min_parallax, threads)
+        found = find_matches(views, neighbours, features, ratio, max_epipolar, max_error, min_parallax, threads)
         found = Matches(*(getattr(found, f.name).cpu() for f in fields(Matches)))
         _keep(key, found, cache)
     return Matches(*(getattr(found, f.name).to(views.device) for f in fields(Matches)))
 
 
-def _find(
+def find_matches(
     views: Views,
     neighbours: Tensor,
-    features: int,
-    ratio: float,
-    max_epipolar: float,
-    max_error: float,
-    min_parallax: float,
-    threads: int,
+    features: int = 1500,
+    ratio: float = 0.8,
+    max_epipolar: float = 2.0,
+    max_error: float = 2.0,
+    min_parallax: float = 2.0,
+    threads: int = 2,
+    detect: Callable[[int], Features] | None = None,
 ) -> Matches:
-    """The work itself: features by OpenCV on the CPU, the rest where `views` is."""
+    """sift_points() without a cache: features by OpenCV on the CPU, the rest where `views` is.
+
+    `detect` gives the features of a view where they are known already.
+    """
     device = views.device
     here = torch.arange(len(neighbours))[:, None].expand_as(neighbours)
     pairs = torch.stack([torch.minimum(here, neighbours), torch.maximum(here, neighbours)], -1)[neighbours >= 0]
@@ -117,7 +124,8 @@ def _find(
     wanted = pairs.unique().tolist()
     # OpenCV lets go of the interpreter's lock.
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        detected = dict(zip(wanted, pool.map(lambda v: _detect(views, v, features), wanted), strict=True))
+        work = detect or (lambda v: detect_features(views, v, features))
+        detected = dict(zip(wanted, pool.map(work, wanted), strict=True))
 
     chosen_views = [torch.zeros(0, 2, dtype=torch.int64, device=device)]
     chosen_pixels = [torch.zeros(0, 2, 2, device=device)]
@@ -153,7 +161,7 @@ class PairMatcher:
 
     def __init__(self, views: Views, features: int = 1500, ratio: float = 0.8, max_epipolar: float = 2.0) -> None:
         self.views, self.ratio, self.max_epipolar = views, ratio, max_epipolar
-        self._features = lru_cache(128)(lambda v: _detect(views, v, features))
+        self._features = lru_cache(128)(lambda v: detect_features(views, v, features))
         self.pixels = lru_cache(4096)(self._match)
 
     def _match(self, first: int, second: int) -> Tensor:
@@ -174,7 +182,7 @@ def _bytes(views: Views, v: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image.numpy())
 
 
-def _detect(views: Views, v: int, features: int) -> _Features:
+def detect_features(views: Views, v: int, features: int = 1500) -> Features:
     """SIFT features of photo `v`, none where it is masked."""
     usable = views.usable(v)
     mask = None if usable is None else usable.cpu().numpy().astype(np.uint8)
@@ -184,10 +192,10 @@ def _detect(views: Views, v: int, features: int) -> _Features:
     sift = cv2.SIFT_create(nfeatures=features, enable_precise_upscale=True)  # type: ignore[attr-defined]
     points, descriptors = sift.detectAndCompute(cv2.cvtColor(_bytes(views, v), cv2.COLOR_RGB2GRAY), mask)
     if descriptors is None or not len(points):
-        return _Features(torch.zeros(0, 2, device=views.device), torch.zeros(0, 128, device=views.device))
+        return Features(torch.zeros(0, 2, device=views.device), torch.zeros(0, 128, device=views.device))
     # OpenCV counts from the centre of the first pixel.
     pixels = torch.from_numpy(np.array([point.pt for point in points], np.float32)) + 0.5
-    return _Features(pixels.to(views.device), torch.from_numpy(descriptors).to(views.device))
+    return Features(pixels.to(views.device), torch.from_numpy(descriptors).to(views.device))
 
 
 def _mutual(a: Tensor, b: Tensor, ratio: float) -> tuple[Tensor, Tensor]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lpm.multiview.covisibility import FEWEST, covisible
-from lpm.multiview.feature_matches import Matches, sift_points
+from lpm.multiview.covisibility import MANY, covisible
+from lpm.multiview.feature_matches import Matches, detect_features, find_matches, sift_points
 from lpm.multiview.views import Views, centres_of, project
+from lpm.multiview.visibility import FEWEST
 
 RENEWED = (0, 5, 15)
 """Events before which neighbours are found anew where only rendered depths tell who sees what."""
+
+DETECTED, KEPT = 64, 512
+"""Photos whose features are remembered where they are looked for late, and those of which what matched is."""
 
 
 class PhotoGraph:
@@ -23,12 +29,16 @@ class PhotoGraph:
     def __init__(self, views: Views, points: Tensor | None, cache: Path | None = None) -> None:
         """`points` [N, 3], world, from SfM or None. `cache`: folder for feature matches, None: memory only.
 
-        Takes about .1 s a photo, most of it for the features.
+        Takes about .1 s a photo, most of it for the features. Of many photos, or of those that are not all in memory,
+        features are looked for when features() asks: the same ones.
         """
         self.views, self.cache = views, cache
         self.events = 0
         self._neighbours: Tensor | None = None
-        self._features: dict[int, tuple[Tensor, Tensor]] = {}
+        self._features: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
+        self._late = views.lazy or len(views) > MANY
+        self._pairs: Tensor | None = None
+        self._detected = lru_cache(DETECTED)(lambda v: detect_features(views, v))
         self._hopeless = _hopeless(views)
         self._by_depth = True
         if points is not None and int(torch.isfinite(points).all(-1).sum()) >= FEWEST and self._hopeless is None:
@@ -61,16 +71,25 @@ class PhotoGraph:
     def features(self, view: int) -> tuple[Tensor, Tensor]:
         """Pixels [M, 2] and z-depths [M] (world) of the features of `view` that were matched with other photos."""
         none = self.views.viewmats.new_zeros(0)
+        if self._late and self._pairs is not None and view not in self._features:
+            matches = find_matches(self.views, pairs_with(self._pairs, view), detect=self._detected)
+            self._features[view] = _of_view(matches, self.views, view)
+            while len(self._features) > KEPT:
+                self._features.popitem(last=False)
         return self._features.get(view, (none.reshape(0, 2), none))
 
     def _set(self, neighbours: Tensor) -> None:
         self._neighbours = neighbours
+        self._features.clear()
+        if self._late:
+            self._pairs = neighbours.cpu()
+            return
         try:
             matches = sift_points(self.views, neighbours, cache=self.cache)
         except OSError:  # a folder that cannot be written: they are kept in memory
             self.cache = None
             matches = sift_points(self.views, neighbours)
-        self._features = _by_view(matches, self.views)
+        self._features.update({v: _of_view(matches, self.views, v) for v in matches.views.unique().tolist()})
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: what cannot be made again from photos and points."""
@@ -81,6 +100,13 @@ class PhotoGraph:
         self.events = state["events"]
         if state["neighbours"] is not None:
             self._set(state["neighbours"].to(self.views.device))
+
+
+def pairs_with(neighbours: Tensor, view: int) -> Tensor:
+    """`neighbours` [V, k] with only those left that make a pair with `view`; -1: none."""
+    only = torch.where(neighbours == view, neighbours, -1)
+    only[view] = neighbours[view]
+    return only
 
 
 def _hopeless(views: Views) -> str | None:
@@ -95,12 +121,8 @@ def _hopeless(views: Views) -> str | None:
     return None
 
 
-def _by_view(matches: Matches, views: Views) -> dict[int, tuple[Tensor, Tensor]]:
-    """Per view the pixels [M, 2] of its matched features and their z-depths [M], world."""
-    found = {}
-    side_view, pixels = matches.views.flatten(), matches.pixels.reshape(-1, 2)
-    xyz = matches.xyz.repeat_interleave(2, 0)
-    for v in side_view.unique().tolist():
-        mine = side_view == v
-        found[v] = (pixels[mine], project(xyz[mine], views.viewmats[v], views.Ks[v])[1])
-    return found
+def _of_view(matches: Matches, views: Views, v: int) -> tuple[Tensor, Tensor]:
+    """Pixels [M, 2] of the matched features of view `v` and their z-depths [M], world."""
+    mine = matches.views.flatten() == v
+    xyz = matches.xyz.repeat_interleave(2, 0)[mine]
+    return matches.pixels.reshape(-1, 2)[mine], project(xyz, views.viewmats[v], views.Ks[v])[1]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lpm.multiview.covisibility import BEST_PARALLAX, FEWEST, covisible
+from lpm.multiview.covisibility import covisible
 from lpm.multiview.plane_sweep import plane_sweep
 from lpm.multiview.views import Views, angle, centres_of, in_image, project, unproject
+from lpm.multiview.visibility import BEST_PARALLAX, FEWEST
 
 DISTANCES = (0.4, 0.65, 1.0, 1.6, 2.5)
 """Where a surface may be, times the distance to what the cameras look at."""

@@ -6,9 +6,11 @@ forward).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 import torch
@@ -23,12 +25,38 @@ GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
 
+class LazyImages(Sequence[Tensor], ABC):
+    """Images that are read when they are asked for, and known by their sizes before that."""
+
+    def __init__(self, sizes: Tensor) -> None:
+        """`sizes` [V, 2] width, height."""
+        self.sizes = sizes
+
+    @abstractmethod
+    def read(self, i: int) -> Tensor:
+        """Image `i`."""
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, i: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, i: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(i, slice):
+            return [self.read(k) for k in range(*i.indices(len(self)))]
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return self.read(i)
+
+
 @dataclass
 class Views:
     """V photos with known cameras. Sizes may differ from photo to photo."""
 
     images: Sequence[Tensor]
-    """V tensors [H, W, 3 or more], uint8 or floating point in 0..1 (NaN: no data), on any device."""
+    """V tensors [H, W, 3 or more], uint8 or floating point in 0..1 (NaN: no data), on any device; or LazyImages."""
     Ks: Tensor
     """[V, 3, 3], pixels. The device of `viewmats` is where all work is done."""
     viewmats: Tensor
@@ -50,13 +78,15 @@ class Views:
         self.Ks = self.Ks.detach().to(self.viewmats)
         check_finite("Ks", self.Ks, "view")
         check_finite("viewmats", self.viewmats, "view")
-        for i, image in enumerate(self.images):
+        if isinstance(self.images, LazyImages):
+            self._sizes = self.images.sizes.to(self.device, torch.float32)
+        for i, image in enumerate(() if self.lazy else self.images):
             if image.dim() != 3 or image.shape[2] < 3 or image.numel() == 0:
                 fail(f"images[{i}]", f"shape {list(image.shape)}", "[H, W, 3]")
         if self.masks is not None:
             if len(self.masks) != v:
                 fail("masks", str(len(self.masks)), f"one for each of {v} images")
-            for i, (mask, image) in enumerate(zip(self.masks, self.images, strict=True)):
+            for i, (mask, image) in enumerate(() if self.lazy else zip(self.masks, self.images, strict=True)):
                 if mask.shape[:2] != image.shape[:2] or mask.numel() != image.shape[0] * image.shape[1]:
                     fail(f"masks[{i}]", f"shape {list(mask.shape)}", f"{list(image.shape[:2])} as its image")
 
@@ -87,6 +117,11 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether photos are read when they are asked for, since there is no room for all."""
+        return isinstance(self.images, LazyImages)
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,13 @@ SOLVE = "run the pose estimation again, or restore the model's files"
 def check_points(scene: Scene) -> list[Finding]:
     """Whether any of the points lie before the cameras."""
     away = looks_away(scene)
-    return [] if away is None else [Finding("points", True, away, "correct the axes of the poses, or export poses and points again, together")]
+    return (
+        []
+        if away is None
+        else [
+            Finding("points", True, away, "correct the axes of the poses, or export poses and points again, together")
+        ]
+    )
 
 
 def check_tracks(scene: Scene, brief: bool = False) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +24,17 @@ from lpm.files import bar
 from lpm.multiview.views import Views, world_to_camera
 from lpm.plugin.dataparser import LpmDataParser, LpmDataParserConfig
 from lpm.train.cameras import Cameras as OurCameras
-from lpm.train.load_photos import add_depths, fitting_scale, load_photos, read_photo, read_view
-from lpm.train.photos import find_points, views_of
+from lpm.train.load_photos import (
+    DepthReader,
+    PhotoReader,
+    add_depths,
+    check_depths,
+    fitting_scale,
+    read_photo,
+    read_view,
+)
+from lpm.train.photo_store import AHEAD, Budget, PhotoColumn, PhotoStore, load, sample, told, views_of
+from lpm.train.photos import find_points
 from lpm.train.placed import Split
 
 
@@ -70,6 +80,39 @@ class LpmDataset(InputDataset):
         )
 
 
+class Numbered(Sequence[dict[str, Any]]):
+    """The photos of a store as nerfstudio has them, each with its number."""
+
+    def __init__(self, photos: PhotoStore) -> None:
+        self.photos = photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        return self.photos[i] | {"image_idx": i}
+
+
+class HeldOut(Sequence[tuple[Cameras, dict[str, Any]]]):
+    """Cameras with their photos, which are decoded as they are asked for."""
+
+    def __init__(self, photos: Numbered, cameras: Cameras, device: Any) -> None:
+        self._photos, self._cameras, self._device = photos, cameras, device
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        self._photos.photos.ahead(range(i, min(i + AHEAD, len(self))))
+        data = self._photos[i]
+        data["image"] = data["image"].to(self._device)
+        return self._cameras[i : i + 1], data
+
+
 @dataclass
 class LpmDatamanagerConfig(FullImageDatamanagerConfig):
     """nerfstudio's options, with automatic image size."""
@@ -80,6 +123,11 @@ class LpmDatamanagerConfig(FullImageDatamanagerConfig):
     """Scale of the images. None: 1/2, 1/3, ... so that the longest side is <= 480 pixels on a CPU, 1600 on a GPU."""
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept in memory."""
+    cache_gb: float | None = None
+    """Memory that decoded photos may take, in GiB; those for which there is no room are decoded ahead of their step.
+    None: half of what is free. The result does not depend on it."""
+    device_cache_gb: float | None = None
+    """The same of a GPU's memory, apart from the other."""
     points_from_photos: bool = True
     """Where the scene has few points (below 2,000) or none: draw some from its depths, or find some by comparing the
     photos (seconds). False: start from those there are, or else the model's random ones."""
@@ -95,6 +143,8 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
     ) -> None:
         self._cameras: dict[int, Cameras] = {}
         self._matrices: tuple[Tensor, Tensor] | None = None
+        self._told: Budget | None = None
+        self._reader: PhotoReader | None = None
         if isinstance(config.dataparser, LpmDataParserConfig):
             config.dataparser.takes_cuts = True  # type: ignore[misc]
         super().__init__(config, device=device, test_mode=test_mode, **kwargs)  # type: ignore[arg-type]
@@ -121,29 +171,31 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             self.config.camera_res_scale_factor = fitting_scale(longest, str(self.device).split(":")[0])
         return super().create_train_dataset()
 
-    def _load_images(
+    def _load_images(  # type: ignore[override]
         self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]
-    ) -> list[dict[str, Any]]:
+    ) -> Sequence[dict[str, Any]]:
         # nerfstudio's "cpu" pins memory, which needs CUDA; its "gpu" means "the device", which is the CPU here.
         on_cpu = str(self.device) == "cpu"
         dataset: LpmDataset = self.train_dataset if split == "train" else self.eval_dataset
-        if self.config.cache_images_type == "float32" or bool(
-            (dataset.cameras.camera_type != CameraType.PERSPECTIVE.value).any()
-        ):
-            images = super()._load_images(split, "gpu" if on_cpu else cache_images_device)
-        else:
-            images = self._load(split, dataset, on_cpu or cache_images_device == "gpu")
+        option = "--pipeline.datamanager.dataparser.depth-unit-scale-factor"
+        perspective = bool((dataset.cameras.camera_type == CameraType.PERSPECTIVE.value).all())
+        if self.config.cache_images_type != "float32" and perspective:
+            return self._load(split, dataset, on_cpu or cache_images_device == "gpu", option)
+        images: list[dict[str, Any]] = super()._load_images(split, "gpu" if on_cpu else cache_images_device)
         if split == "train" and dataset.split().depths:
-            parsed = self.train_dataparser_outputs
-            unit = parsed.metadata["depth_unit_scale_factor"] * parsed.dataparser_scale
-            option = "--pipeline.datamanager.dataparser.depth-unit-scale-factor"
-            add_depths(images, dataset.split(), our_cameras(dataset.cameras), unit, CONSOLE.print, option)
+            add_depths(images, dataset.split(), our_cameras(dataset.cameras), self._unit(), CONSOLE.print, option)
             for data in images:
                 data["depth"] = data["depth"].to(self.device)
         return images
 
-    def _load(self, split: str, dataset: LpmDataset, to_device: bool) -> list[dict[str, Any]]:
-        """What nerfstudio's loading does with perspective cameras, by our own."""
+    def _unit(self) -> float:
+        """What one unit of the depth files is in the frame of training."""
+        parsed = self.train_dataparser_outputs
+        unit: float = parsed.metadata["depth_unit_scale_factor"] * parsed.dataparser_scale
+        return unit
+
+    def _load(self, split: str, dataset: LpmDataset, to_device: bool, option: str) -> Sequence[dict[str, Any]]:
+        """What nerfstudio's loading does with perspective cameras, by our own, within the budget."""
         parsed = dataset.split()
         assert self.config.camera_res_scale_factor is not None
 
@@ -151,39 +203,76 @@ class LpmDatamanager(FullImageDatamanager[LpmDataset]):
             data = dataset.get_data(i, image_type="uint8")
             return {name: value for name, value in data.items() if isinstance(value, Tensor)}
 
-        photos, cameras = load_photos(parsed, self.config.camera_res_scale_factor, None, bar, read)
+        reader = PhotoReader(parsed, self.config.camera_res_scale_factor, None, read)
+        cameras = reader.cameras
+        if split == "train" and parsed.depths:
+            reader.depths = DepthReader(parsed, cameras, self._unit())
+        device = torch.device(self.device) if to_device else torch.device("cpu")
+        budget = self._budget(device)
+        share = len(dataset) / (len(self.train_dataset) + len(self.eval_dataset))
+        photos = load(reader, device, budget, share, bar)
+        if note := told(photos, reader):
+            CONSOLE.print(note)
         dataset.cameras.fx, dataset.cameras.fy, dataset.cameras.cx, dataset.cameras.cy = (
             column[:, None].clone() for column in cameras.intrinsics.unbind(-1)
         )
         dataset.cameras.width, dataset.cameras.height = (side[:, None].clone() for side in cameras.sizes.unbind(-1))
-        for photo in photos:
-            photo.update({name: v.to(self.device) if to_device else v.pin_memory() for name, v in photo.items()})
         if split == "train":
             self.train_cameras = dataset.cameras.to(self.device) if to_device else dataset.cameras
+            self._reader = reader
+            if reader.depths is not None:
+                check_depths(sample(photos), cameras, CONSOLE.print, option)
+        if not isinstance(photos, list):
+            return Numbered(photos)
+        if not to_device:
+            for photo in photos:
+                photo.update({name: value.pin_memory() for name, value in photo.items()})
         return [photo | {"image_idx": i} for i, photo in enumerate(photos)]
+
+    def _budget(self, device: torch.device) -> Budget:
+        """Told once: the second split does not get half of what the first one left."""
+        if self._told is None:
+            self._told = Budget.of(device, self.config.cache_gb, self.config.device_cache_gb)
+        return self._told
 
     def views(self, device: Any) -> Views:
         """The training photos with their cameras on `device`."""
         cached = self.cached_train  # first: undistortion changes the cameras
+        photos = cached.photos if isinstance(cached, Numbered) else cached
         cameras = self.train_dataset.cameras.to(device)
         times = None if cameras.times is None else cameras.times.flatten()
-        return views_of(cached, cameras.get_intrinsics_matrices(), world_to_camera(cameras.camera_to_worlds), times)
+        viewmats = world_to_camera(cameras.camera_to_worlds)
+        return views_of(photos, cameras.get_intrinsics_matrices(), viewmats, times, self._reader)
 
     def _find_points(self) -> None:
         """Adds to few or no points those that the scene's depths tell, else those that its photos show, if they do."""
-        metadata = self.train_dataparser_outputs.metadata
-        depths = [data["depth"] for data in self.cached_train] if metadata.get("depth_filenames") else None
+        metadata, depths = self.train_dataparser_outputs.metadata, None
+        if metadata.get("depth_filenames"):
+            sizes = our_cameras(self.train_dataset.cameras).sizes
+            depths = PhotoColumn(self.cached_train, sizes, lambda photo: photo["depth"])
         found = find_points(self.views(self.device), depths, len(metadata.get("points3D_xyz", ())), CONSOLE.print)
         for name, new in zip(("points3D_xyz", "points3D_rgb"), found or (), strict=False):
             metadata[name] = torch.cat([metadata[name], new]) if name in metadata else new
+
+    @property
+    def fixed_indices_eval_dataloader(self) -> Any:  # as nerfstudio's: a sequence of pairs
+        """Cameras and photos held out; decoded one by one where they are not kept."""
+        if not isinstance(self.cached_eval, Numbered):
+            return super().fixed_indices_eval_dataloader
+        return HeldOut(self.cached_eval, self.eval_dataset.cameras.to(self.device), self.device)
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """The next view; its number, size (height, width), Ks and viewmats are in the camera's metadata."""
         # Not nerfstudio's own, which cuts the camera out of all cameras at every step: .4 ms.
         indices = [self._next_index() for _ in range(distributed.size())]  # all processes draw alike
         index = indices[distributed.rank()]
+        if isinstance(self.cached_train, Numbered):
+            ahead = self.train_unseen_cameras[: AHEAD * distributed.size()][distributed.rank() :: distributed.size()]
+            self.cached_train.photos.ahead([index, *ahead])
         data = self.cached_train[index].copy()
         data["image"] = data["image"].to(self.device, non_blocking=True)
+        if "depth" in data:
+            data["depth"] = data["depth"].to(self.device)
         if index not in self._cameras:
             self._cameras[index] = self.train_cameras[index : index + 1].to(self.device)
         camera = copy.copy(self._cameras[index])

@@ -14,6 +14,7 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from lpm.checks import fail
 from lpm.scenes.images import turned_file
@@ -22,6 +23,15 @@ from lpm.scenes.scene import Scene
 from lpm.train.cameras import Cameras as OurCameras
 from lpm.train.placed import place
 from lpm.train.scene_settings import SceneSettings
+
+
+@dataclass
+class PlacedOutputs(DataparserOutputs):
+    """nerfstudio's outputs with a transform in double: a scene in a national grid lies beyond float32."""
+
+    def transform_poses_to_original_space(self, poses: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """nerfstudio's, in double."""
+        return super().transform_poses_to_original_space(poses.double(), *args, **kwargs)
 
 
 @dataclass
@@ -79,7 +89,7 @@ class LpmDataParser(DataParser):
         config, scene = self.config, self.scene()
         placed = place(scene, config, config.eval_interval)
         chosen = placed.train if split == "train" else placed.test
-        world = torch.from_numpy(placed.transform).float()
+        world = torch.from_numpy(placed.transform)
         metadata: dict[str, Any] = {"scene_extent": placed.extent, "image_names": chosen.names, "cams": chosen.cams}
         if chosen.depths is not None:  # as nerfstudio's own parsers have it
             metadata["depth_filenames"] = chosen.depths
@@ -98,7 +108,7 @@ class LpmDataParser(DataParser):
         # What brings a file in the scene's own frame to where training is.
         metadata["dataparser_transform"], metadata["dataparser_scale"] = world, placed.scale
         aabb = torch.tensor([[-1.0] * 3, [1.0] * 3]) * config.scene_scale
-        return DataparserOutputs(
+        return PlacedOutputs(
             image_filenames=chosen.images,
             mask_filenames=chosen.masks,
             cameras=cameras(chosen.cameras),

@@ -6,24 +6,29 @@ works. What splatfacto ties to CUDA, to the network or to torch.compile is repla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import tyro
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
+from lpm.checks import fail
 from lpm.gaussians.similarity import from_dataparser
 from lpm.multiview.views import world_to_camera
+from lpm.train.all_around import draw_along
 from lpm.train.cameras import Camera
 from lpm.train.model import GaussianModel, Start
 from lpm.train.model_settings import ModelSettings
+
+BENT = (CameraType.FISHEYE, CameraType.FISHEYE624)
 
 
 @dataclass
@@ -94,8 +99,27 @@ class LpmModel(GaussianModel, SplatfactoModel):  # type: ignore[misc]
         return {name: value[inside] for name, value in params.items()}
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # type: ignore[override]
-        """Renders one camera: rgb [H, W, 3], depth [H, W, 1] (world; None in training), accumulation [H, W, 1]."""
-        return self.draw(self.camera_of(camera))
+        """Renders one camera: rgb [H, W, 3], depth [H, W, 1] (world; None in training), accumulation [H, W, 1].
+
+        Panoramas and fisheyes of a camera path are rendered as faces of a cube, and depth is the distance there.
+
+        Raises:
+            LpmError: a camera that has no single centre, as those of stereo panoramas and orthophotos.
+        """
+        if "size" in (getattr(camera, "metadata", None) or {}) or not isinstance(camera, Cameras):
+            return self.draw(self.camera_of(camera))
+        kind = CameraType(int(camera.camera_type.reshape(-1)[0]))
+        # Photos are undistorted when they are read, and nerfstudio leaves their cameras the type that they had.
+        if kind == CameraType.PERSPECTIVE or (kind in BENT and camera.distortion_params is not None):
+            return self.draw(self.camera_of(camera))
+        if kind not in (CameraType.EQUIRECTANGULAR, *BENT):
+            fail("camera_type", kind.name.lower(), "perspective, equirectangular or fisheye", "choose one of them")
+        rays = camera.generate_rays(0, keep_shape=True).directions.to(self.device)
+        # Of a panorama nerfstudio's fx stands for half of the width, which is half of a turn.
+        focal = float(camera.fx) / (math.pi if kind == CameraType.EQUIRECTANGULAR else 1)
+        c2w = camera.camera_to_worlds.reshape(3, 4).to(self.device, torch.float32)
+        time = None if camera.times is None else camera.times.reshape(()).to(self.device)
+        return draw_along(self.draw, c2w, rays, focal, time)
 
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
         """What get_outputs renders, inside of a crop box if given, and what a training run's viewer shows beside."""

@@ -10,7 +10,7 @@ from lpm.plugin.dataparser import LpmDataParserConfig
 from lpm.train.model_settings import ModelOptions, MovingModelOptions
 from lpm.train.optimizers import MOVING, STILL
 from lpm.train.run_settings import MovingRunSettings, RunSettings
-from lpm.train.scene_settings import SceneSettings
+from lpm.train.scene_settings import DataSettings, SceneSettings
 
 
 def _part(kind: type, options: Any) -> Any:
@@ -34,7 +34,9 @@ def settings_of(config: Any, folder: Path) -> RunSettings | None:
     settings.points_from_photos = manager.points_from_photos
     if isinstance(settings, MovingRunSettings):
         settings.random_points = manager.num_random_points
-    settings.data = _part(SceneSettings, parser)
+    settings.data = DataSettings(
+        **vars(_part(SceneSettings, parser)), cache_gb=manager.cache_gb, device_cache_gb=manager.device_cache_gb
+    )
     settings.model = _part(MovingModelOptions if moving else ModelOptions, model)
     rates = MOVING if moving else STILL
     for name, group in config.optimizers.items():

@@ -107,7 +107,9 @@ def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
         out: the PLY to write. `lpm-export` makes any other format of it.
     """
     from lpm.formats.ply import write_ply
+    from lpm.formats.ply_columns import written_comments
     from lpm.formats.sidecar import Sidecar, write_sidecar
+    from lpm.gaussians.far import numbers
     from lpm.tile.merge import merge as join
     from lpm.tile.split import read_plan
     from lpm.tile.train import checkpoints, run_of
@@ -121,11 +123,17 @@ def merge(folder: Positional[Path], out: Positional[Path], /) -> None:
         fail(folder, f"{', '.join(missing)} not trained", "a run of every tile", f"lpm-tile train {folder}")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("merging", total=len(runs))
-        params, mode = join(runs, cells, lambda: progress.advance(task))
-    dropped = write_ply(out, params)
-    count = len(params["means"]) - dropped
-    write_sidecar(out, Sidecar(count, "world", None, None, mode, _up(cells), shlex.join(sys.argv), out.name))
-    print(f"{out}: {count:,} Gaussians of {len(runs)} tiles")
+        whole = join(runs, cells, lambda: progress.advance(task))
+    mode, far = whole.rasterize_mode, bool(whole.offset.any())
+    dropped = write_ply(out, whole.params, comments=written_comments(mode, whole.offset))
+    count = len(whole.params["means"]) - dropped
+    offset = whole.offset.tolist() if far else None
+    written = Sidecar(
+        count, "world", None, None, mode, _up(cells), shlex.join(sys.argv), out.name, offset=offset
+    )  # fmt: skip
+    write_sidecar(out, written)
+    note = f"; float32 cannot hold its positions: they are less {numbers(whole.offset)}, as its sidecar says"
+    print(f"{out}: {count:,} Gaussians of {len(runs)} tiles{note if far else ''}")
 
 
 def _up(cells: Cells) -> list[float]:

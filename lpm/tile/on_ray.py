@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from lpm.checks import fail, need
 from lpm.tile.train import command_of, finish
@@ -46,8 +48,7 @@ def train(folder: Path, names: list[str], args: str, address: str) -> None:
         LpmError: Ray is missing or the cluster cannot be reached; a tile failed (the others are trained first).
     """
     need("ray", "ray")
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     known = {} if address == "ray" else {"address": address}
     try:
         ray.init(**known, logging_level=logging.ERROR, log_to_driver=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import Parameter, ParameterDict
 
 from lpm.checks import fail
 from lpm.formats.read import load
+from lpm.formats.rows import sound_rows
 from lpm.gaussians import parameters, spherical_harmonics
 from lpm.gaussians.similarity import Similarity, move
 from lpm.gaussians.spherical_harmonics import rotate_harmonics
@@ -19,30 +21,38 @@ Frame = Literal["auto", "world", "train"]
 
 
 def start_from(
-    path: Path, sh_degree: int, frame: Frame, world_to_train: Similarity | None
+    path: Path,
+    sh_degree: int,
+    frame: Frame,
+    world_to_train: Similarity | None,
+    say: Callable[[str], Any] = lambda text: None,
 ) -> tuple[ParameterDict, Tensor | None]:
     """Parameters (lpm.gaussians) from a run, a checkpoint, or a file that lpm.formats.read reads, and its sky [K, 3]
     (lpm.render.sky) if it has one.
 
-    Harmonics beyond `sh_degree` are dropped, missing ones are 0. Rows that are not finite are dropped.
+    Harmonics beyond `sh_degree` are dropped, missing ones are 0. Rows that are not finite, or have no rotation, too.
 
     Args:
         frame: of the file. world: that of the scene's files, train: that of a run on this scene. auto: what the file's
             sidecar or run says, else world.
         world_to_train: of this scene; None leaves the file as it is.
+        say: takes what of the file a person should know.
 
     Raises:
         LpmError: the file cannot be used.
     """
     loaded = load(path)
+    for note in loaded.notes:
+        say(f"{path.name}: {note}.")
     params = {name: loaded.params[name].detach().float() for name in parameters.NAMES}
     sky = None if loaded.sky is None else loaded.sky.detach().float().cpu()
-    for by in _ways(loaded.frame if frame == "auto" else frame, loaded.world_to_train, world_to_train):
-        params = move(params, by)
+    by = _way(loaded.frame if frame == "auto" else frame, loaded.world_to_train, world_to_train)
+    if by is not None:
+        params = move(params, by.of_less(loaded.offset))
         sky = None if sky is None else torch.cat([sky[:1], rotate_harmonics(sky[None, 1:], by.rotation)[0]])
-    rows = torch.stack([torch.isfinite(value).flatten(1).all(1) for value in params.values()]).all(0)
+    rows = sound_rows(params)
     if not bool(rows.any()):
-        fail(path, "no row with finite values", "Gaussians to start from")
+        fail(path, "no row with finite values and a rotation", "Gaussians to start from")
     params = {name: value[rows].clone() for name, value in params.items()}
     wanted = (sh_degree + 1) ** 2 - 1
     rest = params["features_rest"][:, :wanted]
@@ -55,9 +65,11 @@ def start_from(
     return ParameterDict({name: Parameter(params[name].contiguous()) for name in parameters.NAMES}), sky
 
 
-def _ways(frame: str | None, made_in: Similarity | None, world_to_train: Similarity | None) -> list[Similarity]:
-    """The transforms from the file's frame to this scene's; `made_in`: from the world's to that of the file's run."""
+def _way(frame: str | None, made_in: Similarity | None, world_to_train: Similarity | None) -> Similarity | None:
+    """The transform from the file's frame to this scene's; `made_in`: from the world's to that of the file's run."""
     # Another run of this scene may have been centred or scaled in another way.
-    back = [made_in.inverse()] if frame == "train" and made_in is not None else []
-    in_world = frame != "train" or bool(back)
-    return back + ([world_to_train] if in_world and world_to_train is not None else [])
+    if frame != "train":
+        return world_to_train
+    if made_in is None or world_to_train is None:
+        return None if made_in is None else made_in.inverse()
+    return made_in.inverse().then(world_to_train)

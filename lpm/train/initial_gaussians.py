@@ -23,7 +23,7 @@ def from_file(
     Raises LpmError if the file cannot be used.
     """
     assert config.init_from is not None
-    params, sky = start_from(config.init_from, config.sh_degree, config.init_frame, world_to_train)
+    params, sky = start_from(config.init_from, config.sh_degree, config.init_frame, world_to_train, say)
     n = len(params["means"])
     say(f"Starts from {n:,} Gaussians of {config.init_from}.")
     if cap is not None and n > cap:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ from torch import Tensor
 
 from lpm.checks import fail
 from lpm.files import Progress, quiet
-from lpm.multiview.depth_prior import at_grid, laid_over, read_depth
+from lpm.multiview.depth_prior import STRIDE, at_grid, laid_over, read_depth
 from lpm.multiview.points_from_photos import looked_at
 from lpm.multiview.views import world_to_camera
-from lpm.scenes.images import load_image
+from lpm.scenes.images import has_alpha, load_image
 from lpm.scenes.masks import load_mask
 from lpm.train.cameras import Cameras, intrinsics_matrices
 from lpm.train.placed import Split
@@ -103,8 +105,44 @@ def read_view(
     return photo
 
 
-def undistort(photo: Photo, K: NDArray[Any], distortion: NDArray[Any]) -> tuple[Photo, NDArray[Any]]:
-    """`photo` as a pinhole camera would have taken it, cropped to where it has pixels, and that camera's intrinsics.
+@dataclass(frozen=True)
+class Straightened:
+    """A pinhole camera of which a photo with lens distortion is made, and how."""
+
+    K: NDArray[Any]
+    """[3, 3] float32, of the photo as it is; OpenCV's first pixel has its centre at (0, 0)."""
+    bent: NDArray[Any]
+    """[8] OpenCV's distortion."""
+    straight: NDArray[Any]
+    """[3, 3] before cropping."""
+    crop: tuple[int, int, int, int]
+    """x, y, width, height of where it has pixels."""
+
+    @property
+    def pinhole(self) -> NDArray[Any]:
+        """[3, 3] intrinsics of the result; the centre of the first pixel is at (0.5, 0.5)."""
+        K = self.straight.copy()
+        K[0, 2] -= self.crop[0]
+        K[1, 2] -= self.crop[1]
+        K[:2, 2] += 0.5
+        return K
+
+    def __call__(self, photo: Photo) -> Photo:
+        """`photo` as the pinhole camera would have taken it."""
+        x, y, width, height = self.crop
+        image: NDArray[Any] = photo["image"].numpy()
+        image = np.asarray(cv2.undistort(image, self.K, self.bent, None, self.straight))[y : y + height, x : x + width]
+        result = photo | {"image": torch.from_numpy(image)}
+        if "mask" in photo:
+            mask: NDArray[Any] = photo["mask"].numpy().astype(np.uint8) * 255
+            mask = np.asarray(cv2.undistort(mask, self.K, self.bent, None, self.straight))
+            mask = mask[y : y + height, x : x + width]
+            result["mask"] = torch.from_numpy(mask).bool().reshape(*mask.shape[:2], 1)
+        return result
+
+
+def straightened(K: NDArray[Any], distortion: NDArray[Any], size: tuple[int, int]) -> Straightened:
+    """How a photo of `size` (width, height) with lens distortion becomes one of a pinhole camera, cropped.
 
     Args:
         K: [3, 3] float32, pixels; the centre of the first pixel is at (0.5, 0.5).
@@ -117,20 +155,77 @@ def undistort(photo: Photo, K: NDArray[Any], distortion: NDArray[Any]) -> tuple[
     if k4 != 0:
         fail("k4", f"{k4:g}", "0: of radial distortion k1, k2, k3 are used", "undistort the photos before (COLMAP can)")
     bent, K = np.array([k1, k2, p1, p2, k3, 0.0, 0.0, 0.0]), K.copy()
-    K[:2, 2] -= 0.5  # OpenCV's first pixel has its centre at (0, 0)
-    image: NDArray[Any] = photo["image"].numpy()
-    found, (x, y, width, height) = cv2.getOptimalNewCameraMatrix(K, bent, (image.shape[1], image.shape[0]), 0)
-    straight: NDArray[Any] = np.asarray(found)
-    image = np.asarray(cv2.undistort(image, K, bent, None, straight))[y : y + height, x : x + width]
-    result = photo | {"image": torch.from_numpy(image)}
-    straight[0, 2] -= x
-    straight[1, 2] -= y
-    if "mask" in photo:
-        mask: NDArray[Any] = photo["mask"].numpy().astype(np.uint8) * 255
-        mask = np.asarray(cv2.undistort(mask, K, bent, None, straight))[y : y + height, x : x + width]
-        result["mask"] = torch.from_numpy(mask).bool().reshape(*mask.shape[:2], 1)
-    straight[:2, 2] += 0.5
-    return result, straight
+    K[:2, 2] -= 0.5
+    found, (x, y, width, height) = cv2.getOptimalNewCameraMatrix(K, bent, size, 0)
+    return Straightened(K, bent, np.asarray(found), (x, y, width, height))
+
+
+class PhotoReader:
+    """Reads the photos of a split, one by one and from any thread, as training takes them: on the CPU."""
+
+    def __init__(
+        self,
+        split: Split,
+        scale: float,
+        alpha_color: tuple[float, float, float] | None = None,
+        read: Callable[[int], Photo] | None = None,
+    ) -> None:
+        """
+        Args:
+            scale: of the photos' sizes.
+            alpha_color: what transparent photos stand on; None keeps their alpha.
+            read: what reads photo i where it is not `read_view`.
+
+        Raises:
+            LpmError: a lens that cannot be undistorted.
+        """
+        self.split, self.scale, self.alpha_color, self._own = split, scale, alpha_color, read
+        cameras = split.cameras.scaled(scale)
+        self._sizes = cameras.sizes
+        self._straighten: dict[int, Straightened] = {}
+        intrinsics, sizes = cameras.intrinsics.clone(), cameras.sizes.clone()
+        bent = None if cameras.distortion is None else cameras.distortion.numpy()
+        for i in range(len(split) if bent is not None and bent.any() else 0):
+            assert bent is not None
+            if not bent[i].any():
+                continue
+            width, height = sizes[i].tolist()
+            how = straightened(intrinsics_matrices(intrinsics[i]).numpy(), bent[i], (width, height))
+            self._straighten[i], K = how, how.pinhole
+            intrinsics[i] = torch.tensor([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
+            sizes[i] = torch.tensor(how.crop[2:])
+        self.cameras = Cameras(cameras.c2w, intrinsics, sizes, None, cameras.capture_times)
+        """The photos' pinhole cameras."""
+        self.depths: DepthReader | None = None
+        """What adds depths to them."""
+
+    def __call__(self, i: int) -> Photo:
+        """Photo `i`. Raises LpmError where it cannot be decoded, or its camera is of another size."""
+        width, height = self._sizes[i].tolist()
+        if self._own is None:
+            photo = read_view(self.split, i, self.scale, (width, height), self.alpha_color)
+        else:
+            photo = self._own(i)
+        if photo["image"].shape[:2] != (height, width):
+            got = f"{photo['image'].shape[1]}x{photo['image'].shape[0]}"
+            fail(self.split.images[i], got, f"{width}x{height}, the size of its camera")
+        if i in self._straighten:
+            photo = self._straighten[i](photo)
+        return photo if self.depths is None else photo | {"depth": self.depths(i, photo)}
+
+    @property
+    def bytes(self) -> int:
+        """What all photos will take; of those with an alpha channel a little more."""
+        layers = 3 + (self.split.masks is not None or self.split.cuts is not None)
+        depth = 4 / STRIDE**2 if self.depths is not None else 0
+        return int(self.cameras.sizes.prod(1).sum() * (layers + depth))
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether photos may say nothing somewhere: by a mask, a view's rim, or their alpha channel."""
+        if self.split.masks is not None or self.split.cuts is not None:
+            return True
+        return self.alpha_color is None and any(has_alpha(path) for path in self.split.images)
 
 
 def load_photos(
@@ -140,41 +235,22 @@ def load_photos(
     progress: Progress = quiet,
     read: Callable[[int], Photo] | None = None,
 ) -> tuple[list[Photo], Cameras]:
-    """The photos of `split` on the CPU, and their pinhole cameras.
-
-    Args:
-        scale: of the photos' sizes.
-        alpha_color: what transparent photos stand on; None keeps their alpha.
-        read: what reads photo i where it is not `read_view`.
+    """The photos of `split` on the CPU, all of them, and their pinhole cameras; arguments as of PhotoReader.
 
     Raises:
         LpmError: a photo cannot be decoded, or its camera is of another size.
     """
-    cameras = split.cameras.scaled(scale)
-    bent = None if cameras.distortion is None else cameras.distortion.numpy()
-    intrinsics, sizes = cameras.intrinsics.clone(), cameras.sizes.clone()
+    reader = PhotoReader(split, scale, alpha_color, read)
+    return read_all(reader, progress), reader.cameras
 
-    def of_file(i: int) -> Photo:
-        width, height = sizes[i].tolist()
-        return read_view(split, i, scale, (width, height), alpha_color)
 
-    def work(i: int) -> Photo:
-        photo = (read or of_file)(i)
-        height, width = photo["image"].shape[:2]
-        if (width, height) != tuple(sizes[i].tolist()):
-            fail(split.images[i], f"{width}x{height}", f"{sizes[i, 0]}x{sizes[i, 1]}, the size of its camera")
-        if bent is None or not bent[i].any():
-            return photo
-        photo, K = undistort(photo, intrinsics_matrices(intrinsics[i]).numpy(), bent[i])
-        intrinsics[i] = torch.tensor([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
-        sizes[i] = torch.tensor([photo["image"].shape[1], photo["image"].shape[0]])
-        return photo
-
+def read_all(reader: PhotoReader, progress: Progress = quiet) -> list[Photo]:
+    """All photos of `reader`."""
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(work, i) for i in range(len(split))]
-        photos = [waiting[i].result() for i in progress(range(len(split)), "reading photos")]
-    check_masks(split, photos)
-    return photos, Cameras(cameras.c2w, intrinsics, sizes, None, cameras.capture_times)
+        waiting = [pool.submit(reader, i) for i in range(len(reader.split))]
+        photos = [waiting[i].result() for i in progress(range(len(reader.split)), "reading photos")]
+    check_masks(reader.split, photos)
+    return photos
 
 
 def check_masks(split: Split, photos: list[Photo]) -> None:
@@ -186,24 +262,22 @@ def check_masks(split: Split, photos: list[Photo]) -> None:
         )
 
 
-def add_depths(
-    photos: list[Photo], split: Split, cameras: Cameras, unit: float, say: Callable[[str], Any], option: str
-) -> None:
-    """Puts the scene's depths (lpm.multiview.depth_prior) into `photos`, in the frame of training.
+class DepthReader:
+    """Reads the scene's depths (lpm.multiview.depth_prior) for photos, in the frame of training."""
 
-    Depths in millimetres that are taken for metres put everything where the cameras are: `say` then names `option`.
+    def __init__(self, split: Split, cameras: Cameras, unit: float) -> None:
+        """
+        Args:
+            cameras: the photos' as they are trained on; those of `split` are the files'.
+            unit: what one of the files' units is in the frame of training.
+        """
+        self._split, self._cameras, self._unit, self._Ks = split, cameras, unit, cameras.Ks()
 
-    Args:
-        cameras: the photos' as they are trained on; those of `split` are the files'.
-        unit: what one of the files' units is in the frame of training.
-
-    Raises:
-        LpmError: a file cannot be used, or none holds any depth.
-    """
-    assert split.depths is not None
-    Ks = cameras.Ks()
-    for i, file in enumerate(split.depths):
-        distortion = split.cameras.distortion
+    def __call__(self, i: int, photo: Photo) -> Tensor:
+        """[h, w] of photo `i`. Raises LpmError where the file cannot be used."""
+        split, cameras = self._split, self._cameras
+        assert split.depths is not None
+        file, distortion = split.depths[i], split.cameras.distortion
         cut = None if split.cuts is None else split.cuts[i]
         given_size = int(split.cameras.sizes[i, 0]), int(split.cameras.sizes[i, 1])
         given_size = given_size if cut is None else cut.lens.size
@@ -214,13 +288,34 @@ def add_depths(
             wanted = f"the shape of its photo, {given_size[0]}x{given_size[1]}, at any resolution"
             fail(file, f"{depth.shape[1]}x{depth.shape[0]}", wanted, "turn it as its photo is")
         size = int(cameras.sizes[i, 0]), int(cameras.sizes[i, 1])
-        kept = laid_over(depth * np.float32(unit), given, Ks[i], size, cut)
-        known = usable(photos[i])
-        photos[i]["depth"] = kept if known is None else torch.where(at_grid(known.cpu(), kept), kept, 0.0)
-    found = [(float(d[d > 0].median()), v) for v, p in enumerate(photos) if bool(((d := p["depth"]) > 0).any())]
+        kept = laid_over(depth * np.float32(self._unit), given, self._Ks[i], size, cut)
+        known = usable(photo)
+        return kept if known is None else torch.where(at_grid(known.cpu(), kept), kept, 0.0)
+
+
+def check_depths(photos: Mapping[int, Photo], cameras: Cameras, say: Callable[[str], Any], option: str) -> None:
+    """Depths in millimetres that are taken for metres put everything where the cameras are: `say` then names `option`.
+
+    Args:
+        photos: some or all, by number. cameras: of all.
+
+    Raises:
+        LpmError: none of `photos` holds any depth.
+    """
+    found = [(float(d[d > 0].median()), v) for v, p in photos.items() if bool(((d := p["depth"].cpu()) > 0).any())]
     if not found:
         fail("depth_file_path", "no depth above 0 in any photo", "depths", "remove it from all frames")
     distance = looked_at(world_to_camera(cameras.c2w))
     ratio = float(np.median([depth / float(distance[v]) for depth, v in found]))
     if not 1 / UNLIKELY < ratio < UNLIKELY:
         say(f"warning: the scene's depths are {ratio:.2g} times as far as what the cameras look at. Is {option} right?")
+
+
+def add_depths(
+    photos: list[Photo], split: Split, cameras: Cameras, unit: float, say: Callable[[str], Any], option: str
+) -> None:
+    """Puts the scene's depths into all of `photos`; arguments as of DepthReader and check_depths. Raises LpmError."""
+    read = DepthReader(split, cameras, unit)
+    for i, photo in enumerate(photos):
+        photo["depth"] = read(i, photo)
+    check_depths(dict(enumerate(photos)), cameras, say, option)

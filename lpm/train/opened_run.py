@@ -19,6 +19,7 @@ from lpm.train.cameras import Camera
 from lpm.train.load_photos import Photo
 from lpm.train.model import GaussianModel
 from lpm.train.moving_model import MovingGaussianModel
+from lpm.train.photo_store import Budget
 from lpm.train.placed import place
 from lpm.train.run_data import RunData
 from lpm.train.run_settings import FILE, RunSettings, read_settings
@@ -77,7 +78,8 @@ def open_run(
     placed = place(read, settings.data, settings.eval_every)
     more = {"random_points": 1} if settings.moving else {}
     data = RunData(placed, settings.scene, device, settings.scale, settings.seed, settings.moving, False, say=say,
-                   progress=progress, **more)  # fmt: skip
+                   progress=progress, budget=Budget.of(device, settings.data.cache_gb, settings.data.device_cache_gb),
+                   **more)  # fmt: skip
     settings.model.init_from = None
     kind = MovingGaussianModel if settings.moving else GaussianModel
     model = kind(settings.model_settings(), data.start(), say).to(device)

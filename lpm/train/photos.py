@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lpm.multiview.covisibility import FEWEST
 from lpm.multiview.depth_prior import points_from_depth
 from lpm.multiview.points_from_photos import looked_at, points_from_photos
 from lpm.multiview.views import Views, unproject, world_to_camera
+from lpm.multiview.visibility import FEWEST
 from lpm.train.cameras import Cameras
-from lpm.train.load_photos import Photo, usable
+from lpm.train.load_photos import Photo
 
 POINTS = 100_000
 """At most so many are drawn from depths."""
@@ -25,22 +25,8 @@ RANGE = (0.4, 2.5)
 """Depths of random starting points of a clip, times the distance of what the cameras look at."""
 
 
-def views_of(photos: list[Photo], Ks: Tensor, viewmats: Tensor, capture_times: Tensor | None = None) -> Views:
-    """Photos with their cameras, on the device of `viewmats` [V, 4, 4], as a strategy works on them."""
-    known = [usable(photo) for photo in photos]
-    masks = [torch.ones(photo["image"].shape[:2], dtype=torch.bool) if k is None else k
-             for photo, k in zip(photos, known, strict=True)]  # fmt: skip
-    return Views(
-        [photo["image"] for photo in photos],
-        Ks,
-        viewmats,
-        masks=None if all(k is None for k in known) else masks,
-        capture_times=capture_times,
-    )
-
-
 def find_points(
-    views: Views, depths: list[Tensor] | None, given: int, say: Callable[[str], Any]
+    views: Views, depths: Sequence[Tensor] | None, given: int, say: Callable[[str], Any]
 ) -> tuple[Tensor, Tensor] | None:
     """Points [N, 3] (world) and colours [N, 3] uint8, on the CPU, to put beside the `given` ones, where those are few.
 
@@ -64,7 +50,7 @@ def find_points(
     return None
 
 
-def random_points_of_clip(photos: list[Photo], cameras: Cameras, count: int) -> tuple[Tensor, Tensor]:
+def random_points_of_clip(photos: Sequence[Photo], cameras: Cameras, count: int) -> tuple[Tensor, Tensor]:
     """Points [N, 3] and colours [N, 3] uint8 on random rays of a clip's first frame, at depths around those at which
     the cameras look; N is `count` or a little less."""
     assert cameras.capture_times is not None
@@ -131,6 +117,10 @@ class PhotoOrder:
         if not self._left:
             self._left = self._shuffled()
         return index
+
+    def coming(self, most: int) -> list[int]:
+        """The photos of the next steps, at most so many; of those behind the last one of this round it is not told."""
+        return self._left[:most]
 
     def state(self) -> dict[str, Any]:
         """What put_back() goes on from; the names are those of runs of nerfstudio."""

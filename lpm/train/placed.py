@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import fail
+from lpm.gaussians.far import HALF_STEP
 from lpm.scenes.cuts import Cut
 from lpm.scenes.scene import Floats, Scene, camera_extent
 from lpm.scenes.split import hold_out
@@ -20,6 +21,9 @@ from lpm.train.frame import frame
 from lpm.train.scene_settings import SceneSettings
 
 ALPHA_COLORS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+
+LATTICE = 1e-4
+"""Rounding of places that is allowed, times the cameras' distance from their mean."""
 
 
 @dataclass
@@ -91,6 +95,11 @@ def place(scene: Scene, settings: SceneSettings, eval_interval: int) -> PlacedSc
     turned = frame(scene.c2w, scene.orientation_override or settings.orientation_method, settings.center_method)
     poses = turned @ scene.c2w
     largest = float(np.abs(poses[:, :, 3]).max())
+    if largest * HALF_STEP > LATTICE * spread:
+        got = (
+            f"{settings.center_method}, and the cameras are {largest:.3g} from the origin, {spread:.3g} from each other"
+        )
+        fail("center_method", got, "places that float32 can tell apart", "leave it at poses")
     scale = (1.0 / largest if settings.auto_scale_poses else 1.0) * settings.scale_factor
     poses[:, :, 3] *= scale
     xyz, rgb = None, None

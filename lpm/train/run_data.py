@@ -15,9 +15,10 @@ from lpm.files import Progress, quiet
 from lpm.gaussians.similarity import from_dataparser
 from lpm.multiview.views import Views, world_to_camera
 from lpm.train.cameras import Camera, Cameras
-from lpm.train.load_photos import Photo, add_depths, fitting_scale, load_photos
+from lpm.train.load_photos import DepthReader, Photo, PhotoReader, check_depths, fitting_scale
 from lpm.train.model import Start
-from lpm.train.photos import PhotoOrder, find_points, pairs_of_a_moment, random_points_of_clip, views_of
+from lpm.train.photo_store import AHEAD, Budget, PhotoColumn, PhotoStore, load, sample, told, views_of
+from lpm.train.photos import PhotoOrder, find_points, pairs_of_a_moment, random_points_of_clip
 from lpm.train.placed import PlacedScene
 
 
@@ -36,8 +37,9 @@ class RunData:
         random_points: int = 20_000,
         say: Callable[[str], Any] = print,
         progress: Progress = quiet,
+        budget: Budget | None = None,
     ) -> None:
-        """Reads all photos.
+        """Reads all photos, or, where they take more than `budget` (None: half of the free memory), what fits.
 
         Args:
             source: the scene's folder, for messages.
@@ -54,14 +56,18 @@ class RunData:
         if scale is None:
             scale = fitting_scale(int(scene.train.cameras.sizes.max()), self.device.type)
         self.scale = scale
-        self.train, self.train_cameras = load_photos(scene.train, scale, scene.alpha_color, progress)
+        self._reader = PhotoReader(scene.train, scale, scene.alpha_color)
+        held_out = PhotoReader(scene.test, scale, scene.alpha_color)
+        self.train_cameras, self.test_cameras = self._reader.cameras, held_out.cameras
         if scene.train.depths is not None:
-            option = "--data.depth-unit-scale-factor"
-            add_depths(self.train, scene.train, self.train_cameras, scene.depth_unit, say, option)
-        self.test, self.test_cameras = load_photos(scene.test, scale, scene.alpha_color, progress)
-        for photos in (self.train, self.test):
-            for photo in photos:
-                photo.update({name: value.to(self.device) for name, value in photo.items()})
+            self._reader.depths = DepthReader(scene.train, self.train_cameras, scene.depth_unit)
+        budget = budget or Budget.of(self.device)
+        share = self._reader.bytes / max(1, self._reader.bytes + held_out.bytes)
+        self.train = load(self._reader, self.device, budget, share, progress)
+        self.test = load(held_out, self.device, budget, 1 - share, progress)
+        for note in (told(self.train, self._reader), told(self.test, held_out)):
+            if note is not None:
+                say(note)
         self._on_device = {id(cameras): self._sent(cameras) for cameras in (self.train_cameras, self.test_cameras)}
         arrange: Callable[[list[int]], list[int]] = lambda order: order  # noqa: E731
         if moving:
@@ -72,7 +78,10 @@ class RunData:
             arrange = lambda order: pairs_of_a_moment(order, moments, c2w)  # noqa: E731
         self.order = PhotoOrder(len(self.train), seed, arrange)
         self.xyz, self.rgb = scene.xyz, scene.rgb
-        depths = None if scene.train.depths is None else [photo["depth"] for photo in self.train]
+        depths = None
+        if scene.train.depths is not None:
+            check_depths(sample(self.train), self.train_cameras, say, "--data.depth-unit-scale-factor")
+            depths = PhotoColumn(self.train, self.train_cameras.sizes, lambda photo: photo["depth"])
         if points_from_photos or (moving and depths is not None and self.xyz is None):
             self._add(find_points(self.views(), depths, 0 if self.xyz is None else len(self.xyz), say))
         if moving and self.xyz is None:
@@ -96,7 +105,8 @@ class RunData:
         """The training photos with their cameras."""
         cameras = self.train_cameras
         times = None if cameras.capture_times is None else cameras.capture_times.to(self.device)
-        return views_of(self.train, cameras.Ks().to(self.device), world_to_camera(cameras.c2w.to(self.device)), times)
+        viewmats = world_to_camera(cameras.c2w.to(self.device))
+        return views_of(self.train, cameras.Ks().to(self.device), viewmats, times, self._reader)
 
     def start(self) -> Start:
         """What a model begins with."""
@@ -116,11 +126,16 @@ class RunData:
         """The camera and the photo of the next step."""
         indices = [self.order.next() for _ in range(distributed.size())]  # all processes draw alike
         index = indices[distributed.rank()]
+        if isinstance(self.train, PhotoStore):
+            ahead = self.order.coming(AHEAD * distributed.size())
+            self.train.ahead([index, *ahead[distributed.rank() :: distributed.size()]])
         return self.camera(self.train_cameras, index, index), dict(self.train[index])
 
     def held_out(self, most: int | None = None) -> Iterator[tuple[str, Camera, Photo]]:
         """Name, camera and photo of the held-out views, of `most` of them if given, evenly spread."""
         count = len(self.test)
         chosen = range(count) if most is None or most >= count else [i * count // most for i in range(most)]
-        for i in chosen:
+        for place, i in enumerate(chosen):
+            if isinstance(self.test, PhotoStore):
+                self.test.ahead(chosen[place : place + AHEAD])
             yield self.scene.test.names[i], self.camera(self.test_cameras, i, None), dict(self.test[i])

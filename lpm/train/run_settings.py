@@ -14,7 +14,7 @@ import tyro
 from lpm.checks import LpmError, fail
 from lpm.files import atomic_file
 from lpm.train.model_settings import ModelOptions, ModelSettings, MovingModelOptions, MovingModelSettings
-from lpm.train.scene_settings import SceneSettings
+from lpm.train.scene_settings import DataSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,7 +74,7 @@ class RunSettings:
     points_from_photos: bool = True
     """Where the scene has few points (below 2,000) or none: draw some from its depths, or find some by comparing the
     photos (seconds). False: start from those there are, or else random ones."""
-    data: SceneSettings = field(default_factory=SceneSettings)
+    data: DataSettings = field(default_factory=DataSettings)
     """How the scene is read and placed."""
     model: ModelOptions = field(default_factory=ModelOptions)
     """The model, and how its points are managed."""

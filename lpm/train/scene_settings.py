@@ -33,3 +33,14 @@ class SceneSettings:
     """Of a scene with depths (depth_file_path): its unit for one of the files'. Millimetres for metres by default."""
     alpha_color: Literal["white", "black"] | None = "white"
     """Background for Blender's images, which are transparent there; None leaves their alpha to the method."""
+
+
+@dataclass
+class DataSettings(SceneSettings):
+    """How a scene is read and placed, and how much of its photos is kept."""
+
+    cache_gb: float | None = None
+    """Memory that decoded photos may take, in GiB; those for which there is no room are decoded ahead of their step.
+    None: half of what is free. The result does not depend on it."""
+    device_cache_gb: float | None = None
+    """The same of a GPU's memory, apart from the other."""

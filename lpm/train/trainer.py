@@ -31,6 +31,7 @@ from lpm.train.moving_model import MovingGaussianModel
 from lpm.train.opened_run import as_json, held_out_rows, load_parameters, means
 from lpm.train.optimizers import MOVING, STILL, Optimizers, with_rates
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
+from lpm.train.photo_store import Budget
 from lpm.train.placed import place
 from lpm.train.run_data import RunData
 from lpm.train.run_settings import FILE, RunSettings, write_settings
@@ -123,7 +124,8 @@ class Trainer:
         more = {"random_points": settings.random_points} if settings.moving else {}  # type: ignore[attr-defined]
         self.data = RunData(
             placed, settings.scene, self.device, settings.scale, settings.seed, settings.moving,
-            settings.points_from_photos, say=self.say, **more,
+            settings.points_from_photos, say=self.say,
+            budget=Budget.of(self.device, settings.data.cache_gb, settings.data.device_cache_gb), **more,
         )  # fmt: skip
         settings.scale = self.data.scale
         kind = MovingGaussianModel if settings.moving else GaussianModel

@@ -142,15 +142,16 @@ def test_without_node_one_line(tmp_path, monkeypatch, capsys):
 def test_inspect(tmp_path, capsys):
     params = visible(500, degree=2)
     params["means"][3, 1] = float("nan")
-    params["quats"][4] = 0
+    params["quats"][4] = 0.125
     params["scales"][5, 0] = -50
     params["opacities"][6] = -20
     path = tmp_path / "a.ply"
     rows = {**params}
     write_ply(path, {name: torch.nan_to_num(value, 0.0) for name, value in rows.items()})
-    data = path.read_bytes()  # the writer would have left the broken row out
+    data = path.read_bytes()  # the writer would have left the broken rows out
     place = data.index(params["means"][3, :1].numpy().tobytes()) + 4
-    path.write_bytes(data[:place] + np.float32("nan").tobytes() + data[place + 4 :])
+    data = data[:place] + np.float32("nan").tobytes() + data[place + 4 :]
+    path.write_bytes(data.replace(params["quats"][4].numpy().tobytes(), bytes(16)))
     assert call(inspect_main, path, "--render", tmp_path / "a.png", "--size", "200") == 0
     said = " ".join(capsys.readouterr().out.split())
     for text in (

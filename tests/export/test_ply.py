@@ -67,6 +67,9 @@ def test_extra_columns(tmp_path):
 @pytest.mark.parametrize("name", ["means", "scales", "quats", "features_dc", "features_rest", "opacities"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_broken_row_is_dropped_alone(tmp_path, name, value):
+    """But for an infinite opacity and a size of zero, which mean something (test_other_programs.py)."""
+    if (name == "opacities" and np.isinf(value)) or (name == "scales" and value == -np.inf):
+        return
     params = some()
     params[name][17].view(-1)[0] = value
     assert write_ply(tmp_path / "a.ply", params) == 1

@@ -43,8 +43,9 @@ def make_trainer(tiny, tmp_path, face):
         config.machine.device_type, config.steps_per_eval_image = "cpu", 10
         config.save_only_latest_checkpoint, config.viewer.websocket_port = False, port
         for key, value in model.items():
-            assert hasattr(config.pipeline.model, key)
-            setattr(config.pipeline.model, key, value)
+            owner = config.pipeline.datamanager if key == "cache_gb" else config.pipeline.model
+            assert hasattr(owner, key)
+            setattr(owner, key, value)
         _set_random_seed(config.machine.seed)
         if vis == "viewer":
             config.viewer.quit_on_train_completion = True

@@ -41,8 +41,9 @@ RUNS = {
     "adc": dict(strategy="adc", cameras="SO3xR3"),
     "paper": dict(strategy="paper"),
     "masked": dict(strategy="lpm", masks=True),
+    "streamed": dict(strategy="lpm", streamed=True),
 }
-WAITS = {"lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "masked": 45}
+WAITS = {"lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "masked": 45, "streamed": 350}
 """Of an event, at most: each is a gap in which the device has nothing to do."""
 
 

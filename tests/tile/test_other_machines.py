@@ -72,7 +72,8 @@ def test_slurm(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 jobs; next: sbatch" in done.stdout
-    assert "--array=0-1" in script.read_text() and "gpus" not in script.read_text()
+    assert "--array=0-1" in script.read_text()
+    assert "gpus" not in script.read_text()
     (tmp_path / "lpm-tile").write_text('#!/bin/bash\nprintf "%s|" "$@"\n')
     (tmp_path / "lpm-tile").chmod(0o755)
     job = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "2"}

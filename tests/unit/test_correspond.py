@@ -581,7 +581,7 @@ def test_cache(tmp_path, monkeypatch):
     (file,) = (tmp_path / "new").iterdir()
 
     calls = []
-    monkeypatch.setattr(feature_matches, "_detect", lambda *a: calls.append(a) or pytest.fail("detected again"))
+    monkeypatch.setattr(feature_matches, "detect_features", lambda *a: calls.append(a) or pytest.fail("detected again"))
     assert equal(made, sift_points(views, neighbours))  # memory
     feature_matches._memory.clear()
     assert equal(made, sift_points(views, neighbours, cache=tmp_path / "new"))  # folder

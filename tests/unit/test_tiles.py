@@ -89,8 +89,10 @@ def test_merged_tiles_are_the_whole_model(street, monkeypatch, tmp_path):
         return type("Loaded", (), {"params": params, "world_to_train": by, "rasterize_mode": None})
 
     monkeypatch.setattr(merging, "load", load)
-    merged, mode = merging.merge([tmp_path / name for name in held], cells)
-    assert mode == "classic"
+    found = merging.merge([tmp_path / name for name in held], cells)
+    merged = found.params
+    assert found.rasterize_mode == "classic"
+    assert not found.offset.any()
     order = lambda p: p["means"][:, 0].argsort()  # noqa: E731
     for name in ("means", "scales", "opacities", "features_dc", "features_rest"):
         a, b = whole[name][order(whole)], merged[name][order(merged)]

@@ -93,32 +93,60 @@ def to_json(keyframes: list[Camera], seconds: float, size: tuple[int, int], fps:
 def from_json(content: bytes, name: str | Path = "camera path") -> tuple[list[Camera], float]:
     """Keyframes, and seconds from one to the next, of a file that `to_json` or nerfstudio wrote.
 
+    Viewers of nerfstudio before 1.0 kept a keyframe's matrix column by column, as three.js has it, mostly as text.
+
     Raises:
-        LpmError: it is something else, or a matrix in it is not a camera.
+        LpmError: it is something else, a matrix in it is not a camera, or it is for pictures that are not perspective.
     """
     wanted = "a camera path of lpm-view or nerfstudio"
     try:
         values = json.loads(content)
-        rows = values["keyframes"]
-        seconds = float(values.get("default_transition_sec") or 2.0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        rows, kind = values["keyframes"], values.get("camera_type") or "perspective"
+        seconds = float(values.get("default_transition_sec") or _seconds(values) or 2.0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         fail(name, "no keyframes in it", wanted)
     if not isinstance(rows, list) or not 1 <= len(rows) <= MOST_KEYFRAMES:
         fail(name, "no list of keyframes in it", f"1 to {MOST_KEYFRAMES} keyframes")
     if not (math.isfinite(seconds) and 0 < seconds <= 3600):
         fail(name, f"{seconds} seconds between keyframes", "more than 0 and at most 3600")
-    out = []
+    if kind != "perspective":
+        remedy = "ns-render draws panoramas and fisheyes of a run of ns-train"
+        fail(name, f"camera_type {str(kind)[:40]}", "perspective", remedy)
+    matrices, told, texts = [], [], False
     for i, row in enumerate(rows):
         try:
-            matrix = np.array(row["matrix"], np.float64).reshape(4, 4)
-            fov, aspect = math.radians(float(row["fov"])), float(row.get("aspect") or 4 / 3)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            texts = texts or isinstance(row["matrix"], str)
+            matrices.append(np.array(_parsed(row["matrix"]), np.float64).reshape(4, 4))
+            properties = {key: value for key, value in _parsed(row.get("properties") or [])}
+            fov = float(row["fov"] if "fov" in row else properties["FOV"])
+            told.append((math.radians(fov), float(row.get("aspect") or 4 / 3)))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             fail(f"{name}, keyframe {i}", "no matrix of 16 numbers and fov", wanted)
+    if texts or any(_is_transposed(matrix) for matrix in matrices):
+        matrices = [matrix.T for matrix in matrices]
+    out = []
+    for i, (matrix, (fov, aspect)) in enumerate(zip(matrices, told, strict=True)):
         turned = matrix[:3, :3] @ matrix[:3, :3].T
-        if not np.isfinite(matrix).all() or np.abs(turned - np.eye(3)).max() > 1e-2 or np.linalg.det(matrix) < 0:
+        sound = np.isfinite(matrix).all() and np.abs(turned - np.eye(3)).max() <= 1e-2
+        if not sound or np.linalg.det(matrix) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
             fail(f"{name}, keyframe {i}", "a matrix that is not a rotation and a place", wanted)
         camera = camera_at(matrix @ FLIP, fov, aspect)
         if not camera.usable():
-            fail(f"{name}, keyframe {i}", f"fov {row['fov']} degrees", "more than 0 and less than 180")
+            fail(f"{name}, keyframe {i}", f"fov {math.degrees(fov):g} degrees", "more than 0 and less than 180")
         out.append(camera)
     return out, seconds
+
+
+def _parsed(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _seconds(values: dict[str, Any]) -> float:
+    """From one keyframe to the next, where a file only says how long all of it is; else 0."""
+    steps = len(values["keyframes"]) - (0 if values.get("is_cycle") else 1)
+    return float(values.get("seconds") or 0) / steps if steps > 0 else 0.0
+
+
+def _is_transposed(matrix: NDArray[np.float64]) -> bool:
+    """Whether a place stands in the last row, and none in the last column."""
+    return bool(np.abs(matrix[3, :3]).max() > 0 and np.abs(matrix[:3, 3]).max() == 0)

@@ -55,6 +55,8 @@ def view(
     from lpm.viewer.page.server import View, axis
 
     loaded = load(source, bar)
+    for told in loaded.notes:
+        print(f"{loaded.path.name}: {told}")
     if device == "cuda" and not torch.cuda.is_available():
         fail("--device", "cuda, and PyTorch sees no CUDA GPU", "a CUDA GPU", "leave --device out")
     if not 0 <= port <= 65535:

@@ -15,9 +15,10 @@ from torch import Tensor
 from lpm.checks import fail
 from lpm.cuda.native import native
 from lpm.formats.moving import at_time, moves
-from lpm.formats.ply import finite_rows, read_ply
+from lpm.formats.ply import read_ply
 from lpm.formats.ply_sequence import sequence_files
 from lpm.formats.read import Loaded
+from lpm.formats.rows import bounded, sound_rows
 from lpm.render.native_backend import rasterize_strips
 from lpm.render.rasterize import RasterizeMode, rasterize
 from lpm.render.sky import dome
@@ -35,7 +36,8 @@ def sound(params: Mapping[str, Tensor], name: str | Path = "params") -> dict[str
     Raises:
         LpmError: no row is left.
     """
-    keep = finite_rows(params) & (params["quats"].norm(dim=1) > 0)
+    params = bounded(params)
+    keep = sound_rows(params)
     if not bool(keep.any()):
         fail(name, "nothing finite to draw", "finite Gaussians")
     return {key: value.detach().float()[keep] for key, value in params.items()}

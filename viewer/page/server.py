@@ -38,8 +38,8 @@ def axis(name: str) -> Tensor:
 def up_of(loaded: Loaded) -> Tensor:
     """The scene's up direction [3], from what is known about the file.
 
-    nerfstudio makes it z in the training frame; an export's sidecar says it; files of other programs come from
-    COLMAP's axes, where up is about -y.
+    nerfstudio makes it z in the training frame; an export's sidecar says it, or a comment in a PLY; other
+    programs' files come from COLMAP's axes, where up is about -y.
     """
     if loaded.frame == "train":
         return axis("+z")
@@ -47,7 +47,7 @@ def up_of(loaded: Loaded) -> Tensor:
         return torch.from_numpy(loaded.world_to_train.rotation.T @ np.array([0.0, 0.0, 1.0])).float()
     sidecar = read_sidecar(loaded.path)
     try:
-        up = torch.tensor(sidecar.up if sidecar is not None else None, dtype=torch.float32)
+        up = torch.tensor(loaded.up if sidecar is None else sidecar.up, dtype=torch.float32)
         if up.shape == (3,) and 0 < float(up.norm()) < math.inf:
             unit: Tensor = up / up.norm()
             return unit
