@@ -10,6 +10,7 @@ from scipy.optimize import least_squares
 
 from lpm.plausibility.epipolar import Evidence
 from lpm.plausibility.findings import Finding, listed
+from lpm.scenes.lenses import NAMES
 from lpm.scenes.scene import Floats, Scene
 
 GOOD = 0.7
@@ -153,6 +154,19 @@ def fit(evidence: Evidence, c2w: Floats) -> tuple[float, tuple[float, float]]:
     return float(np.exp(found.x[0])), (float(found.x[1] * 100), float(found.x[2] * 100))
 
 
+def middle(scene: Scene) -> Floats:
+    """[2] where principal points are said to be, by the middle of the photos across and down: 1 where they are there.
+
+    Of photos that are cut up as their lens's.
+    """
+    shares = 2 * scene.intrinsics[:, 2:] / scene.sizes
+    for view, cut in enumerate(scene.cuts or []):
+        if cut is not None and {"cx", "cy"} <= set(NAMES[cut.lens.model]):
+            values = dict(zip(NAMES[cut.lens.model], cut.lens.params, strict=True))
+            shares[view] = 2 * values["cx"] / cut.lens.size[0], 2 * values["cy"] / cut.lens.size[1]
+    return np.asarray(np.median(shares, 0).clip(1e-3))
+
+
 def check_lens(
     scene: Scene, evidence: Evidence, c2w: Floats, least: float = FOCAL, calmer: float = CALMER
 ) -> Finding | None:
@@ -173,9 +187,8 @@ def check_lens(
     if not (wrong_focal or wrong_centre) or after > calmer * before or share < GOOD:
         return None
     width, height = np.median(scene.sizes, 0)
-    cx, cy = np.median(scene.intrinsics[:, 2]), np.median(scene.intrinsics[:, 3])
     told = f"matches of photos are then off by {after:.2g} pixels of {longest / unit:.0f} across, not {before:.2g}"
-    scaled = np.log([2 * cx / width, 2 * cy / height])
+    scaled = np.log(middle(scene))
     if wrong_focal and np.abs(scaled).min() > 0.15 and np.abs(scaled + np.log(focal)).max() < 0.15:
         text = f"focal length and principal point are of photos {1 / focal:.2g} times as large: {told}"
         return Finding("scaled", True, text, f"multiply fx, fy, cx, cy by {focal:.3g}")

@@ -179,6 +179,14 @@ def test_wrong_masks_are_named(scene, tmp_path):
     assert [(f.kind, f.serious, f.photos) for f in report.findings] == [("mask", False, ("images/006.png",))]
 
 
+def test_masks_that_hide_the_points_are_told(scene, tmp_path):
+    corner = lambda i, mask: np.where(np.arange(240) > 225, 255, mask * 0).astype(np.uint8)  # noqa: E731
+    masked(scene, tmp_path, corner)
+    (finding,) = check(scene).findings
+    assert (finding.kind, finding.serious) == ("mask", False)
+    assert "of the scene's own points where photos show them: inverted?" in finding.text
+
+
 def test_exposures_that_jump_are_told(scene, tmp_path):
     for view in (4, 9):
         painted(scene, tmp_path, view, (np.asarray(Image.open(scene.images[view])) * 0.6).astype(np.uint8))
