@@ -134,6 +134,7 @@ def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Opti
                 file=out.name,
                 sky=chosen.dome or None,
                 offset=chosen.offset.tolist() if less else None,
+                georeference=loaded.georeference,
             ),
         )
     note = f"; {dropped:,} points with non-finite values or without a rotation were left out" if dropped else ""

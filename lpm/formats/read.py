@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from lpm.runs.folder import (
     read_checkpoint,
     run_folder,
     run_frame,
+    run_georeference,
     run_rasterize_mode,
 )
 
@@ -63,6 +65,8 @@ class Loaded:
     """[3] to be added to the means for positions in `frame` (lpm.gaussians.far)."""
     up: list[float] | None = None
     """The up direction that the file itself tells."""
+    georeference: dict[str, Any] | None = None
+    """What is known of metres and the place on earth in the frame "world" (docs/prepare.md)."""
     notes: list[str] = field(default_factory=list)
     """What of the file is not as it looks; one line each, for whoever shows or writes it."""
 
@@ -114,6 +118,7 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
         return Loaded(
             load_gaussians(checkpoint, state), checkpoint, kind, "train",
             None if placed is None else from_dataparser(*placed), run_rasterize_mode(run), load_sky(state),
+            georeference=run_georeference(run),
         )  # fmt: skip
     source = sequence_files(path)[0] if kind == "ply-sequence" else path
     loaded = _read(source, kind, progress)
@@ -131,6 +136,7 @@ def load(path: Path, progress: Progress = quiet) -> Loaded:
     elif sidecar is not None:
         loaded.frame = sidecar.frame if sidecar.frame in ("train", "world") else "unknown"
         loaded.rasterize_mode = sidecar.rasterize_mode or loaded.rasterize_mode
+        loaded.georeference = sidecar.georeference
         loaded.dome = min(sidecar.sky or 0, len(loaded.params["means"]) - 1)
         if sidecar.offset is not None and not loaded.offset.any():
             loaded.offset = np.array(sidecar.offset, np.float64)

@@ -41,6 +41,8 @@ class Sidecar:
     """How many of the Gaussians, the last ones, are a dome that shows the sky."""
     offset: list[float] | None = None
     """[3] to be added to the file's positions for those in `frame`, where float32 cannot hold them."""
+    georeference: dict[str, Any] | None = None
+    """What is known of metres and the place on earth in the frame "world" (docs/prepare.md)."""
 
 
 def sidecar_path(export: Path) -> Path:
@@ -73,6 +75,8 @@ def _plausible(sidecar: Sidecar) -> bool:
     if not isinstance(sidecar.count, int) or not _is_offset(sidecar.offset):
         return False
     if sidecar.sky is not None and not (isinstance(sidecar.sky, int) and 0 <= sidecar.sky < 10**9):
+        return False
+    if not isinstance(sidecar.georeference, dict | None):
         return False
     if sidecar.rasterize_mode not in ("classic", "antialiased", None):
         return False

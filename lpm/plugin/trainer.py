@@ -32,7 +32,7 @@ from lpm.plugin.settings_of_run import settings_of
 from lpm.prepare.beside import scene_beside
 from lpm.runs import checkpoint
 from lpm.runs.claim import claim, release, remove_empty
-from lpm.runs.folder import find_checkpoint, read_checkpoint
+from lpm.runs.folder import find_checkpoint, keep_georeference, read_checkpoint
 from lpm.strategy.registry import strategy_class
 from lpm.train import bad_steps
 from lpm.train.announcement import announcement
@@ -128,6 +128,8 @@ class LpmTrainer(Trainer):
             self.monitor.show(self.viewer_state, self.train_lock)
         if distributed.rank() == 0:
             self.config.save_config()  # again, now with what was chosen automatically: ns-eval must see the same sizes
+            if self.config.pipeline.datamanager.data is not None:
+                keep_georeference(self.config.pipeline.datamanager.data, self.base_dir)
             settings = settings_of(self.config, self.base_dir)
             if settings is not None:
                 write_settings(self.base_dir / FILE, settings)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpm.checks import LpmError, fail
+from lpm.files import atomic_file
 from lpm.gaussians import motion
 from lpm.gaussians.parameters import NAMES
 from lpm.gaussians.spherical_harmonics import rgb_to_sh0
@@ -24,6 +25,7 @@ CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt$")
 CHECKPOINTS = ("checkpoints", "nerfstudio_models")
 """Where a run's folder has its checkpoints: one of lpm-train, and one of ns-train."""
 CONFIGS = ("config.toml", "config.yml")
+GEOREFERENCE = "georeference.json"
 RASTERIZE_MODE = re.compile(r"^\s*rasterize_mode\s*[:=]\s*['\"]?(classic|antialiased)\b", re.MULTILINE)
 
 
@@ -102,6 +104,22 @@ def run_frame(folder: Path) -> tuple[NDArray[np.float64], float] | None:
         return transform, scale
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
         fail(path, "no transform and scale in it", "what nerfstudio writes", "remove it; then there is no world frame")
+
+
+def keep_georeference(scene: Path, folder: Path) -> None:
+    """Copies what lpm-prepare knows about where `scene` stands on earth, and of metres, into the run's `folder`."""
+    if (scene / GEOREFERENCE).is_file() and folder.is_dir():
+        with atomic_file(folder / GEOREFERENCE) as file:
+            file.write((scene / GEOREFERENCE).read_bytes())
+
+
+def run_georeference(folder: Path) -> dict[str, Any] | None:
+    """What the run in `folder` knows of that (docs/prepare.md); None where it does not, or the file is broken."""
+    try:
+        found = json.loads((folder / GEOREFERENCE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def run_rasterize_mode(folder: Path) -> str | None:

@@ -20,7 +20,7 @@ from lpm.checks import LpmError, fail
 from lpm.files import atomic_file, cache_folder
 from lpm.runs import checkpoint
 from lpm.runs.claim import claim, release, remove_empty
-from lpm.runs.folder import checkpoint_folder, read_checkpoint
+from lpm.runs.folder import checkpoint_folder, keep_georeference, read_checkpoint
 from lpm.scenes.scene import Scene
 from lpm.strategy.registry import strategy_class
 from lpm.train import bad_steps
@@ -143,6 +143,7 @@ class Trainer:
         else:
             self.log.clear()
         write_settings(self.folder / FILE, settings)
+        keep_georeference(scene.layout.root, self.folder)
         frame = {"transform": placed.transform.tolist(), "scale": placed.scale}
         with atomic_file(self.folder / "dataparser_transforms.json") as file:
             file.write(json.dumps(frame, indent=4).encode())

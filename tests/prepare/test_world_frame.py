@@ -1,6 +1,9 @@
 """Which way is up, how long a metre is, and where on earth a model stands."""
 
 import io
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,10 @@ from scipy.spatial.transform import Rotation
 from lpm.checks import LpmError
 from lpm.prepare.photos import place_of
 from lpm.prepare.world_frame import level, stand_up, to_places
+from lpm.scenes.read import read_scene
+from lpm.scenes.samples.make import make
+from lpm.train.run_settings import RunSettings
+from lpm.train.trainer import Trainer
 
 pycolmap = pytest.importorskip("pycolmap")
 ORIGIN = (51.48, -0.01, 40.0)
@@ -114,3 +121,18 @@ def test_places_in_exif():
     assert place_of(Image.Exif()) is None
     assert place_of(exif(_2=(133.0, 0.0, 0.0))) is None
     assert place_of(exif(_2=(0.0, 0.0, 0.0), _4=(0.0, 0.0, 0.0))) is None  # what some phones write without a fix
+
+
+def test_it_reaches_the_exports(tmp_path):
+    told = {"frame": "z up", "unit": "metre"}
+    scene = make("room", tmp_path / "room", 8, (32, 24), 0)
+    (scene / "georeference.json").write_text(json.dumps(told))
+    settings = RunSettings(scene=scene, steps=2, max_points=3000, device="cpu", page=False)
+    trainer = Trainer(settings, tmp_path / "run")
+    trainer.setup(read_scene(scene))
+    trainer.train()
+    one, two = tmp_path / "one.ply", tmp_path / "two.splat"
+    for kind, source, out in (("ply", tmp_path / "run", one), ("splat", one, two)):
+        program = "from lpm.formats.cli import export_main; export_main()"
+        subprocess.run([sys.executable, "-c", program, kind, source, out], check=True)
+        assert json.loads(out.with_name(f"{out.name}.json").read_text())["georeference"] == told
