@@ -86,6 +86,7 @@ def train(o: argparse.Namespace) -> None:
         scene=o.folder, steps=o.steps, page=False, device="cpu", strategy=o.strategy, save_every=10**9, measure_every=0
     )
     settings.data.cache_gb = o.cache_gb
+    settings.model.warmup_length, settings.model.refine_every = o.steps // 6, max(10, o.steps // 6)
     trainer = Trainer(settings, o.folder / f"run-{os.getpid()}")
     scene = read_scene(o.folder)
     read = time.perf_counter() - began
@@ -119,6 +120,7 @@ def train(o: argparse.Namespace) -> None:
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "training_gib": round(most[0] / 2**30, 2), "ms_a_step": round(1000 * total / len(times), 1),
         "median_ms": round(1000 * float(np.median(times)), 1),
+        "events": sum(1 for _ in (trainer.folder / "edits.jsonl").open()) if o.strategy != "adc" else None,
         "waited_share": round((photos.waited - waited) / total, 4) if lazy else 0.0,
         "decoded": photos.decoded if lazy else len(photos), "cached_mib": round(
             (photos.kept_bytes + photos.passing_bytes) / 2**20) if lazy else None,

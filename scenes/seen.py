@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from lpm.scenes.scene import Floats, Scene
 
@@ -32,12 +33,20 @@ def projected(scene: Scene, view: int, xyz: Floats, axes: Floats = FLIPPED) -> t
 
 def shown(scene: Scene, axes: Floats = FLIPPED) -> Floats:
     """[V] share of the scene's points that lie before each of at most VIEWS cameras and within its picture, whatever
-    hides them; empty where there are no points. `axes`: see `projected`."""
+    hides them; empty where there are no points. `axes`: see `projected`.
+
+    Of more photos, each is asked about the points nearest to it: of all of a town's a photo shows next to none.
+    """
     if scene.points is None or not len(scene.points.xyz):
         return np.empty(0)
-    xyz = scene.points.xyz[:: max(1, len(scene.points.xyz) // POINTS)]
     views = np.unique(np.linspace(0, len(scene) - 1, min(len(scene), VIEWS)).astype(int))
-    return np.array([projected(scene, int(view), xyz, axes)[1].mean() for view in views])
+    if len(scene) <= VIEWS:
+        xyz = scene.points.xyz[:: max(1, len(scene.points.xyz) // POINTS)]
+        return np.array([projected(scene, int(view), xyz, axes)[1].mean() for view in views])
+    xyz = scene.points.xyz[:: max(1, len(scene.points.xyz) // (POINTS * VIEWS))]
+    near = cKDTree(xyz).query(scene.c2w[views, :3, 3], min(POINTS, len(xyz)))[1].reshape(len(views), -1)
+    pairs = zip(views.tolist(), near, strict=True)
+    return np.array([projected(scene, view, xyz[rows], axes)[1].mean() for view, rows in pairs])
 
 
 def looks_away(scene: Scene) -> str | None:
