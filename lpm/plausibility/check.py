@@ -65,7 +65,9 @@ class Report:
     def verdict(self) -> str:
         """How many findings there are, in words."""
         errors = sum(finding.serious for finding in self.findings)
-        return f"{errors} errors, {len(self.findings) - errors} warnings" if self.findings else "nothing wrong"
+        if self.findings:
+            return f"{errors} errors, {len(self.findings) - errors} warnings"
+        return "nothing wrong" if "explained" in self.figures else "nothing wrong, of what could be judged"
 
     def as_json(self) -> dict[str, Any]:
         """The same as an object."""
