@@ -103,8 +103,9 @@ def read_colmap(layout: Layout) -> Scene:
         if view.camera not in values:
             values[view.camera] = camera_values(cameras_path, view.camera, camera)
         pinhole, bends, lens = values[view.camera]
-        if not np.any(view.qvec):
-            fail(images_path, f"{view.name} has a quaternion of zeros", "the rotation of its camera", BROKEN)
+        if not 1e-9 < float(np.linalg.norm(view.qvec)) < np.inf:
+            got = f"{view.name} has the quaternion {view.qvec.tolist()}"
+            fail(images_path, got, "one that is a rotation", BROKEN)
         w2c = np.eye(4)
         with np.errstate(invalid="ignore", divide="ignore"):
             w2c[:3, :3] = rotation(view.qvec)

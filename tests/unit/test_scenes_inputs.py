@@ -211,6 +211,16 @@ def test_a_line_that_is_neither_image_nor_features(tmp_path):
         read_scene(folder)
 
 
+@pytest.mark.parametrize("words", ["0 0 0 0", "nan 0 0 0", "inf 0 0 0", "1e-200 0 0 0"])
+def test_quaternions_that_are_no_rotations(tmp_path, words):
+    folder = tiny_scene.make_colmap(tmp_path / "scene", binary=False)
+    (folder / "sparse/0/images.txt").write_text(
+        "\n\n".join(f"{i} {words} 0 0 1 7 {i:03d}.png" for i in range(10)) + "\n"
+    )
+    with pytest.raises(LpmError, match=r"images\.txt: 000\.png has the quaternion .*wanted one that is a rotation"):
+        read_scene(folder)
+
+
 def test_points_without_colours_are_not_two_in_one(tmp_path):
     folder = tiny_scene.make_colmap(tmp_path / "scene", binary=False)
     (folder / "sparse/0/points3D.txt").write_text("".join(f"{i} 1 2 3\n" for i in range(10)))
