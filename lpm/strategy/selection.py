@@ -14,6 +14,9 @@ BIRTH_OPACITY = 0.1
 PER_TILE = 4
 """Rows that are made for a tile: one in each quarter."""
 
+PAIRS = 1 << 18
+"""Points times cameras that are looked at in one go: some ten megabytes."""
+
 
 def weighted_sample(score: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Mask [N] of n rows (fewer if fewer are above 0), drawn without replacement with probability by `score` [N]."""
@@ -49,12 +52,11 @@ def around_cameras(means: Tensor, quats: Tensor, scales: Tensor, centres: Tensor
     mask = torch.zeros_like(reach, dtype=torch.bool)
     if len(centres) == 0:
         return mask
-    rows = (nearest_centre(means, centres) < reach).nonzero().flatten()
-    if len(rows) == 0:
-        return mask
-    offset = centres - means[rows, None]  # [R, V, 3]
-    local = (offset[..., None] * rotations(quats[rows])[:, None]).sum(2) / scales[rows, None].exp()
-    mask[rows] = (local.square().sum(-1) < within * within).any(1)
+    near = (nearest_centre(means, centres) < reach).nonzero().flatten()
+    for rows in near.split(max(1, PAIRS // len(centres))):
+        offset = centres - means[rows, None]  # [R, V, 3]
+        local = (offset[..., None] * rotations(quats[rows])[:, None]).sum(2) / scales[rows, None].exp()
+        mask[rows] = (local.square().sum(-1) < within * within).any(1)
     return mask
 
 
