@@ -94,6 +94,13 @@ def _check_sizes(path: Path) -> None:
                 raise ValueError("larger inside")
 
 
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """The state of every random number generator that training draws from."""
     name, keys, position, has_gauss, cached = cast(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -14,6 +14,8 @@ from lpm.checks import fail, one_line_errors
 if TYPE_CHECKING:  # a help text needs none of it
     from lpm.scenes.scene import Scene
     from lpm.train.run_settings import RunSettings
+    from lpm.train.terminal import Terminal
+    from lpm.train.trainer import Trainer
 
 HELP = """Train Gaussians on a scene: photos with poses, as COLMAP, nerfstudio and many others write them. Of a folder
 of photos without poses, or a video, lpm-prepare finds them first.
@@ -93,8 +95,12 @@ def parse(words: list[str]) -> tuple[RunSettings, Scene, Path | None]:
 def _read(place: Path, outside: bool, fov: float | None) -> tuple[Scene, Path]:
     """The scene in `place`, and where it is: of photos without poses, where lpm-prepare put it."""
     from lpm.prepare.beside import scene_beside
+    from lpm.scenes.layout import holds_photos_only
     from lpm.scenes.read import read_scene
+    from lpm.train.processes import count
 
+    if count() > 1 and holds_photos_only(place):
+        fail(place, "photos without poses", "a scene, where several processes train", f"lpm-prepare {place} SCENE")
     place = scene_beside(place)
     return read_scene(place, outside, fov), place
 
@@ -104,18 +110,26 @@ def run_folder(settings: RunSettings) -> Path:
     return settings.out or Path("outputs") / settings.scene.name / f"{datetime.now():%Y-%m-%d_%H%M%S}"
 
 
-def train(words: list[str]) -> Any:
+def train(words: list[str]) -> Trainer:
     """What `lpm-train` does; the trainer, when it is done."""
     settings, scene, resume = parse(words)
     from lpm.plausibility.check import stop_if_serious
-    from lpm.train.trainer import Trainer
+    from lpm.train.processes import joined, speaks
 
     folder = run_folder(settings)
     if resume is None and any(folder.rglob("*.ckpt")):
         fail(folder, "holds a run", "a new folder", f"go on with it by --resume {folder}, or give another --out")
     if resume is None and not settings.data.unchecked:
-        stop_if_serious(scene, print, "--data.unchecked")
-    trainer = Trainer(settings, folder)
+        stop_if_serious(scene, print if speaks() else lambda line: None, "--data.unchecked")
+    with joined(settings, folder) as (place, terminal):
+        return _train(settings, scene, resume, place, terminal)
+
+
+def _train(settings: RunSettings, scene: Scene, resume: Path | None, folder: Path, terminal: Terminal) -> Trainer:
+    from lpm import distributed
+    from lpm.train.trainer import Trainer
+
+    trainer = Trainer(settings, folder, terminal)
     trainer.setup(scene, resume)
     page = None
     if settings.page:
@@ -124,6 +138,8 @@ def train(words: list[str]) -> Any:
         page = RunPage(trainer)
     try:
         trainer.train()
+        if distributed.rank() > 0:
+            return trainer
         trainer.summary()
         trainer.say(f"Run: {folder}\nTo look at it: lpm-view {folder}\nFor other programs: lpm-export ply {folder}")
         if page is not None and settings.viewer.stay:
@@ -136,4 +152,8 @@ def train(words: list[str]) -> Any:
 
 def main() -> None:
     """Entry point of `lpm-train`."""
-    one_line_errors(lambda: train(sys.argv[1:]))
+
+    def command() -> None:
+        train(sys.argv[1:])
+
+    one_line_errors(command)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import math
-import random
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from lpm import distributed
 from lpm.checks import LpmError, fail
 from lpm.files import atomic_file, cache_folder
 from lpm.runs import checkpoint
@@ -41,13 +40,6 @@ from lpm.train.terminal import Terminal, curve
 
 MEASURED = 8
 """Held-out photos by which quality is followed while it trains; at the end all are measured."""
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds Python, numpy and torch."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 class Trainer:
@@ -115,7 +107,7 @@ class Trainer:
 
     def _build(self, scene: Scene, resume: Path | None) -> None:
         settings = self.settings
-        seed_everything(settings.seed)
+        checkpoint.seed_everything(settings.seed)
         for note in scene.notes:
             self.say(note)
         if not scene.lists and settings.eval_every == 0:
@@ -130,6 +122,8 @@ class Trainer:
         settings.scale = self.data.scale
         kind = MovingGaussianModel if settings.moving else GaussianModel
         self.model = kind(settings.model_settings(), self.data.start(), self.say).to(self.device)
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            tensor.data = distributed.tensor_from_first(tensor.data)
         self.rates = with_rates(MOVING if settings.moving else STILL, settings.rates)
         self.optimizers = Optimizers(self.model, self.rates)
         self.left_out = bad_steps.LeftOut(self._photo, self.say)
@@ -157,6 +151,7 @@ class Trainer:
         """Trains up to the run's last step; measures and saves on the way and at the end."""
         camera = self.data.camera(self.data.train_cameras, 0, None)
         photos = len(self.data.train), len(self.data.test)
+        checkpoint.set_random_state(distributed.from_first(checkpoint.random_state()))  # all processes draw alike
         with self.lock:
             self.say(announcement(self.model, camera, photos, self.total - self.first))
         try:
@@ -172,6 +167,10 @@ class Trainer:
                 self.terminal.end()
                 self.save_checkpoint(self.total - 1)
             self.signals.leave()
+        except distributed.Lost:
+            if self._done >= self.first:
+                self.save_checkpoint(self._done)
+            raise
         finally:
             self.terminal.end()
             release(self.folder)
@@ -280,7 +279,12 @@ class Trainer:
     # Checkpoints
 
     def save_checkpoint(self, step: int) -> None:
-        """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones."""
+        """Writes step-*.ckpt atomically, with all that an exact resume needs, then removes the older ones.
+
+        Of several processes the first one does.
+        """
+        if distributed.rank() > 0:
+            return
         folder = checkpoint_folder(self.folder)
         path = folder / f"step-{step:09d}.ckpt"
         pipeline = {f"_model.{name}": value for name, value in self.model.state_dict().items()}
@@ -333,6 +337,8 @@ class Trainer:
             self.say(f"{path} was made with another strategy: its parameters are used, its statistics are not.")
             return
         put_back(own, self.model)
+        for name in self.model.strategy.summed if distributed.rank() > 0 else ():
+            self.model.strategy_state[name].zero_()  # they are in the first process's sum
         if not self.data.order.put_back(own["sampling"]):
             self.say("The checkpoint was made with other images: the order of views starts anew.")
         self.psnr = [(int(step), float(psnr)) for step, psnr in own.get("psnr", [])]
