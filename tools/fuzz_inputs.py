@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Scenes with broken files, one after another: each must be read, or refused in one line. Outside of CI.
+"""Scenes and splat files that are broken, one after another: each must be read, or refused in one line. Outside of CI.
 
 python -P tools/fuzz_inputs.py --minutes 10
 
-transforms.json, COLMAP's tables as text and binary, masks and points; broken by bytes, words, and values of JSON.
+transforms.json, COLMAP's tables as text and binary, masks and points; PLY, SPZ and splat files of Gaussians, and
+sidecars; broken by bytes, words, and values of JSON.
 What fails is made as small as it gets by hypothesis, printed with its traceback, and ends the run with exit code 1.
 """
 
 import argparse
+import gzip
 import json
 import re
 import shutil
@@ -16,17 +18,25 @@ import tempfile
 import time
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from plyfile import PlyData, PlyElement
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "export"))
 import tiny_scene
+from test_other_programs import extended, record, visible
 
 from lpm.checks import LpmError
+from lpm.formats.ply import write_ply
+from lpm.formats.read import load
+from lpm.formats.sidecar import Sidecar, sidecar_path, write_sidecar
+from lpm.formats.splat import write_splat
 from lpm.plausibility.check import check_briefly
 from lpm.plausibility.points import track_errors
 from lpm.scenes.read import read_scene
@@ -123,11 +133,29 @@ def scenes(work):
                 Image.new("1", (32, 24), 1).save(folder / f"masks/{i:03d}_mask.png")
             found += [(folder, f"sparse/0/{table}.{end}") for table in ("cameras", "images", "points3D")]
             found.append((folder, "masks/002_mask.png"))
-    return found
+    return [(partial(used, folder), folder / name) for folder, name in found]
 
 
-def tried(folder, path, examples, vague):
-    """Breaks the file at `path` of the scene in `folder` in many ways; how often, and how often it was refused.
+def splats(work):
+    """Good files of Gaussians with what reads them, and the sidecar of one."""
+    params = visible(20, 3)
+    work.mkdir()
+    files = [work / name for name in ("a.ply", "b.ply", "a.spz", "a.splat")]
+    write_ply(files[0], params)
+    columns = PlyData.read(files[0])["vertex"].data
+    names = (*columns.dtype.names, "filter_3D", "trbf_center", "motion_0", "red")
+    more = np.zeros(len(columns), [(name, "f4") for name in names])
+    for name in columns.dtype.names:
+        more[name] = columns[name]
+    PlyData([PlyElement.describe(more, "vertex")], text=True).write(files[1])
+    files[2].write_bytes(extended(params, 3, record(0xADBE0003, 5)))
+    write_splat(files[3], params)
+    write_sidecar(files[0], Sidecar(20, "world", None, None, "classic", [0, 0, 1], "x", "a.ply"))
+    return [(partial(load, file), file) for file in files] + [(partial(load, files[0]), sidecar_path(files[0]))]
+
+
+def tried(use, path, examples, vague):
+    """Breaks the file at `path`, which `use` reads, in many ways; how often, and how often it was refused.
 
     `vague`: refusals that say no more than Python's own error are put into it.
     """
@@ -139,11 +167,16 @@ def tried(folder, path, examples, vague):
             new = json.dumps(regrown(json.loads(data), grown)).encode(encoding, "replace")
         elif path.suffix == ".txt":
             new = reworded(data.decode(), words).encode(encoding, "replace")
-        path.write_bytes(broken(new, changes, cut))
+        elif path.suffix == ".ply":
+            head, end, rest = data.partition(b"end_header")
+            new = reworded(head.decode("ascii", "replace"), words).encode("ascii", "replace") + end + rest
+        zipped = path.suffix == ".spz"
+        new = broken(gzip.decompress(new) if zipped else new, changes, cut)
+        path.write_bytes(gzip.compress(new, 1) if zipped else new)
         done[0] += 1
         refusal = None
         try:
-            used(folder)
+            use()
         except LpmError as error:
             refusal = str(error)
             done[1] += 1
@@ -173,12 +206,12 @@ def main() -> None:
     end, count, refused = time.monotonic() + 60 * o.minutes, 0, 0
     work = Path(tempfile.mkdtemp())
     try:
-        good = scenes(work)
-        for folder, _ in good:
-            used(folder)
+        good = scenes(work) + splats(work / "splats")
+        for use, _ in good:
+            use()
         while time.monotonic() < end:
-            for folder, name in good:
-                done, said = tried(folder, folder / name, o.examples, vague)
+            for use, path in good:
+                done, said = tried(use, path, o.examples, vague)
                 count, refused = count + done, refused + said
                 if time.monotonic() > end:
                     break
