@@ -26,11 +26,12 @@ import lpm
 from lpm.cuda.native import native
 from lpm.gaussians.parameters import NAMES
 from lpm.render import losses, native_backend
+from lpm.runs.checkpoint import seed_everything
 from lpm.scenes.read import read_scene
 from lpm.train import model as model_module
 from lpm.train.optimizers import Optimizers
 from lpm.train.run_settings import RunSettings
-from lpm.train.trainer import Trainer, seed_everything
+from lpm.train.trainer import Trainer
 
 BLOCK = 10
 """Steps of one face before it is the other's turn."""
