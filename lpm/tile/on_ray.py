@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 from pathlib import Path
@@ -48,7 +47,9 @@ def train(folder: Path, names: list[str], args: str, address: str) -> None:
         LpmError: Ray is missing or the cluster cannot be reached; a tile failed (the others are trained first).
     """
     need("ray", "ray")
-    ray: Any = importlib.import_module("ray")
+    import ray as installed
+
+    ray: Any = installed  # its own types say otherwise of what it takes
     known = {} if address == "ray" else {"address": address}
     try:
         ray.init(**known, logging_level=logging.ERROR, log_to_driver=True)
