@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,7 @@ from lpm.checks import fail, need
 from lpm.prepare import figures, frames, mapping, pair_choice, panorama, photos, progress, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
-from lpm.prepare.world_frame import stand_up
+from lpm.prepare.world_frame import MAPPED, stand_up
 from lpm.scenes.layout import VIDEOS
 
 
@@ -158,7 +159,7 @@ class Stages:
     def sfm(
         self, taken: list[dict[str, Any]], names: list[str], features: dict[str, Any], settings: Settings
     ) -> dict[str, Any]:
-        """Features, pairs, matches, poses; what mapping.reconstruct gives."""
+        """Features, pairs, matches, poses, and `world`: what stand_up gives beside what mapping.reconstruct does."""
         work, matching = self.work, settings.matching
         asked = {"mapper": settings.mapper} | {key: features[key] for key in ("camera_model", "feature_size", "seed")}
         places = {photo["name"]: tuple(photo["place"]) for photo in taken if photo.get("place")}
@@ -178,12 +179,17 @@ class Stages:
         def pose(anew: bool) -> dict[str, Any]:
             with self.bar("poses", len(names)) as bar, progress.phases(bar, work.path("log.txt")):
                 made = mapping.reconstruct(work.folder, asked, bar.add, work.say)
-                return made | {"world": stand_up(work.folder, places, settings.distance)}
+            os.replace(work.path("model"), fresh(work.path(MAPPED)))
+            return made
 
         work.stage("features", features, extract)
         wanted = [(i, j) for i, j in work.stage("pairs", {"matching": matching}, choose)]
         work.stage("matches", {"seed": settings.seed}, compare)
-        return work.stage("poses", asked | {"distance": settings.distance}, pose)
+        posed = work.stage("poses", asked | {"model": MAPPED}, pose)
+        # A stage of its own: another --distance, or one that names no photo, costs no poses.
+        told = {"distance": settings.distance}
+        world = work.stage("world", told, lambda _: stand_up(work.folder, places, settings.distance))
+        return posed | {"world": world}
 
     def bar(self, name: str, total: int | None) -> AbstractContextManager[progress.Bar]:
         """See progress.bar."""

@@ -11,7 +11,10 @@ import numpy as np
 from lpm.checks import fail
 from lpm.prepare.figures import Floats
 from lpm.prepare.sfm import load_pycolmap
+from lpm.prepare.work import fresh
 
+MAPPED = "mapped"
+"""In the work folder: the model as the mapper left it."""
 LEAST_PLACED = 4
 """Photos with GPS below which it is not used."""
 NEAR = 10.0
@@ -25,7 +28,7 @@ TURNED = 0.02
 def stand_up(
     work: Path, places: dict[str, tuple[float, float, float]], distance: tuple[str, str, float] | None
 ) -> dict[str, Any]:
-    """Turns the model in work/model so that z is up; where that is known, in metres, x to the east and y to the north.
+    """Turns the model in work/mapped so that z is up, into work/model; in metres and x to the east where that is known.
 
     Args:
         places: latitude, longitude, altitude of photos by name.
@@ -38,7 +41,7 @@ def stand_up(
         LpmError: `distance` names photos that have no pose.
     """
     pycolmap = load_pycolmap()
-    model = pycolmap.Reconstruction(work / "model")
+    model = pycolmap.Reconstruction(work / MAPPED)
     posed = {image.name: image.cam_from_world() for image in model.images.values() if image.has_pose}
     axes = np.array([pose.rotation.matrix() for pose in posed.values()])
     centres = dict(zip(posed, np.array([pose.inverse().translation for pose in posed.values()]), strict=True))
@@ -75,7 +78,7 @@ def stand_up(
         found["georeference"] = {"frame": "z up", "unit": "metre"} | found.get("georeference", {})
         found["said"] += f"; in metres by {one} and {two}"
     model.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(turn), move))
-    model.write(work / "model")
+    model.write(fresh(work / "model"))
     return found
 
 

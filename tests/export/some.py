@@ -1,6 +1,9 @@
 """Random Gaussians and pictures of them, for tests."""
 
+import sys
+
 import numpy as np
+import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
@@ -41,3 +44,14 @@ def picture(params, eye=(3.0, 0.0, 0.0), size=96, up=(0.0, 0.0, 1.0), background
     camera = look_at(torch.tensor(eye), torch.tensor(target), torch.tensor(up))
     K = torch.tensor([[1.2 * size, 0, size / 2], [0, 1.2 * size, size / 2], [0, 0, 1.0]])
     return draw(params, camera[None], K[None], size, size, background)[0]
+
+
+def call(main, *arguments):
+    """Runs a command in this process; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [main.__name__, *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stop:
+            return stop.code or 0
+    return 0

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from export.some import visible
+from export.some import call, visible
 
 from lpm.formats import splat_transform
 from lpm.formats.cli import export_main
@@ -19,17 +19,6 @@ from lpm.formats.read import load
 from lpm.gaussians.spherical_harmonics import sh0_to_rgb
 from lpm.render.sky import DOME
 from lpm.runs import checkpoint
-
-
-def call(main, *arguments):
-    """Runs a command in this process; returns its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [main.__name__, *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
 
 
 @pytest.fixture

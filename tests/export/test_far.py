@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
-from export.some import covariances, visible
+from export.some import call, covariances, visible
 from plyfile import PlyData
 
 from lpm.checks import LpmError
@@ -29,16 +28,6 @@ SCALE = 0.125
 def turn(seed=0):
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     return q * np.sign(np.linalg.det(q))
-
-
-def call(main, *arguments):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [main.__name__, *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
 
 
 @pytest.fixture

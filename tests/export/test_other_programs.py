@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import struct
-import sys
 
 import numpy as np
 import pytest
 import torch
-from export.some import covariances, visible
+from export.some import call, covariances, visible
 from export.test_formats import compress, spz
 from plyfile import PlyData, PlyElement
 
@@ -47,16 +46,6 @@ def write(path, values, kinds=None, comments=(), order="<", text=False, more=())
     data = PlyData([*more, PlyElement.describe(rows, "vertex")], text=text, byte_order=order, comments=list(comments))
     data.write(str(path))
     return path
-
-
-def call(main, *arguments):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [main.__name__, *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
 
 
 # Infinite by right, and rows that are none

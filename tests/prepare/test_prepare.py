@@ -362,8 +362,18 @@ def test_rendered_scene(rendered, tmp_path, monkeypatch):
     before = (out / "sparse/0/images.bin").read_bytes()
     console = quiet()
     prepare(Settings(folder, out, overwrite=True), console)
-    assert said(console).count("done before") == 5
+    assert said(console).count("done before") == 6
     assert (out / "sparse/0/images.bin").read_bytes() == before
+    # A distance that names no photo costs neither the scene nor its poses.
+    with pytest.raises(LpmError, match=r"no\.png has no pose"):
+        prepare(Settings(folder, out, overwrite=True, distance=("no.png", "00.png", 2.5)), quiet())
+    assert (out / "sparse/0/images.bin").read_bytes() == before
+    console = quiet()
+    prepare(Settings(folder, out, overwrite=True, distance=("00.png", "11.png", 2.5)), console)
+    assert said(console).count("done before") == 5
+    places = read_scene(out).c2w[:, :3, 3]
+    assert np.linalg.norm(places[0] - places[11]) == pytest.approx(2.5)
+    assert json.loads((out / "georeference.json").read_text())["unit"] == "metre"
     # With the principal point held: twelve small photos hardly tell it from a turn of all cameras.
     monkeypatch.setattr(refine, "ENOUGH", VIEWS + 1)
     for again in (out, tmp_path / "other"):

@@ -90,7 +90,7 @@ def test_a_fisheye(fisheye, tmp_path):
     again = Settings(folder, tmp_path / "out", camera_model="OPENCV_FISHEYE", lens_fov=90, overwrite=True)
     console = Console(file=io.StringIO(), width=500)
     prepare(again, console)
-    assert console.file.getvalue().count("done before") == 5
+    assert console.file.getvalue().count("done before") == 6
     scene = read_scene(tmp_path / "out")
     assert len(scene) == VIEWS
     assert scene.names[0] == "00.png"

@@ -58,8 +58,8 @@ def saved(folder, axes, centres):
     for i, (turn, centre) in enumerate(zip(axes @ tilt.T, scale * centres @ tilt.T + 0.3, strict=True)):
         image = pycolmap.Image(name=f"{i:02d}.jpg", camera_id=1, image_id=i + 1)
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pycolmap.Rotation3d(turn), -turn @ centre))
-    (folder / "model").mkdir()
-    model.write(folder / "model")
+    (folder / "mapped").mkdir()
+    model.write(folder / "mapped")
 
 
 def places_in(folder):
