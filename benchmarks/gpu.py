@@ -9,6 +9,7 @@ what cannot be imported is said and left out. `--device cpu` runs the same code 
 
 The kernels, and each method on each scene, are processes of their own: one that breaks the device or hangs takes no
 other along, and of one that is stopped at --limit there is what it had by then. After each the file is written anew.
+All prepare at once (imports, photos, the model); then they measure one at a time.
 
 Stages are timed with CUDA events on the stream; so waiting of the GPU for Python counts for the stage it happens in.
 """
@@ -138,13 +139,14 @@ def kernels(device: str, n: int) -> list[dict[str, Any]]:
 
 
 def config_of(method: str, data: Path, steps: int, device: str, folder: Path) -> Any:
-    """nerfstudio's configuration of one of METHODS."""
+    """nerfstudio's configuration of one of METHODS, or METHOD@POINTS: with that cap."""
     from nerfstudio.configs.method_configs import method_configs
 
     from lpm.plugin.config import lpm_splat
     from lpm.plugin.dataparser import LpmDataParserConfig
     from lpm.train.load_photos import fitting_scale
 
+    method, _, cap = method.partition("@")
     ours = method != "splatfacto"
     config = copy.deepcopy(lpm_splat.config if ours else method_configs["splatfacto"])
     config.experiment_name, config.timestamp, config.output_dir = method, "0", folder
@@ -157,7 +159,7 @@ def config_of(method: str, data: Path, steps: int, device: str, folder: Path) ->
     manager.data = data
     manager.camera_res_scale_factor = fitting_scale(960, device)
     if ours:
-        config.pipeline.model.strategy = method
+        config.pipeline.model.strategy, config.pipeline.model.max_points = method, int(cap) if cap else None
     return config
 
 
@@ -174,8 +176,13 @@ def held_out_psnr(trainer: Any) -> float:
     return sum(values) / len(values)
 
 
-def train(method: str, data: Path, steps: int, device: str, tell: Any = lambda run: None) -> dict[str, Any]:
-    """One run: quality over time, points, memory, and milliseconds by stage. `tell` is given it on the way, too."""
+def train(
+    method: str, data: Path, steps: int, device: str, tell: Any = lambda run: None, prepared: Any = lambda: None
+) -> dict[str, Any]:
+    """One run: quality over time, points, memory, and milliseconds by stage. `tell` is given it on the way, too.
+
+    `prepared` is called when all is there and the steps begin.
+    """
     from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
     from nerfstudio.models import splatfacto
     from nerfstudio.scripts.train import _set_random_seed
@@ -202,6 +209,7 @@ def train(method: str, data: Path, steps: int, device: str, tell: Any = lambda r
                 callback.run_callback_at_location(step, where)
 
         manage = stages.timed("point management", lambda step: callbacks(step, Location.AFTER_TRAIN_ITERATION))
+        prepared()
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         curve, spent = [], 0.0
@@ -266,23 +274,38 @@ def table(kernel_rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def apart(part: list[str], options: argparse.Namespace, steps: int) -> Any:
-    """What `part` gives, one of ["kernels"] and [method, scene], from a process of its own. Raises RuntimeError."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "part.json"
+class Part:
+    """One of ["kernels"] and [method, scene] in a process of its own, which prepares, and measures when told to."""
+
+    def __init__(self, names: list[str], options: argparse.Namespace, steps: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.out, self.limit = Path(self.folder.name) / "part.json", options.limit
         command = [sys.executable, __file__, "--data", str(options.data), "--device", options.device]
-        command += ["--steps", str(steps), "--points", str(options.points), "--part", *part, "--out", str(out)]
+        command += ["--steps", str(steps), "--points", str(options.points), "--part", *names, "--out", str(self.out)]
+        self.said = open(Path(self.folder.name) / "said.txt", "w+")  # noqa: SIM115  # the process writes to it
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=self.said, text=True, env={**os.environ, "PYTHONSAFEPATH": "1"}
+        )
+
+    def measure(self) -> Any:
+        """What it gives, or has by the time that it is stopped. Raises RuntimeError."""
         try:
-            env = {**os.environ, "PYTHONSAFEPATH": "1"}
-            ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=options.limit, env=env)
+            self.process.communicate("go\n", timeout=self.limit)
         except subprocess.TimeoutExpired:
-            if not out.is_file():
-                raise RuntimeError(f"stopped after {options.limit:.0f} s") from None
-            return json.loads(out.read_text())
-        if ended.returncode or not out.is_file():
-            said = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
-            raise RuntimeError(f"exit {ended.returncode}: {said[-1] if said else 'without a word'}")
-        return json.loads(out.read_text())
+            self.stop()
+            if not self.out.is_file():
+                raise RuntimeError(f"stopped after {self.limit:.0f} s") from None
+            return json.loads(self.out.read_text())
+        if self.process.returncode or not self.out.is_file():
+            self.said.seek(0)
+            said = [line.strip() for line in self.said if line.strip()]
+            raise RuntimeError(f"exit {self.process.returncode}: {said[-1] if said else 'without a word'}")
+        return json.loads(self.out.read_text())
+
+    def stop(self) -> None:
+        """Ends the process if it is there."""
+        self.process.kill()
+        self.process.wait()
 
 
 def write(result: dict[str, Any], out: Path | None) -> None:
@@ -299,12 +322,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of scenes")
     parser.add_argument("--scenes", nargs="*", default=SCENES)
-    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="each METHOD, or METHOD@POINTS for another cap")
     parser.add_argument("--full", action="store_true", help="30,000 steps")
     parser.add_argument("--steps", type=int, help="in place of 7,000 or 30,000")
     parser.add_argument("--points", type=int, default=2_000_000, help="for the kernels")
     parser.add_argument("--no-kernels", action="store_true", help="training only")
-    parser.add_argument("--limit", type=float, help="seconds of a part at most")
+    parser.add_argument("--limit", type=float, help="seconds that a part may measure at most")
+    parser.add_argument("--after", type=Path, metavar="FILE", help="measure nothing before FILE is there")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)  # what apart() asks of its process
@@ -322,8 +346,9 @@ def main() -> None:
                 file.write(json.dumps(done).encode())
 
         if scene:
-            train(method, options.data / scene[0], steps, options.device, tell)
+            train(method, options.data / scene[0], steps, options.device, tell, sys.stdin.readline)
         else:
+            sys.stdin.readline()
             tell(kernels(options.device, options.points))
         return
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
@@ -333,13 +358,20 @@ def main() -> None:
     there = [scene for scene in options.scenes if (options.data / scene).is_dir()]
     result["left_out"] += [f"{scene}: not in {options.data}" for scene in options.scenes if scene not in there]
     parts += [[method, scene] for scene in there for method in options.methods]
-    for part in parts:
-        try:
-            done = apart(part, options, steps)
-            result["runs" if part[1:] else "kernels"] += [done] if part[1:] else done
-        except RuntimeError as error:  # the others still say something
-            result["left_out"].append(f"{' on '.join(part)}: {error}"[:300])
-        write(result, options.out)
+    started = [Part(part, options, steps) for part in parts]
+    try:
+        while options.after is not None and not options.after.exists():
+            time.sleep(0.2)
+        for part, process in zip(parts, started, strict=True):
+            try:
+                done = process.measure()
+                result["runs" if part[1:] else "kernels"] += [done] if part[1:] else done
+            except RuntimeError as error:  # the others still say something
+                result["left_out"].append(f"{' on '.join(part)}: {error}"[:300])
+            write(result, options.out)
+    finally:
+        for process in started:
+            process.stop()
     print(f"\n{name}, torch {torch.__version__}, held-out PSNR (dB)\n\n{table(result['kernels'], result['runs'])}")
     for line in result["left_out"]:
         print(f"left out: {line}")

@@ -36,10 +36,26 @@ def test_a_stage_that_hangs_is_cut_off_and_the_next_goes_on(on_machine, tmp_path
     assert not stages.run("late", 100, [sys.executable, "-c", ""])
     told = (tmp_path / "stages.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in told] == ["hangs", "goes", "fails", "late"]
-    assert [line.split(", ")[1] for line in told] == ["cut off after 5 s", "exit 0", "exit 3", "no time"]
+    assert [line.split(", ")[1] for line in told] == ["cut off", "exit 0", "exit 3", "no time"]
     assert stages.code == 1
     assert "begun" in (tmp_path / "log.txt").read_text()
     assert on_machine.failures(tmp_path) == ["1 passed in 0.1s"]
+
+
+def test_stages_run_side_by_side_and_end_with_the_whole(on_machine, tmp_path):
+    stages = on_machine.Stages(tmp_path, 60, dict(os.environ))
+    meet = "import pathlib, sys, time\nmine, other = map(pathlib.Path, sys.argv[1:])\nmine.touch()\n"
+    meet += "while not other.exists(): time.sleep(0.05)\n"
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    stages.start("one", [sys.executable, "-c", meet, a, b])
+    stages.start("two", [sys.executable, "-c", meet, b, a])
+    assert stages.finish("one", 30)
+    assert stages.finish("two", 30)
+    stages.start("endless", [sys.executable, "-c", "import time; time.sleep(1000)"])
+    stages.stop()
+    assert not stages.finish("endless", 1)  # it is gone
+    assert "endless" in (tmp_path / "log.txt").read_text()
+    assert (tmp_path / "stages.txt").read_text().splitlines()[-1].endswith("cut off")
 
 
 def test_wheels_are_unpacked_without_an_installer(on_machine, tmp_path, monkeypatch):

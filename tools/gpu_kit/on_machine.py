@@ -4,8 +4,9 @@
     python3 .gpu/on_machine.py [--seconds 540] [--gsplat 1.4.0] [--stages tests times train] [--out FOLDER]
 
 In the checkout's root. Every stage is a process with a time limit of its own; how it ended is in stages.txt, what it
-said in log.txt, as soon as it has ended, and the most telling stages come first: whatever comes back is of use. The
-exit code is that of the last stage that failed. `--device cpu` shows that it runs, where there is no GPU.
+said in log.txt, as soon as it has ended, and the most telling stages come first: whatever comes back is of use. What
+is not timed runs side by side, and what is timed prepares meanwhile, and then runs alone. The exit code is that of the
+last stage that failed. `--device cpu` shows that it runs, where there is no GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import lzma
 import os
 import re
 import shlex
@@ -25,13 +27,26 @@ import zipfile
 from pathlib import Path
 
 KIT = Path(__file__).resolve().parent
-STAGES = ("tests", "times", "train")
+STAGES = ("tests", "commands", "events", "train", "long")
 TESTS = {  # in the order of what they need: our kernels; gsplat's; nerfstudio
     "tests-kernels": ["tests/kernels/test_device.py"],
     "tests-raster": ["tests/grad/test_raster.py", "tests/unit/test_lpm_models.py", "tests/unit/test_correspond.py"],
     "tests-training": ["tests/plugin/test_gpu_training.py"],
 }
-METHODS = ("lpm", "adc", "mcmc", "splatfacto")
+COMPILED = """import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+loader = importlib.machinery.ExtensionFileLoader("gsplat_cuda", str(Path(__file__).with_name("gsplat_cuda.so")))
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader("gsplat_cuda", loader))
+loader.exec_module(module)
+sys.modules[__name__] = module
+"""
+"""Stands for gsplat's extension where it was compiled elsewhere, for the same torch and chip."""
+METHODS = ("lpm", "adc", "mcmc", "splatfacto", "lpm@250000", "mcmc@250000")
 
 
 def unpack(site: Path, gsplat: str) -> None:
@@ -42,6 +57,10 @@ def unpack(site: Path, gsplat: str) -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
     print(f"{len(wheels)} wheels unpacked")
+    compiled = KIT / "gsplat" / f"gsplat-{gsplat}.so.xz"
+    if compiled.is_file():  # gsplat looks for an extension of the name `csrc` before it compiles one
+        (site / "gsplat" / "gsplat_cuda.so").write_bytes(lzma.decompress(compiled.read_bytes()))
+        (site / "gsplat" / "csrc.py").write_text(COMPILED)
 
 
 def toolkit() -> Path | None:
@@ -54,11 +73,37 @@ def toolkit() -> Path | None:
     return Path(tops[0].strip()).resolve() if tops else None
 
 
+class Stage:
+    """A command that has been started; what it says goes to a file of its own."""
+
+    def __init__(self, name: str, command: list[str], out: Path, env: dict[str, str]) -> None:
+        self.name, self.begin, self.file = name, time.monotonic(), out / f"{name}.log"
+        self.said = open(self.file, "w")  # noqa: SIM115  # closed by end()
+        self.said.write(f"=== {name}: {shlex.join(command)}\n")
+        self.said.flush()
+        self.process = subprocess.Popen(command, stdout=self.said, stderr=self.said, env=env, start_new_session=True)
+
+    def end(self, limit: float) -> tuple[int, str]:
+        """Exit code, and how it ended within `limit` seconds; what it left running is ended with it."""
+        try:
+            code = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = 124
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.said.close()
+        took = time.monotonic() - self.begin
+        return code, f"{took:.1f} s, " + ("cut off" if code == 124 else f"exit {code}")
+
+
 class Stages:
-    """Runs commands one after another within so many seconds in all."""
+    """Runs commands, one after another or side by side, within so many seconds in all."""
 
     def __init__(self, out: Path, seconds: float, env: dict[str, str]) -> None:
         self.out, self.end, self.env, self.code = out, time.monotonic() + seconds, env, 0
+        self.running: dict[str, Stage] = {}
         out.mkdir(parents=True, exist_ok=True)
         for name in ("stages.txt", "log.txt"):
             (out / name).write_text("")
@@ -66,25 +111,32 @@ class Stages:
     def left(self) -> float:
         return self.end - time.monotonic()
 
-    def run(self, name: str, limit: float, command: list[str]) -> bool:
-        """Whether the stage ended well within `limit` seconds; what it left running is ended with it."""
-        begin, limit = time.monotonic(), min(limit, self.left() - 3)
-        if limit < 5:
-            return self._tell(name, "left out, no time", 1)
+    def start(self, name: str, command: list[str]) -> None:
+        """Begins a stage, to be awaited by finish()."""
+        self.running[name] = Stage(name, command, self.out, self.env)
+
+    def finish(self, name: str, limit: float) -> bool:
+        """Whether the stage ends well within `limit` seconds from now."""
+        stage = self.running.pop(name, None)
+        if stage is None:
+            return False
+        code, told = stage.end(max(1, min(limit, self.left() - 3)))
         with open(self.out / "log.txt", "a") as log:
-            log.write(f"=== {name}: {shlex.join(command)}\n")
-            log.flush()
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=self.env, start_new_session=True)
-            try:
-                code = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                code = 124
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        ended = f"cut off after {limit:.0f} s" if code == 124 else f"exit {code}"
-        return self._tell(name, f"{time.monotonic() - begin:.1f} s, {ended}", code)
+            log.write(stage.file.read_text(errors="replace"))
+        stage.file.unlink()
+        return self._tell(name, told, code)
+
+    def run(self, name: str, limit: float, command: list[str]) -> bool:
+        """Whether the stage ended well within `limit` seconds."""
+        if min(limit, self.left() - 3) < 5:
+            return self._tell(name, "left out, no time", 1)
+        self.start(name, command)
+        return self.finish(name, limit)
+
+    def stop(self) -> None:
+        """Ends what still runs."""
+        for name in list(self.running):
+            self.finish(name, 0)
 
     def _tell(self, name: str, text: str, code: int) -> bool:
         self.code = code or self.code
@@ -115,53 +167,123 @@ def environment(options: argparse.Namespace, site: Path) -> dict[str, str]:
     return env
 
 
+def python(*words: str) -> list[str]:
+    """A command in this Python, in which the checkout does not come before what was unpacked."""
+    return [sys.executable, "-P", *words]
+
+
+def entry(module: str, function: str, *words: str) -> list[str]:
+    """One of the commands that an installer would have made."""
+    code = f"import sys; from {module} import {function}; sys.argv[0] = {module!r}; {function}()"
+    return python("-c", code, *words)
+
+
+def commands(out: Path, data: Path, device: str, steps: int) -> list[list[str]]:
+    """What a person does with nerfstudio: train, measure, export, look."""
+    run = out / "ns" / "fox" / "lpm-splat" / "0"
+    train = ["lpm-splat", "--data", str(data / "fox"), "--output-dir", str(out / "ns"), "--timestamp", "0"]
+    train += ["--vis", "tensorboard", "--max-num-iterations", str(steps), "--machine.device-type", device]
+    train += ["--pipeline.model.with-lpips", "False"]  # its weights come over the network
+    pictures = ["--output-path", str(out / "ns_eval.json"), "--render-output-path", str(out / "ns_pictures")]
+    ply = str(out / "fox.ply")
+    return [
+        entry("nerfstudio.scripts.train", "entrypoint", *train),
+        entry("nerfstudio.scripts.eval", "entrypoint", "--load-config", str(run / "config.yml"), *pictures),
+        entry("lpm.formats.cli", "export_main", "ply", str(run), ply),
+        entry("lpm.formats.inspect", "inspect_main", ply, "--render", str(out / "fox.png")),
+    ]
+
+
+def long_runs(out: Path, data: Path, device: str, points: list[int], steps: int) -> dict[str, list[str]]:
+    """`lpm` against `mcmc` in a run of full length, by lpm-train."""
+    more = ["--device", device, "--steps", str(steps), "--no-page", "--save-every", "1000000", "--model.no-with-lpips"]
+    return {
+        f"long-{strategy}-{n}": entry(
+            "lpm.train.cli", "main", str(data / "fox"), "--strategy", strategy, "--max-points", str(n),
+            "--out", str(out / "long" / f"{strategy}-{n}"), *more, "--measure-every", str(max(1, steps // 20)),
+        )
+        for n in points for strategy in ("lpm", "mcmc")
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=540, help="of all stages together")
     parser.add_argument("--gsplat", default="1.4.0")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--scenes", nargs="+", default=["fox"])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES[:-1])
+    parser.add_argument("--scenes", nargs="+", default=["fox", "snowmiku"])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--steps", type=int, default=7_000)
-    parser.add_argument("--points", type=int, default=1_000_000, help="for the kernels")
+    parser.add_argument("--long-steps", type=int, default=30_000)
+    parser.add_argument("--long-points", type=int, nargs="+", default=[250_000])
+    parser.add_argument("--points", type=int, default=1_000_000, help="for the kernels and events")
+    parser.add_argument("--size", nargs=2, default=["1600", "1067"], help="for the events")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--site", type=Path, default=Path("/tmp/lpm_gpu/site"), help="where the wheels go")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "/tmp/lpm_gpu/out")))
     options = parser.parse_args()
-    stages = Stages(options.out, options.seconds, environment(options, options.site))
-    python = [sys.executable, "-P"]
+    out, work, data = options.out, options.site.parent / "work", KIT / "data"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    stages = Stages(out, options.seconds, environment(options, options.site))
     about = "nvidia-smi; nvcc --version; g++ --version; python3 -V; nproc; uname -r; "
     about += f"{sys.executable} -c 'import torch, numpy; print(torch.__version__, numpy.__version__)'"
-    stages.run("machine", 30, ["sh", "-c", about])
+    stages.start("machine", ["sh", "-c", about])
     unpack(options.site, options.gsplat)
     capability = "torch.cuda.get_device_capability()"
     ours = f"import torch; from lpm.cuda.build import build, build_cuda; print(build(), build_cuda({capability}))"
     theirs = "from gsplat.cuda._backend import _C; import gsplat; assert _C is not None; print(gsplat.__version__, _C)"
     if options.device == "cpu":
         ours, theirs = "from lpm.cuda.build import build; print(build())", "import gsplat"
-    stages.run("build-ours", 120, [*python, "-c", ours])
-    pytest = [*python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "--timeout", "120"]
-    if "tests" in options.stages:
-        stages.run("tests-kernels", 90, [*pytest, *TESTS["tests-kernels"]])
-    stages.run("build-gsplat", 300, [*python, "-c", theirs])
-    if "tests" in options.stages:
-        for name in ("tests-raster", "tests-training"):
-            stages.run(name, 150, [*pytest, *TESTS[name]])
-    gpu = [*python, "benchmarks/gpu.py", "--data", str(KIT / "data"), "--device", options.device]
-    gpu += ["--steps", str(options.steps), "--points", str(options.points)]
-    if "times" in options.stages:
-        out = options.out / "kernels.json"
-        stages.run("times", 90, [*gpu, "--scenes", "--out", str(out)])
+    stages.start("build-gsplat", python("-c", theirs))
+    stages.run("build-ours", 120, python("-c", ours))
+    stages.finish("machine", 30)
+    stages.finish("build-gsplat", 300)
+    turn = {name: work / f"turn-{name}" for name in ("events", "train")}
+    shape = ["--points", str(options.points), "--device", options.device]
+    if "events" in options.stages:
+        command = ["benchmarks/gpu_event.py", *shape, "--size", *options.size, "--out", str(out / "event.json")]
+        stages.start("events", [sys.executable, *command, "--after", str(turn["events"])])  # it imports its neighbours
     if "train" in options.stages:
-        limit = max(20, (stages.left() - 5) / len(METHODS) / len(options.scenes))
-        out = options.out / "training.json"
-        command = [*gpu, "--no-kernels", "--limit", f"{limit:.0f}", "--out", str(out)]
-        stages.run("train", stages.left(), [*command, "--methods", *METHODS, "--scenes", *options.scenes])
-    print("\n".join(failures(options.out)))
-    for name in ("kernels", "training"):
-        table = options.out / f"{name}.md"
-        print(table.read_text() if table.exists() else f"no {name}")
-    (options.out / "asked.json").write_text(json.dumps({k: str(v) for k, v in vars(options).items()}, indent=1) + "\n")
+        command = ["benchmarks/gpu.py", "--data", str(data), *shape, "--steps", str(options.steps)]
+        command += ["--limit", "110", "--out", str(out / "training.json"), "--after", str(turn["train"])]
+        stages.start("train", python(*command, "--methods", *options.methods, "--scenes", *options.scenes))
+    if "tests" in options.stages:
+        pytest = python("-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "--timeout", "120", "-q")
+        for name, files in TESTS.items():
+            stages.start(name, [*pytest, *files])
+    if "commands" in options.stages:
+        script = " && ".join(map(shlex.join, commands(work, data, options.device, options.steps)))
+        stages.start("commands", ["sh", "-c", script])
+    for name in list(stages.running):
+        if name not in turn:
+            stages.finish(name, 150)
+    for name, limit in (("events", 110), ("train", stages.left())):
+        if name in stages.running:
+            turn[name].touch()
+            stages.finish(name, limit)
+    if "long" in options.stages:
+        runs = long_runs(work, data, options.device, options.long_points, options.long_steps)
+        for name, command in runs.items():
+            stages.start(name, command)
+        for name in runs:
+            stages.finish(name, stages.left())
+    stages.stop()
+    print("\n".join(failures(out)))
+    for name in ("training.md",):
+        print((out / name).read_text() if (out / name).exists() else f"no {name}")
+    keep(work, out)
+    (out / "asked.json").write_text(json.dumps({k: str(v) for k, v in vars(options).items()}, indent=1) + "\n")
     raise SystemExit(stages.code)
+
+
+def keep(work: Path, out: Path) -> None:
+    """One file of what the commands made and is worth looking at; PLYs and checkpoints are too large."""
+    kinds = (".json", ".jsonl", ".jpg", ".png", ".toml")
+    wanted = [path for path in sorted(work.rglob("*")) if path.suffix in kinds and path.stat().st_size < 2**21]
+    with zipfile.ZipFile(out / "made.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in wanted:
+            archive.write(path, path.relative_to(work))
 
 
 if __name__ == "__main__":
