@@ -20,6 +20,8 @@ from lpm.files import cache_folder
 _SIGNATURES = {
     "loss": "p lli pp d ii pp dd p pp p",
     "zone_votes": "p li pp p ppp pp p",
+    "seen_by_few": "p lii d pp p p",
+    "nearest_centre": "p li pp p",
     "follow_rows": "p ll pp pp",
     "zncc": "p l pp i l i p ll ppp pp p",
 }

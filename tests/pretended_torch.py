@@ -171,6 +171,19 @@ class Mode(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class Generator(torch.Generator):
+    """One that says it is the device's, and draws on the host."""
+
+    def __new__(cls, device="cpu"):
+        made = super().__new__(cls)
+        made.pretended = torch.device(device)
+        return made
+
+    @property
+    def device(self):
+        return self.pretended
+
+
 _mode = None
 
 
@@ -191,6 +204,7 @@ def install():
     torch.cuda.set_rng_state_all = lambda states: None
     torch.cuda.manual_seed_all = lambda seed: None
     torch.cuda.manual_seed = lambda seed: None
+    torch.Generator = Generator
     torch.cuda.set_device = lambda d: None
     torch.cuda.device = lambda d: contextlib.nullcontext()
     torch.cuda._lazy_init = lambda: None

@@ -78,6 +78,16 @@ extern "C" const char* lpm_device_error(int status) {
         lpm::for_each(queue, n, lpm::ZoneVotes<S>{views, means, cameras, grids, near, far, limit, inside, front, counts});       \
         return lpm::status();                                                                                                    \
     }                                                                                                                            \
+    extern "C" int lpm_device_seen_by_few_##SUFFIX(void* queue, int64_t n, int views, int few, double nearest, const S* means,    \
+                                                   const S* cameras, const S* sizes, uint8_t* held_by_few) {                     \
+        lpm::for_each(queue, n, lpm::SeenByFew<S>{views, few, S(nearest), means, cameras, sizes, held_by_few});                  \
+        return lpm::status();                                                                                                    \
+    }                                                                                                                            \
+    extern "C" int lpm_device_nearest_centre_##SUFFIX(void* queue, int64_t n, int views, const S* means, const S* centres,       \
+                                                      S* distance) {                                                             \
+        lpm::for_each(queue, n, lpm::NearestCentre<S>{views, means, centres, distance});                                         \
+        return lpm::status();                                                                                                    \
+    }                                                                                                                            \
     extern "C" int lpm_device_zncc_##SUFFIX(void* queue, int64_t count, const int64_t* pairs, const int64_t* rows, int k,        \
                                             int64_t depths, int side, const S* gray, int64_t height, int64_t width, const S* a,  \
                                             const S* b, const S* ref, const S* w, const S* slope, S* out) {                      \

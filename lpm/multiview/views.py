@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.checks import check_finite, check_shape, fail
+from lpm.cuda.device import DeviceLibrary, device_kernels
 from lpm.scenes.cut_up import shown_of
 from lpm.scenes.scene import Scene
 
@@ -230,11 +231,22 @@ def nearest_centre(means: Tensor, centres: Tensor) -> Tensor:
     """[N] distance (world) from each of `means` [N, 3] to the nearest of `centres` [V, 3]; infinite without any."""
     if len(centres) == 0:
         return torch.full_like(means[:, 0], torch.inf)
+    kernels = device_kernels(means.device)
+    if kernels is not None:
+        return nearest_centre_native(kernels, means, centres)
     block = max(1, 2**22 // len(centres))  # bounds the memory
     if means.is_cuda:  # cdist starts a block of threads for each of the N x V distances
         return torch.cat([(m[:, None] - centres).square().sum(-1).amin(1) for m in means.split(block)]).sqrt()
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cat([torch.cdist(m, centres, compute_mode=exact).amin(1) for m in means.split(block)])
+
+
+def nearest_centre_native(kernels: DeviceLibrary, means: Tensor, centres: Tensor) -> Tensor:
+    """The kernel: one look at each point; see nearest_centre."""
+    distance = means.new_empty(len(means))
+    centres = centres.to(means.dtype).contiguous()
+    kernels.call("nearest_centre", means.dtype, len(means), len(centres), means.contiguous(), centres, distance)
+    return distance
 
 
 def unproject(pixels: Tensor, depth: Tensor, viewmats: Tensor, Ks: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lpm.multiview.views import Views, in_image, project
+from lpm.cuda.device import DeviceLibrary, device_kernels
+from lpm.multiview.views import NEAREST, Views, in_image, project
+from lpm.sending import sent
 
 GOLDEN = 0.6180339887
 """Share of the photos from one that is asked to the next: no two neighbours soon after one another."""
@@ -25,14 +27,34 @@ def seen_by_few(means: Tensor, views: Views, few: int) -> Tensor:
 
     Most points are held by more than `few` of the first photos that are asked, and the others are asked about the rest.
     """
+    order = (torch.arange(len(views)) * GOLDEN).frac().argsort()
+    kernels = device_kernels(means.device)
+    if kernels is not None:
+        return seen_by_few_native(kernels, means, views, few, sent(order, means.device))
+    return seen_by_few_torch(means, views, few, order.tolist())
+
+
+def seen_by_few_torch(means: Tensor, views: Views, few: int, order: list[int]) -> Tensor:
+    """The torch twin of the kernel; the photos are asked in `order`."""
     count = torch.zeros(len(means), dtype=torch.int64, device=means.device)
     rest = torch.arange(len(means), device=means.device)
-    for v in (torch.arange(len(views)) * GOLDEN).frac().argsort().tolist():
+    for v in order:
         pixels, z = project(means[rest], views.viewmats[v], views.Ks[v])
         count[rest] += in_image(pixels, z, views.sizes[v])
-        if means.device.type == "cpu":  # a GPU would have to be waited for, which takes longer than asking all of them
+        if means.device.type == "cpu":  # a GPU would have to be waited for
             rest = rest[count[rest] <= few]
     return count <= few
+
+
+def seen_by_few_native(kernels: DeviceLibrary, means: Tensor, views: Views, few: int, order: Tensor) -> Tensor:
+    """The kernel: one look at each point, which ends with the photo that decides; see seen_by_few."""
+    cameras = (views.Ks @ views.viewmats[:, :3])[order].to(means.dtype).contiguous()
+    sizes = views.sizes[order].to(means.dtype).contiguous()
+    held = torch.empty(len(means), dtype=torch.bool, device=means.device)
+    kernels.call(
+        "seen_by_few", means.dtype, len(means), len(order), few, NEAREST, means.contiguous(), cameras, sizes, held
+    )
+    return held
 
 
 def weights(params: Any, rows: Tensor, opacity_reg: float, scale_reg: float) -> dict[str, Tensor]:

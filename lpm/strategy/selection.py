@@ -25,10 +25,21 @@ def weighted_sample(score: Tensor, n: int, generator: torch.Generator) -> Tensor
     if min(n, possible) <= 0:
         return mask
     # Gumbel's trick (Efraimidis 2006): the n largest of score^(1/u) are such a sample; one sort, no host loop.
-    uniform = sent(torch.rand(len(score), generator=generator), score.device)
+    uniform = uniform_numbers(len(score), score.device, generator)
     key = torch.log(score.clamp_min(0)) - torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-7)))
     mask[key.topk(min(n, possible)).indices] = True
     return mask
+
+
+def uniform_numbers(n: int, device: torch.device, generator: torch.Generator) -> Tensor:
+    """[n] in 0..1 by `generator`, which is the host's: a device that has its own is only given a seed by it.
+
+    A million numbers made by the host would take longer than all else that an event does on a GPU.
+    """
+    if device.type == "cpu":
+        return torch.rand(n, generator=generator)
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.rand(n, generator=torch.Generator(device).manual_seed(seed), device=device)
 
 
 def lowest(value: Tensor, allowed: Tensor, k: int) -> Tensor:

@@ -94,18 +94,22 @@ class ViewZones:
     def _tensors(self) -> tuple[Tensor, ...]:
         return self.viewmat, self.K, self.near, self.far, self.depth, self.kind
 
-    def corners(self, box: tuple[int, int, int, int], interval: tuple[float, float]) -> Tensor:
-        """World positions [8, 3] of the frustum cell over pixels `box` (x0, y0, x1, y1) between two z-depths."""
-        x0, y0, x1, y1 = box
-        pixels = self.K.new_tensor([[x0, y0, 1], [x1, y0, 1], [x1, y1, 1], [x0, y1, 1]])
-        rays = pixels @ torch.linalg.inv(self.K).T
-        camera = torch.cat([rays * depth for depth in interval])
-        rotation, translation = self.viewmat[:3, :3], self.viewmat[:3, 3]
-        return (camera - translation) @ rotation
+    def corners(self, boxes: NDArray[np.int64], intervals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """World positions [Z, 8, 3] of the frustum cells over pixels `boxes` [Z, 4] (x0, y0, x1, y1), on the host.
+
+        `intervals` [Z, 2]: between which z-depths; the four corners at the first come first.
+        """
+        corner = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(np.float64)  # [Z, 4, 2]
+        pixels = np.concatenate([corner, np.ones_like(corner[..., :1])], 2)
+        viewmat, K = (value.cpu().numpy().astype(np.float64) for value in (self.viewmat, self.K))
+        rays = pixels @ np.linalg.inv(K).T
+        camera = (rays[:, None] * intervals[:, :, None, None]).reshape(len(boxes), 8, 3)
+        corners: NDArray[np.float64] = (camera - viewmat[:3, 3]) @ viewmat[:3, :3]
+        return corners
 
     def records(self, error: Tensor, points: Tensor) -> list[ZoneRecord]:
         """One record for each label. `error`, `points`: [rows, columns], residual and points inside of each tile."""
-        found = []
+        found, boxes, intervals = [], [], []
         near, far, kind = (value.cpu().numpy() for value in (self.near, self.far, self.kind))
         errors, counts = error.cpu().numpy(), points.cpu().numpy()
         for i, where in enumerate(ndimage.find_objects(self.labels), start=1):
@@ -115,14 +119,18 @@ class ViewZones:
             box = (columns.start * self.tile, rows.start * self.tile,
                    min(columns.stop * self.tile, self.size[0]), min(rows.stop * self.tile, self.size[1]))  # fmt: skip
             known = inside & np.isfinite(near[where])
+            interval = (0.0, 0.0)  # no evidence of any depth: a region, but no piece of space
             if known.any():
                 interval = (float(near[where][known].min()), float(far[where][known].max()))
-                corners = self.corners(box, interval).cpu().tolist()
-            else:  # no evidence of any depth: a region, but no piece of space
-                interval, corners = (0.0, 0.0), []
+            boxes.append(box)
+            intervals.append(interval)
             mean = float(errors[where][inside].mean())
             inside_points = int(counts[where][inside].sum())
-            found.append(ZoneRecord(KINDS[most], self.view, box, interval, mean, inside_points, corners))
+            found.append(ZoneRecord(KINDS[most], self.view, box, interval, mean, inside_points))
+        if found:
+            for record, corners in zip(found, self.corners(np.array(boxes), np.array(intervals)), strict=True):
+                if record.interval[1] > 0:
+                    record.corners = corners.tolist()
         return found
 
 

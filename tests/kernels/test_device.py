@@ -14,7 +14,9 @@ from lpm.cuda.build import BuildError, build_cuda, cuda_flags, find_nvcc, show_t
 from lpm.cuda.device import _SIGNATURES, DeviceLibrary, device_kernels, on_host
 from lpm.cuda.native import native
 from lpm.gaussians.optim_state import follow_rows
+from lpm.multiview.views import Views, nearest_centre_native
 from lpm.render.losses import l1_dssim_device, l1_dssim_torch
+from lpm.strategy.few_photos import seen_by_few_native, seen_by_few_torch
 from lpm.zones.error_maps import ErrorMaps, tile_errors_torch
 from lpm.zones.votes import zone_votes_native, zone_votes_torch
 from lpm.zones.zone import FALSE_FRONT, ViewZones
@@ -153,6 +155,42 @@ def test_rows_follow_an_edit(kernels, device, shape, dtype):
         wanted = torch.zeros_like(old[0]) if zero[i] or source[i] < 0 else old[source[i]]
         assert torch.equal(new[i], wanted)
     assert follow_rows(kernels, old, source[:0], zero[:0]).shape == (0, *shape[1:])
+
+
+def cameras_around(count, device, dtype):
+    """Cameras on a ring that look at the origin, with photos of different sizes."""
+    angle = torch.arange(count, dtype=dtype) * 2 * math.pi / count
+    back = torch.stack([angle.cos(), 0.2 * angle.sin(), angle.sin()], 1)
+    z = -back / back.norm(dim=1, keepdim=True)
+    x = torch.linalg.cross(z, torch.tensor([0.0, 1, 0], dtype=dtype).expand_as(z))
+    x = x / x.norm(dim=1, keepdim=True)
+    viewmats = torch.eye(4, dtype=dtype).repeat(count, 1, 1)
+    viewmats[:, :3, :3] = torch.stack([x, torch.linalg.cross(z, x), z], 1)
+    viewmats[:, :3, 3] = -(viewmats[:, :3, :3] @ (3 * back)[..., None])[..., 0]
+    images = [torch.zeros(40 + 3 * v, 60, 3) for v in range(count)]
+    K = torch.tensor([[50.0, 0.5, 30], [0, 52, 20], [0, 0, 1]], dtype=dtype)
+    return Views([i.to(device) for i in images], K.repeat(count, 1, 1).to(device), viewmats.to(device))
+
+
+@pytest.mark.parametrize("few", [0, 2, 11])
+def test_points_of_few_photos_are_the_twins(kernels, device, few):
+    views = cameras_around(11, device, torch.float64)
+    means = 3 * torch.randn(5000, 3, dtype=torch.float64)
+    means[:2] = torch.tensor([[math.nan, 0, 0], [INF, 1, 1]])
+    order = torch.randperm(11)
+    found = seen_by_few_native(kernels, means.to(device), views, few, order.to(device))
+    wanted = seen_by_few_torch(means.to(device), views, few, order.tolist())
+    assert torch.equal(found, wanted)
+    assert bool(found[:2].all())  # what is nowhere no photo holds
+    assert (few == 11) == bool(found.all())
+
+
+def test_the_nearest_centre_is_the_twins(kernels, device):
+    means, centres = torch.randn(3000, 3, dtype=torch.float64), torch.randn(17, 3, dtype=torch.float64)
+    means[0, 1] = math.nan
+    found = nearest_centre_native(kernels, means.to(device), centres.to(device)).cpu()
+    wanted = (means[:, None] - centres).square().sum(-1).sqrt().amin(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-14, atol=0, equal_nan=True)
 
 
 @pytest.fixture(scope="module")

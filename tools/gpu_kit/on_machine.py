@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -76,8 +77,8 @@ def toolkit() -> Path | None:
 class Stage:
     """A command that has been started; what it says goes to a file of its own."""
 
-    def __init__(self, name: str, command: list[str], out: Path, env: dict[str, str]) -> None:
-        self.name, self.begin, self.file = name, time.monotonic(), out / f"{name}.log"
+    def __init__(self, name: str, command: list[str], logs: Path, env: dict[str, str]) -> None:
+        self.name, self.begin, self.file = name, time.monotonic(), logs / f"{name}.log"
         self.said = open(self.file, "w")  # noqa: SIM115  # closed by end()
         self.said.write(f"=== {name}: {shlex.join(command)}\n")
         self.said.flush()
@@ -103,6 +104,7 @@ class Stages:
 
     def __init__(self, out: Path, seconds: float, env: dict[str, str]) -> None:
         self.out, self.end, self.env, self.code = out, time.monotonic() + seconds, env, 0
+        self.logs = Path(tempfile.mkdtemp(prefix="lpm-stages-"))
         self.running: dict[str, Stage] = {}
         out.mkdir(parents=True, exist_ok=True)
         for name in ("stages.txt", "log.txt"):
@@ -113,7 +115,7 @@ class Stages:
 
     def start(self, name: str, command: list[str]) -> None:
         """Begins a stage, to be awaited by finish()."""
-        self.running[name] = Stage(name, command, self.out, self.env)
+        self.running[name] = Stage(name, command, self.logs, self.env)
 
     def finish(self, name: str, limit: float) -> bool:
         """Whether the stage ends well within `limit` seconds from now."""
@@ -242,7 +244,7 @@ def main() -> None:
     turn = {name: work / f"turn-{name}" for name in ("events", "train")}
     shape = ["--points", str(options.points), "--device", options.device]
     if "events" in options.stages:
-        command = ["benchmarks/gpu_event.py", *shape, "--size", *options.size, "--out", str(out / "event.json")]
+        command = ["benchmarks/gpu_event.py", *shape, "--size", *options.size, "--out", str(work / "event.json")]
         stages.start("events", [sys.executable, *command, "--after", str(turn["events"])])  # it imports its neighbours
     if "train" in options.stages:
         command = ["benchmarks/gpu.py", "--data", str(data), *shape, "--steps", str(options.steps)]
@@ -262,6 +264,7 @@ def main() -> None:
         if name in stages.running:
             turn[name].touch()
             stages.finish(name, limit)
+            keep(work, out)
     if "long" in options.stages:
         runs = long_runs(work, data, options.device, options.long_points, options.long_steps)
         for name, command in runs.items():
@@ -272,14 +275,14 @@ def main() -> None:
     print("\n".join(failures(out)))
     for name in ("training.md",):
         print((out / name).read_text() if (out / name).exists() else f"no {name}")
+    (work / "asked.json").write_text(json.dumps({k: str(v) for k, v in vars(options).items()}, indent=1) + "\n")
     keep(work, out)
-    (out / "asked.json").write_text(json.dumps({k: str(v) for k, v in vars(options).items()}, indent=1) + "\n")
     raise SystemExit(stages.code)
 
 
 def keep(work: Path, out: Path) -> None:
     """One file of what the commands made and is worth looking at; PLYs and checkpoints are too large."""
-    kinds = (".json", ".jsonl", ".jpg", ".png", ".toml")
+    kinds = (".json", ".jsonl", ".jpg", ".png", ".toml", ".txt")
     wanted = [path for path in sorted(work.rglob("*")) if path.suffix in kinds and path.stat().st_size < 2**21]
     with zipfile.ZipFile(out / "made.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in wanted:
