@@ -28,7 +28,7 @@ from lpm import records
 from lpm.runs.checkpoint import seed_everything
 from lpm.scenes.read import read_scene
 from lpm.scenes.samples.make import make
-from lpm.strategy import event, evidence, false_fronts, zone_search
+from lpm.strategy import event, evidence, false_fronts, width, zone_search
 from lpm.train.optimizers import Optimizers
 from lpm.train.run_settings import RunSettings
 from lpm.train.trainer import Trainer
@@ -50,6 +50,7 @@ class Million:
         fill(self.trainer.model, points - points // 20)  # the events add the rest
         self.trainer.optimizers = Optimizers(self.trainer.model, self.trainer.rates)
         self.parts: dict[str, float] = collections.defaultdict(float)
+        self.peaks: dict[str, float] = {}
         self.step_number = 0
 
     def sync(self) -> None:
@@ -127,17 +128,22 @@ class Million:
         return {"launches": launches / count, "kernel_ms": kernels / count}
 
     def watch(self, module: Any, name: str) -> None:
-        """Adds up the seconds of calls of module.name, the device's end awaited."""
+        """Adds up the milliseconds of calls of module.name, the device's end awaited; keeps their peak of memory."""
         function = getattr(module, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self.sync()
+            if self.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             begin = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
                 self.sync()
                 self.parts[name] += 1e3 * (time.perf_counter() - begin)
+                if self.device == "cuda":
+                    peak = torch.cuda.max_memory_allocated() / 2**30
+                    self.peaks[name] = max(self.peaks.get(name, 0.0), peak)
 
         setattr(module, name, call)
 
@@ -183,15 +189,16 @@ def at_many_points(options: argparse.Namespace, scene: Path, folder: Path, tell:
     parts = ((evidence, "look"), (zone_search, "find_zones"), (false_fronts, "zone_votes"), (event, "apply"))
     for module, name in parts:
         big.watch(module, name)
-    strategy = big.trainer.model.strategy
-    for part in ("evidence", "zones", "fronts", "scores", "edit"):
-        for name in ("of", "find", "remember", "split", "make"):
-            if hasattr(getattr(strategy.parts, part), name):  # type: ignore[attr-defined]
-                big.watch(getattr(strategy.parts, part), name)  # type: ignore[attr-defined]
+    strategy: Any = big.trainer.model.strategy
+    of = strategy.parts
+    named = ((of.evidence, "of"), (of.zones, "find"), (of.fronts, "remember"), (of.scores, "split"), (of.edit, "make"))
+    for part, name in (*named, (of.edit, "_gone"), (strategy, "_find_few"), (width, "widest_scales")):
+        big.watch(part, name)
     big.up_to_event()
     big.parts.clear()
     took = big.steps(1)[0]
     tell("event_by_part_ms", {"all": took} | dict(big.parts))
+    tell("event_by_part_peak_GiB", big.peaks)
 
 
 def twice(options: argparse.Namespace, scene: Path, folder: Path, tell: Callable[[str, Any], None]) -> None:

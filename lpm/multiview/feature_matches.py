@@ -69,7 +69,7 @@ def sift_points(
     max_epipolar: float = 2.0,
     max_error: float = 2.0,
     min_parallax: float = 2.0,
-    threads: int = 2,
+    threads: int | None = None,
     cache: Path | None = None,
 ) -> Matches:
     """Matches SIFT features (Lowe 2004) between neighbours and triangulates those that the cameras allow.
@@ -81,7 +81,7 @@ def sift_points(
         features: at most so many per photo, those of highest contrast.
         max_epipolar: largest distance from the other's epipolar line, in both photos, pixels.
         max_error: largest reprojection error in both photos, pixels. min_parallax: degrees.
-        threads: photos worked on side by side; does not change the result.
+        threads: photos worked on side by side, by default one a core; does not change the result.
         cache: folder for results; they are found again by the content of photos and cameras. None: memory only.
 
     Returns:
@@ -110,7 +110,7 @@ def find_matches(
     max_epipolar: float = 2.0,
     max_error: float = 2.0,
     min_parallax: float = 2.0,
-    threads: int = 2,
+    threads: int | None = None,
     detect: Callable[[int], Features] | None = None,
 ) -> Matches:
     """sift_points() without a cache: features by OpenCV on the CPU, the rest where `views` is.
@@ -123,7 +123,7 @@ def find_matches(
     pairs = pairs[pairs[:, 0] != pairs[:, 1]].unique(dim=0)
     wanted = pairs.unique().tolist()
     # OpenCV lets go of the interpreter's lock.
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         work = detect or (lambda v: detect_features(views, v, features))
         detected = dict(zip(wanted, pool.map(work, wanted), strict=True))
 

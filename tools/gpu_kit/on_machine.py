@@ -28,7 +28,7 @@ import zipfile
 from pathlib import Path
 
 KIT = Path(__file__).resolve().parent
-STAGES = ("tests", "commands", "events", "train", "long")
+STAGES = ("tests", "commands", "events", "train", "beside")
 TESTS = {  # in the order of what they need: our kernels; gsplat's; nerfstudio
     "tests-kernels": ["tests/kernels/test_device.py"],
     "tests-raster": ["tests/grad/test_raster.py", "tests/unit/test_lpm_models.py", "tests/unit/test_correspond.py"],
@@ -48,6 +48,7 @@ sys.modules[__name__] = module
 """
 """Stands for gsplat's extension where it was compiled elsewhere, for the same torch and chip."""
 METHODS = ("lpm", "adc", "mcmc", "splatfacto", "lpm@250000", "mcmc@250000")
+LONG = ("fox/lpm@250000/30000", "fox/mcmc@250000/30000")
 
 
 def unpack(site: Path, gsplat: str) -> None:
@@ -196,16 +197,18 @@ def commands(out: Path, data: Path, device: str, steps: int) -> list[list[str]]:
     ]
 
 
-def long_runs(out: Path, data: Path, device: str, points: list[int], steps: int) -> dict[str, list[str]]:
-    """`lpm` against `mcmc` in a run of full length, by lpm-train."""
-    more = ["--device", device, "--steps", str(steps), "--no-page", "--save-every", "1000000", "--model.no-with-lpips"]
-    return {
-        f"long-{strategy}-{n}": entry(
-            "lpm.train.cli", "main", str(data / "fox"), "--strategy", strategy, "--max-points", str(n),
-            "--out", str(out / "long" / f"{strategy}-{n}"), *more, "--measure-every", str(max(1, steps // 20)),
-        )
-        for n in points for strategy in ("lpm", "mcmc")
-    }  # fmt: skip
+def beside(work: Path, data: Path, device: str, runs: list[str]) -> dict[str, list[str]]:
+    """Runs SCENE/METHOD/STEPS that share the GPU: for what they reach, not for how long they take."""
+    commands = {}
+    for run in runs:
+        scene, method, steps = run.split("/")
+        name = f"{scene}-{method}-{steps}"
+        commands[name] = python(
+            "benchmarks/gpu.py", "--data", str(data), "--scenes", scene, "--methods", method, "--no-kernels",
+            "--device", device, "--steps", steps, "--limit", "500", "--out", str(work / f"{name}.json"),
+            "--after", str(work / "turn-beside"),
+        )  # fmt: skip
+    return commands
 
 
 def main() -> None:
@@ -213,13 +216,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540, help="of all stages together")
     parser.add_argument("--gsplat", default="1.4.0")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES[:-1])
+    parser.add_argument("--tests", nargs="+", choices=TESTS, default=list(TESTS))
+    parser.add_argument("--beside", nargs="+", default=LONG, help="SCENE/METHOD/STEPS, at the end, all at once")
+    parser.add_argument("--beside-seconds", type=float, default=0, help="kept for them")
     parser.add_argument("--scenes", nargs="+", default=["fox", "snowmiku"])
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--steps", type=int, default=7_000)
-    parser.add_argument("--long-steps", type=int, default=30_000)
-    parser.add_argument("--long-points", type=int, nargs="+", default=[250_000])
     parser.add_argument("--points", type=int, default=1_000_000, help="for the kernels and events")
     parser.add_argument("--size", nargs=2, default=["1600", "1067"], help="for the events")
+    parser.add_argument(
+        "--twice", default="1500", help="steps of the seed that the events' benchmark runs twice; 0: none"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--site", type=Path, default=Path("/tmp/lpm_gpu/site"), help="where the wheels go")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "/tmp/lpm_gpu/out")))
@@ -241,36 +248,39 @@ def main() -> None:
     stages.run("build-ours", 120, python("-c", ours))
     stages.finish("machine", 30)
     stages.finish("build-gsplat", 300)
-    turn = {name: work / f"turn-{name}" for name in ("events", "train")}
+    turn = {name: work / f"turn-{name}" for name in ("events", "train", "beside")}
+    together = {}
     shape = ["--points", str(options.points), "--device", options.device]
     if "events" in options.stages:
         command = ["benchmarks/gpu_event.py", *shape, "--size", *options.size, "--out", str(work / "event.json")]
+        command += ["--twice", options.twice]
         stages.start("events", [sys.executable, *command, "--after", str(turn["events"])])  # it imports its neighbours
     if "train" in options.stages:
         command = ["benchmarks/gpu.py", "--data", str(data), *shape, "--steps", str(options.steps)]
         command += ["--limit", "110", "--out", str(out / "training.json"), "--after", str(turn["train"])]
         stages.start("train", python(*command, "--methods", *options.methods, "--scenes", *options.scenes))
+    if "beside" in options.stages:
+        together = beside(work, data, options.device, options.beside)
+        for name, command in together.items():
+            stages.start(name, command)
     if "tests" in options.stages:
-        pytest = python("-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "--timeout", "120", "-q")
-        for name, files in TESTS.items():
-            stages.start(name, [*pytest, *files])
+        pytest = python("-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "--timeout", "120", "-rs")
+        for name in options.tests:
+            stages.start(name, [*pytest, *TESTS[name]])
     if "commands" in options.stages:
         script = " && ".join(map(shlex.join, commands(work, data, options.device, options.steps)))
         stages.start("commands", ["sh", "-c", script])
     for name in list(stages.running):
-        if name not in turn:
+        if name not in turn and name not in together:
             stages.finish(name, 150)
-    for name, limit in (("events", 110), ("train", stages.left())):
+    for name, limit in (("events", 110), ("train", None)):
         if name in stages.running:
             turn[name].touch()
-            stages.finish(name, limit)
+            stages.finish(name, stages.left() - options.beside_seconds if limit is None else limit)
             keep(work, out)
-    if "long" in options.stages:
-        runs = long_runs(work, data, options.device, options.long_points, options.long_steps)
-        for name, command in runs.items():
-            stages.start(name, command)
-        for name in runs:
-            stages.finish(name, stages.left())
+    turn["beside"].touch()
+    for name in together:
+        stages.finish(name, stages.left())
     stages.stop()
     print("\n".join(failures(out)))
     for name in ("training.md",):
