@@ -28,7 +28,7 @@ import zipfile
 from pathlib import Path
 
 KIT = Path(__file__).resolve().parent
-STAGES = ("tests", "commands", "events", "train", "beside")
+STAGES = ("tests", "commands", "moving", "events", "train", "beside")
 TESTS = {  # in the order of what they need: our kernels; gsplat's; nerfstudio
     "tests-kernels": ["tests/kernels/test_device.py"],
     "tests-raster": ["tests/grad/test_raster.py", "tests/unit/test_lpm_models.py", "tests/unit/test_correspond.py"],
@@ -197,6 +197,16 @@ def commands(out: Path, data: Path, device: str, steps: int) -> list[list[str]]:
     ]
 
 
+def moving(work: Path, device: str, steps: int) -> list[list[str]]:
+    """A scene that moves, made here and trained on."""
+    scene, run = str(work / "mover"), str(work / "moving")
+    options = ["--out", run, "--device", device, "--no-page", "--steps", str(steps), "--model.no-with-lpips"]
+    return [
+        entry("lpm.scenes.cli", "main", "make", "mover", scene, "--cams", "4", "--frames", "10", "--size", "160x120"),
+        entry("lpm.train.cli", "main", scene, "--moving", *options),
+    ]
+
+
 def beside(work: Path, data: Path, device: str, runs: list[str]) -> dict[str, list[str]]:
     """Runs SCENE/METHOD/STEPS that share the GPU: for what they reach, not for how long they take."""
     commands = {}
@@ -267,9 +277,12 @@ def main() -> None:
         pytest = python("-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "--timeout", "120", "-rs")
         for name in options.tests:
             stages.start(name, [*pytest, *TESTS[name]])
-    if "commands" in options.stages:
-        script = " && ".join(map(shlex.join, commands(work, data, options.device, options.steps)))
-        stages.start("commands", ["sh", "-c", script])
+    for name, steps in (
+        ("commands", commands(work, data, options.device, options.steps)),
+        ("moving", moving(work, options.device, max(100, options.steps // 5))),
+    ):
+        if name in options.stages:
+            stages.start(name, ["sh", "-c", " && ".join(map(shlex.join, steps))])
     for name in list(stages.running):
         if name not in turn and name not in together:
             stages.finish(name, 150)
