@@ -27,7 +27,8 @@ def leave_out(info: dict[str, Any], spoilt: Tensor) -> None:
     means2d = info["means2d"]
     if "radii" in info:
         info["radii"] = torch.where(spoilt > 0, 0, info["radii"])
-    for name in ("grad", "absgrad"):
+    kept = ("grad", "absgrad") if means2d.is_leaf or means2d.retains_grad else ("absgrad",)
+    for name in kept:
         if getattr(means2d, name, None) is not None:
             setattr(means2d, name, torch.where(spoilt > 0, 0, getattr(means2d, name)))
 
