@@ -128,7 +128,8 @@ def test_a_device_is_asked_only_when_the_host_logs():
 
 
 def test_what_a_strategy_finds_of_a_step_left_out_on_a_device():
-    means2d = SimpleNamespace(grad=torch.tensor([[[torch.nan, 1.0]]]), absgrad=None)
+    means2d = torch.zeros(1, 1, 2)
+    means2d.grad = torch.tensor([[[torch.nan, 1.0]]])
     info = {"means2d": means2d, "radii": torch.tensor([[[3, 3]]])}
     bad_steps.leave_out(info, torch.tensor(0.0))
     assert torch.isnan(means2d.grad).any()
