@@ -40,8 +40,8 @@ def rasterize_native(
         means, quats, scales, opacities, sh0, shN, viewmats, Ks, (width, height),
         (near_plane, far_plane, eps2d, radius_clip), antialiased, sh_degree, library,
     )  # fmt: skip
-    if not antialiased:
-        splat_opacities = opacities.expand(cameras, n)
+    if not antialiased:  # for one camera a view, whose gradient need not be summed up
+        splat_opacities = opacities[None] if cameras == 1 else opacities.expand(cameras, n)
     values = None
     if draws_color:
         values = sh_colors if sh_degree is not None else colors

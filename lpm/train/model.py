@@ -221,7 +221,7 @@ class GaussianModel(nn.Module):
             self.strategy.step_pre_backward(
                 self.gauss_params, self._gaussian_optimizers(), self.strategy_state, self.step, self.info
             )
-        image, alpha = image[0], alpha[0]
+        image, alpha = image.squeeze(0), alpha.squeeze(0)  # an index would cost a picture of zeros in the backward pass
         rgb = image[..., :3] if self.sky is None else image[..., :3] + (1 - alpha) * behind
         if not self.training:  # while training, a clamp would hide the error of too bright pixels from the gradient
             rgb = rgb.clamp(0.0, 1.0)
@@ -240,7 +240,7 @@ class GaussianModel(nn.Module):
         """The photo [H, W, 3] that `outputs` should look like, at their size and over their background."""
         if "truth" not in photo:  # a photo is copied for one step, in which metrics and loss both ask
             image = photo["image"]
-            image = image.float() / 255.0 if image.dtype == torch.uint8 else image
+            image = image.float().div_(255.0) if image.dtype == torch.uint8 else image
             image = downscaled(image, self.downscale_factor()).to(self.device)
             if image.shape[2] == 4:
                 alpha = image[..., 3:].repeat(1, 1, 3)
