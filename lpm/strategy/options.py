@@ -47,6 +47,29 @@ class PaperOptions(AdcOptions):
 
 
 @dataclass
+class IgsOptions(AdcOptions):
+    """What is set of Improved-GS beside what a run says to every strategy."""
+
+    pause_refine_after_reset: int | None = 0
+    """Steps without edits after a reset."""
+    edge: float = 0.25
+    """A point on edges of the photos counts 1 + `edge` times as much as one that is on none."""
+    views_per_event: int = 10
+    """Training photos whose edges an event looks at."""
+    growth_power: float = 0.5
+    """The number of points grows with this power of the steps between the first edit and the last."""
+    reset_share: float = 0.2
+    """Steps between resets of all opacities as a share of those with edits, where that is less than the run says
+    (reset_alpha_every): 3,000 of 15,000. Never less than twice `recovery`; 0: no resets."""
+    recovery: int = 300
+    """Steps after a reset at which the points are judged by their opacity."""
+    recovered: float = 0.05
+    """Opacity below which those are then removed."""
+    scale_rates: tuple[float, float] = (0.02, 0.002)
+    """Learning rate of the scales at the first and at the last step, in place of the run's; 0: the run's."""
+
+
+@dataclass
 class LpmOptions:
     """What is set of localized point management beside what a run says to every strategy (lpm.strategy.base.Common)."""
 
@@ -124,7 +147,7 @@ class Lpm4dOptions(LpmOptions):
 
 
 GROUPS: dict[str, type] = {
-    "adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions,
+    "adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions, "igs": IgsOptions,
    
 }  # fmt: skip
 """By the name of the group, which a strategy and its variants share (PointStrategy.group)."""

@@ -11,6 +11,7 @@ from lpm.checks import fail
 from lpm.strategy.absgrad import AbsgradStrategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.base import PROTOCOL, GsplatProtocol, PointStrategy, adopted
+from lpm.strategy.igs import IgsStrategy
 from lpm.strategy.lower_tau import LowerTauStrategy
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.lpm4d import Lpm4dStrategy
@@ -27,6 +28,7 @@ STRATEGIES: dict[str, type[PointStrategy]] = {
     "lower-tau": LowerTauStrategy,
     "random-zones": RandomZonesStrategy,
     "paper": PaperStrategy,
+    "igs": IgsStrategy,
 }
 MOVING: dict[str, type[PointStrategy]] = {"lpm": Lpm4dStrategy, "random-zones": RandomZones4dStrategy}
 """Those that manage points in time under the same names, where the scene moves; the others know nothing of time."""
