@@ -70,6 +70,21 @@ class IgsOptions(AdcOptions):
 
 
 @dataclass
+class FastgsOptions(AdcOptions):
+    """What is set of FastGS beside what a run says to every strategy."""
+
+    views_per_event: int = 10
+    """Training views, drawn alike from all, that points are judged by."""
+    wrong: float = 0.1
+    """Error above which a pixel counts as wrong, on the scale from a view's least to its largest."""
+    wrong_pixels: float = 0.5
+    """Wrong pixels, by the weight that a point has in them, which it must paint in the mean over the event's views to
+    be cloned or split: about five of all that a point of opacity .5 reaches."""
+    blame: float = 0.9
+    """Wrong pixels times the view's error, summed over views and brought to 0..1, above which a point is removed."""
+
+
+@dataclass
 class LpmOptions:
     """What is set of localized point management beside what a run says to every strategy (lpm.strategy.base.Common)."""
 
@@ -148,7 +163,7 @@ class Lpm4dOptions(LpmOptions):
 
 GROUPS: dict[str, type] = {
     "adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions, "igs": IgsOptions,
-   
+    "fastgs": FastgsOptions,
 }  # fmt: skip
 """By the name of the group, which a strategy and its variants share (PointStrategy.group)."""
 MOVING_GROUPS: dict[str, type] = GROUPS | {"lpm": Lpm4dOptions}

@@ -11,6 +11,7 @@ from lpm.checks import fail
 from lpm.strategy.absgrad import AbsgradStrategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.base import PROTOCOL, GsplatProtocol, PointStrategy, adopted
+from lpm.strategy.fastgs import FastgsStrategy
 from lpm.strategy.igs import IgsStrategy
 from lpm.strategy.lower_tau import LowerTauStrategy
 from lpm.strategy.lpm import LpmStrategy
@@ -29,6 +30,7 @@ STRATEGIES: dict[str, type[PointStrategy]] = {
     "random-zones": RandomZonesStrategy,
     "paper": PaperStrategy,
     "igs": IgsStrategy,
+    "fastgs": FastgsStrategy,
 }
 MOVING: dict[str, type[PointStrategy]] = {"lpm": Lpm4dStrategy, "random-zones": RandomZones4dStrategy}
 """Those that manage points in time under the same names, where the scene moves; the others know nothing of time."""

@@ -41,11 +41,12 @@ RUNS = {
     "adc": dict(strategy="adc", cameras="SO3xR3"),
     "paper": dict(strategy="paper"),
     "igs": dict(strategy="igs"),
+    "fastgs": dict(strategy="fastgs"),
     "masked": dict(strategy="lpm", masks=True),
     "streamed": dict(strategy="lpm", streamed=True),
 }
 WAITS = {
-    "lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "igs": 8,
+    "lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "igs": 8, "fastgs": 8,
     "masked": 45, "streamed": 350,
 }  # fmt: skip
 """Of an event, at most: each is a gap in which the device has nothing to do."""
