@@ -85,6 +85,16 @@ class FastgsOptions(AdcOptions):
 
 
 @dataclass
+class SteepgsOptions(AdcOptions):
+    """What is set of SteepGS beside what a run says to every strategy."""
+
+    least_eigenvalue: float = 0.0
+    """A point is split if the least eigenvalue of its splitting matrix is below this."""
+    step: float = 0.5
+    """How far the two go along that eigenvector, in standard deviations of the parent."""
+
+
+@dataclass
 class LpmOptions:
     """What is set of localized point management beside what a run says to every strategy (lpm.strategy.base.Common)."""
 
@@ -163,7 +173,7 @@ class Lpm4dOptions(LpmOptions):
 
 GROUPS: dict[str, type] = {
     "adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions, "igs": IgsOptions,
-    "fastgs": FastgsOptions,
+    "fastgs": FastgsOptions, "steepgs": SteepgsOptions,
 }  # fmt: skip
 """By the name of the group, which a strategy and its variants share (PointStrategy.group)."""
 MOVING_GROUPS: dict[str, type] = GROUPS | {"lpm": Lpm4dOptions}

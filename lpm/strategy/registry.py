@@ -20,6 +20,7 @@ from lpm.strategy.mcmc import McmcStrategy
 from lpm.strategy.paper import PaperStrategy
 from lpm.strategy.random_zones import RandomZones4dStrategy, RandomZonesStrategy
 from lpm.strategy.schedule import Common, Schedule
+from lpm.strategy.steepgs import SteepgsStrategy
 
 STRATEGIES: dict[str, type[PointStrategy]] = {
     "adc": AdcStrategy,
@@ -31,6 +32,7 @@ STRATEGIES: dict[str, type[PointStrategy]] = {
     "paper": PaperStrategy,
     "igs": IgsStrategy,
     "fastgs": FastgsStrategy,
+    "steepgs": SteepgsStrategy,
 }
 MOVING: dict[str, type[PointStrategy]] = {"lpm": Lpm4dStrategy, "random-zones": RandomZones4dStrategy}
 """Those that manage points in time under the same names, where the scene moves; the others know nothing of time."""
