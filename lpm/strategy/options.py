@@ -95,6 +95,24 @@ class SteepgsOptions(AdcOptions):
 
 
 @dataclass
+class ConegsOptions:
+    """What is set of ConeGS beside what a run says to every strategy."""
+
+    growth_end: float = 0.9
+    """Where the growth curve ends, as a share of the steps between the first and the last event."""
+    views_per_event: int = 6
+    """Training views, drawn alike from all, in whose wrong pixels an event puts points."""
+    pixels_per_point: float = 2.0
+    """Pixels drawn for each point that there is room for: not all have a depth."""
+    cone: float = 1.0
+    """Standard deviation of a new point, times the width of its pixel's cone where it stands."""
+    opacity: float = 0.1
+    """Opacity of a new point."""
+    opacity_penalty: float = 0.002
+    """Weight in the loss of the mean opacity before its sigmoid."""
+
+
+@dataclass
 class LpmOptions:
     """What is set of localized point management beside what a run says to every strategy (lpm.strategy.base.Common)."""
 
@@ -173,7 +191,7 @@ class Lpm4dOptions(LpmOptions):
 
 GROUPS: dict[str, type] = {
     "adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions, "igs": IgsOptions,
-    "fastgs": FastgsOptions, "steepgs": SteepgsOptions,
+    "fastgs": FastgsOptions, "steepgs": SteepgsOptions, "conegs": ConegsOptions,
 }  # fmt: skip
 """By the name of the group, which a strategy and its variants share (PointStrategy.group)."""
 MOVING_GROUPS: dict[str, type] = GROUPS | {"lpm": Lpm4dOptions}

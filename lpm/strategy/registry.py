@@ -11,6 +11,7 @@ from lpm.checks import fail
 from lpm.strategy.absgrad import AbsgradStrategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.base import PROTOCOL, GsplatProtocol, PointStrategy, adopted
+from lpm.strategy.conegs import ConegsStrategy
 from lpm.strategy.fastgs import FastgsStrategy
 from lpm.strategy.igs import IgsStrategy
 from lpm.strategy.lower_tau import LowerTauStrategy
@@ -33,6 +34,7 @@ STRATEGIES: dict[str, type[PointStrategy]] = {
     "igs": IgsStrategy,
     "fastgs": FastgsStrategy,
     "steepgs": SteepgsStrategy,
+    "conegs": ConegsStrategy,
 }
 MOVING: dict[str, type[PointStrategy]] = {"lpm": Lpm4dStrategy, "random-zones": RandomZones4dStrategy}
 """Those that manage points in time under the same names, where the scene moves; the others know nothing of time."""
