@@ -10,12 +10,12 @@
   views against others, and are removed.
 - The rate of the scales falls exponentially, from .02 to .002.
 
-The authors' settings are the shape of the halves, .25, 300 and .05, the square root, and the rates. The threshold on
-the gradient is AbsGS's. Here beside it: resets come every fifth of the editing (the authors' 3,000 of 15,000 steps),
-but no sooner than two recoveries after one another, and none that could not be judged any more, so that a short run
-has some, too. Edges are looked at in renders of half the photo's size. Their multi-step update, several views for one
-step of the optimizers late in the run, is not here: the trainer steps after each view, and a strategy cannot make it
-wait.
+The authors' settings are the shape of the halves, .25, the square root, the rates, and, of their first version (arXiv
+2411.10133), 300 and .05. The threshold on the gradient is AbsGS's. Here beside it: resets come every fifth of the
+editing (the authors' 3,000 of 15,000 steps), but no sooner than two recoveries after one another, and none that could
+not be judged any more, so that a short run has some, too. Edges are looked at in renders of half the photo's size.
+Their multi-step update, several views for one step of the optimizers late in the run, is not here: the trainer steps
+after each view, and a strategy cannot make it wait.
 """
 
 from __future__ import annotations
