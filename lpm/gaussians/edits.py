@@ -8,7 +8,9 @@ optimizer moments and per-point statistics can follow (lpm.gaussians.optim_state
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -93,6 +95,28 @@ def shared_opacity(logit: Tensor) -> Tensor:
     return torch.logit(1 - torch.sqrt(1 - torch.sigmoid(logit)), eps=1e-6)
 
 
+def times_opacity(logit: Tensor, factor: float) -> Tensor:
+    """Logits of points that are `factor` times as opaque as those of `logit`."""
+    return torch.logit(factor * torch.sigmoid(logit), eps=1e-6)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What long_axis_split() puts in the place of a point; lengths are multiples of the parent's."""
+
+    offset: float = math.sqrt(0.75)
+    """How far the two stand from the parent along its longest axis, in its standard deviations."""
+    long: float = 0.5
+    """Their length along that axis."""
+    short: float = 1.0
+    """Along the other axes."""
+    opacity: float | None = None
+    """Times the parent's; None: together they are as opaque as it was."""
+
+
+HALVES = Halves()
+
+
 def split(
     params: Params, mask: Tensor, generator: torch.Generator | None = None, revised_opacity: bool = False
 ) -> Edit:
@@ -101,34 +125,56 @@ def split(
     scales = params["scales"][chosen].exp()
     normal = torch.randn(2, *scales.shape, generator=generator, device=scales.device, dtype=scales.dtype)
     offset = torch.einsum("nij,bnj->bni", rotations(params["quats"][chosen]), normal * scales)
-    return _split(params, mask, chosen, offset, (scales / 1.6).log(), revised_opacity)
+    return _split(params, mask, chosen, offset, (scales / 1.6).log(), shared_opacity if revised_opacity else None)
 
 
-def long_axis_split(params: Params, mask: Tensor, revised_opacity: bool = True, axes: int = 3) -> Edit:
+def long_axis_split(
+    params: Params, mask: Tensor, revised_opacity: bool = True, axes: int = 3, halves: Halves = HALVES
+) -> Edit:
     """Replaces each row in `mask` [N] by two halves of itself, end to end along the longest of its first `axes` axes.
 
-    Half as long, the halves stand at +-.866 standard deviations s of it, so that their sum keeps its second moment
-    along that axis, (.866 s)^2 + (s/2)^2 = s^2. Halves that overlap more change the picture less, and learn less of
-    what is finer than the parent. Nothing is drawn at random.
+    Unless `halves` says otherwise: half as long, they stand at +-.866 standard deviations s of it, so that their sum
+    keeps its second moment along that axis, (.866 s)^2 + (s/2)^2 = s^2. Halves that overlap more change the picture
+    less, and learn less of what is finer than the parent. Nothing is drawn at random.
     """
     chosen = _mask("mask", mask, params).nonzero().flatten()
     scales = params["scales"][chosen]
     longest = scales[:, :axes].argmax(-1, keepdim=True)
     axis = rotations(params["quats"][chosen]).gather(2, longest[:, None].expand(-1, 3, 1)).squeeze(-1)
-    step = math.sqrt(0.75) * scales.gather(1, longest).exp() * axis
-    halved = scales.scatter_add(1, longest, torch.full_like(scales[:, :1], math.log(0.5)))
-    return _split(params, mask, chosen, torch.stack([step, -step]), halved, revised_opacity)
+    step = halves.offset * scales.gather(1, longest).exp() * axis
+    if halves.short != 1:
+        scales = scales + math.log(halves.short)
+    halved = scales.scatter_add(1, longest, torch.full_like(scales[:, :1], math.log(halves.long / halves.short)))
+    opacity = shared_opacity if revised_opacity else None
+    if halves.opacity is not None:
+        opacity = partial(times_opacity, factor=halves.opacity)
+    return _split(params, mask, chosen, torch.stack([step, -step]), halved, opacity)
 
 
-def _split(params: Params, mask: Tensor, chosen: Tensor, offset: Tensor, scales: Tensor, revised_opacity: bool) -> Edit:
+def split_along(params: Params, mask: Tensor, offset: Tensor, opacity: float) -> Edit:
+    """Replaces each row in `mask` [N], of which there are K, by two at +-`offset` [K, 3] (world) from it.
+
+    Their shape is the parent's, their opacity `opacity` times its own.
+    """
+    chosen = _mask("mask", mask, params).nonzero().flatten()
+    check_shape("offset", offset, [len(chosen), 3])
+    faint = partial(times_opacity, factor=opacity)
+    return _split(params, mask, chosen, torch.stack([offset, -offset]), params["scales"][chosen], faint)
+
+
+def _split(
+    params: Params, mask: Tensor, chosen: Tensor, offset: Tensor, scales: Tensor,
+    opacity: Callable[[Tensor], Tensor] | None,
+) -> Edit:  # fmt: skip
+    """Two for each row of `chosen` [K], moved by `offset` [2, K, 3]; `opacity`: their logits by those of the row."""
     rest = (~mask).nonzero().flatten()
     source = torch.cat([rest, chosen, chosen])
     edit = _taken(params, source, torch.arange(len(source), device=mask.device) >= len(rest))
     new = edit.params
     new["means"][len(rest) :] += offset.reshape(-1, 3)
     new["scales"][len(rest) :] = scales.repeat(2, 1)
-    if revised_opacity:
-        new["opacities"][len(rest) :] = shared_opacity(new["opacities"][len(rest) :])
+    if opacity is not None:
+        new["opacities"][len(rest) :] = opacity(new["opacities"][len(rest) :])
     return edit
 
 

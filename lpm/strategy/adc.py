@@ -109,8 +109,12 @@ class AdcStrategy(PointStrategy):
             self._prune_gs(params, optimizers, state, step)
             state["grad2d"].zero_()
             state["count"].zero_()
-        if step % self.reset_every == 0:
+        if self._resets(step):
             self._reset_opacities(params, optimizers)
+
+    def _resets(self, step: int) -> bool:
+        """Whether all opacities are reset after `step`."""
+        return step % self.reset_every == 0
 
     @torch.no_grad()
     def _update_state(self, params: TrainedParameters, state: dict[str, Any], info: dict[str, Any]) -> None:
@@ -137,7 +141,7 @@ class AdcStrategy(PointStrategy):
     ) -> tuple[int, int]:
         """Clones small points and splits large ones of a high gradient; how many of each."""
         gradient = state["grad2d"] / state["count"].clamp_min(1)
-        wanted = gradient > self.grow_grad2d
+        wanted = self._wanted(params, state, gradient)
         if self.max_points is not None:
             room = max(self.max_points - len(params["means"]), 0)
             if int(wanted.sum()) > room:
@@ -150,6 +154,10 @@ class AdcStrategy(PointStrategy):
             rest = (~(wanted & ~small)).nonzero().flatten()
             apply(self._grown(params, rest, cloned, split), params, optimizers, state)
         return len(cloned), len(split)
+
+    def _wanted(self, params: TrainedParameters, state: dict[str, Any], gradient: Tensor) -> Tensor:
+        """[N] bool: the points that ask to be cloned or split, by their mean `gradient` [N] since the last event."""
+        return gradient > self.grow_grad2d
 
     def _grown(self, params: TrainedParameters, rest: Tensor, cloned: Tensor, split: Tensor) -> Edit:
         """The points `rest`, copies of those `cloned`, and two smaller ones for each of `split`, drawn from it."""
@@ -169,15 +177,20 @@ class AdcStrategy(PointStrategy):
 
     @torch.no_grad()
     def _prune_gs(self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int) -> int:
-        """Removes faint points and, after the first reset, large ones; how many."""
-        gone = torch.sigmoid(params["opacities"].flatten()) < self.prune_opa
-        if step > self.reset_every:
-            gone |= torch.exp(params["scales"]).max(dim=-1).values > self.prune_scale3d * state["scene_scale"]
+        """Removes the useless points; how many."""
+        gone = self._useless(params, state, step)
         before = len(gone)
         edit = prune({"means": params["means"].detach()}, gone)
         if len(edit) < before:
             apply(edit, params, optimizers, state)
         return before - len(edit)
+
+    def _useless(self, params: TrainedParameters, state: dict[str, Any], step: int) -> Tensor:
+        """[N] bool: faint points and, after the first reset, large ones."""
+        gone = torch.sigmoid(params["opacities"].flatten()) < self.prune_opa
+        if step > self.reset_every:
+            gone |= torch.exp(params["scales"]).max(dim=-1).values > self.prune_scale3d * state["scene_scale"]
+        return gone
 
     @torch.no_grad()
     def _reset_opacities(self, params: TrainedParameters, optimizers: Optimizers) -> None:

@@ -29,6 +29,7 @@ from lpm.strategy.base import Live
 from lpm.strategy.births import EDITED
 from lpm.strategy.event import Event
 from lpm.strategy.event_parts import EventParts, still_parts
+from lpm.strategy.growth import points_allowed
 from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.requests import Requests, inside_any
 from lpm.zones.error_maps import MAP_TILE, ErrorMaps, coarse
@@ -146,10 +147,8 @@ class LpmStrategy(LpmFields):
     def budget(self, step: int) -> int:
         """Points allowed at `step`: a straight line that ends at the cap at `growth_end` of the way."""
         assert self.first_points is not None
-        most = 10 * self.first_points if self.max_points is None else self.max_points
-        length = self.growth_end * (self.refine_stop_iter - self.refine_start_iter)
-        done = min(1.0, max(0.0, (step - self.refine_start_iter) / length))
-        return min(most, self.first_points + round(done * (most - self.first_points)))
+        start, stop = self.refine_start_iter, self.refine_stop_iter
+        return points_allowed(step, self.first_points, self.max_points, start, stop, self.growth_end)
 
     def _event(self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int) -> None:
         start = time.perf_counter()

@@ -16,6 +16,7 @@ from lpm.gaussians import edits
 from lpm.gaussians.optim_state import apply
 from lpm.gaussians.parameters import Optimizers, TrainedParameters, rotations
 from lpm.strategy.base import PointStrategy
+from lpm.strategy.growth import points_allowed
 from lpm.strategy.options import McmcOptions
 from lpm.strategy.schedule import Common
 
@@ -84,7 +85,7 @@ class McmcStrategy(McmcOptions, PointStrategy):
         packed: bool = False,
         lr: float | None = None,
     ) -> None:
-        """Moves the dead, adds a twentieth, then noise. `lr`: that of the means; None takes it from their optimizer."""
+        """Moves the dead, adds points, then noise. `lr`: that of the means; None takes it from their optimizer."""
         lr = optimizers["means"].param_groups[0]["lr"] if lr is None else lr
         if self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0:
             dead = torch.sigmoid(params["opacities"].flatten()) <= self.min_opacity
@@ -93,12 +94,21 @@ class McmcStrategy(McmcOptions, PointStrategy):
                 chosen = self._draw(params, alive, len(gone))
                 apply(edits.relocate(_shared(params), gone, chosen, self.min_opacity), params, optimizers, state)
             now = len(params["means"])
-            room = min(self.max_points or 2**31, math.floor(1.05 * now)) - now
+            room = min(self.max_points or 2**31, self._allowed(state, step, now)) - now
             if room > 0:
                 chosen = self._draw(params, torch.arange(now, device=params["means"].device), room)
                 apply(edits.duplicate(_shared(params), chosen, self.min_opacity), params, optimizers, state)
         opacities = torch.sigmoid(params["opacities"].flatten())
         params["means"].add_(position_noise(params["quats"], params["scales"].exp(), opacities, lr * self.noise_lr))
+
+    def _allowed(self, state: dict[str, Any], step: int, now: int) -> int:
+        """Points there may be after an event that begins with `now`."""
+        if self.growth == "share":
+            return math.floor(1.05 * now)
+        first = state.setdefault("first_points", now)  # no event before this one has changed their number
+        return points_allowed(
+            step, first, self.max_points, self.refine_start_iter, self.refine_stop_iter, self.growth_end
+        )
 
     def _draw(self, params: TrainedParameters, candidates: Tensor, n: int) -> Tensor:
         """Rows [n] of `candidates`, drawn with replacement by their opacity."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, make_dataclass
 from typing import Literal
 
+Growth = Literal["share", "line"]
 ZonesInTime = Literal["none", "time-blind", "same-time", "calibrated"]
 
 
@@ -30,6 +31,11 @@ class McmcOptions:
 
     noise_lr: float = 5e5
     """Length of the noise, times the learning rate of the means."""
+    growth: Growth = "share"
+    """share: an event adds 5 % of the points (the authors', who train for 30,000 steps: short runs end below the cap).
+    line: along a straight line to the cap, as lpm."""
+    growth_end: float = 0.9
+    """Where that line ends, as a share of the steps between the first and the last event."""
 
 
 @dataclass
@@ -38,6 +44,72 @@ class PaperOptions(AdcOptions):
 
     max_angle: float = 45.0
     """Largest angle, degrees, between the directions in which a view and its neighbour look; 90 is advised indoors."""
+
+
+@dataclass
+class IgsOptions(AdcOptions):
+    """What is set of Improved-GS beside what a run says to every strategy."""
+
+    pause_refine_after_reset: int | None = 0
+    """Steps without edits after a reset."""
+    edge: float = 0.25
+    """A point on edges of the photos counts 1 + `edge` times as much as one that is on none."""
+    views_per_event: int = 10
+    """Training photos whose edges an event looks at."""
+    growth_power: float = 0.5
+    """The number of points grows with this power of the steps between the first edit and the last."""
+    reset_share: float = 0.2
+    """Steps between resets of all opacities as a share of those with edits, where that is less than the run says
+    (reset_alpha_every): 3,000 of 15,000. Never less than twice `recovery`; 0: no resets."""
+    recovery: int = 300
+    """Steps after a reset at which the points are judged by their opacity."""
+    recovered: float = 0.05
+    """Opacity below which those are then removed."""
+    scale_rates: tuple[float, float] = (0.02, 0.002)
+    """Learning rate of the scales at the first and at the last step, in place of the run's; 0: the run's."""
+
+
+@dataclass
+class FastgsOptions(AdcOptions):
+    """What is set of FastGS beside what a run says to every strategy."""
+
+    views_per_event: int = 10
+    """Training views, drawn alike from all, that points are judged by."""
+    wrong: float = 0.1
+    """Error above which a pixel counts as wrong, on the scale from a view's least to its largest."""
+    wrong_pixels: float = 0.5
+    """Wrong pixels, by the weight that a point has in them, which it must paint in the mean over the event's views to
+    be cloned or split: about five of all that a point of opacity .5 reaches."""
+    blame: float = 0.9
+    """Wrong pixels times the view's error, summed over views and brought to 0..1, above which a point is removed."""
+
+
+@dataclass
+class SteepgsOptions(AdcOptions):
+    """What is set of SteepGS beside what a run says to every strategy."""
+
+    least_eigenvalue: float = 0.0
+    """A point is split if the least eigenvalue of its splitting matrix is below this."""
+    step: float = 0.5
+    """How far the two go along that eigenvector, in standard deviations of the parent."""
+
+
+@dataclass
+class ConegsOptions:
+    """What is set of ConeGS beside what a run says to every strategy."""
+
+    growth_end: float = 0.9
+    """Where the growth curve ends, as a share of the steps between the first and the last event."""
+    views_per_event: int = 6
+    """Training views, drawn alike from all, in whose wrong pixels an event puts points."""
+    pixels_per_point: float = 2.0
+    """Pixels drawn for each point that there is room for: not all have a depth."""
+    cone: float = 1.0
+    """Standard deviation of a new point, times the width of its pixel's cone where it stands."""
+    opacity: float = 0.1
+    """Opacity of a new point."""
+    opacity_penalty: float = 0.002
+    """Weight in the loss of the mean opacity before its sigmoid."""
 
 
 @dataclass
@@ -117,7 +189,10 @@ class Lpm4dOptions(LpmOptions):
     """Share of the points that make room at the first event for births where something moves."""
 
 
-GROUPS: dict[str, type] = {"adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions}
+GROUPS: dict[str, type] = {
+    "adc": AdcOptions, "lpm": LpmOptions, "mcmc": McmcOptions, "paper": PaperOptions, "igs": IgsOptions,
+    "fastgs": FastgsOptions, "steepgs": SteepgsOptions, "conegs": ConegsOptions,
+}  # fmt: skip
 """By the name of the group, which a strategy and its variants share (PointStrategy.group)."""
 MOVING_GROUPS: dict[str, type] = GROUPS | {"lpm": Lpm4dOptions}
 """The same where the scene moves."""

@@ -11,6 +11,9 @@ from lpm.checks import fail
 from lpm.strategy.absgrad import AbsgradStrategy
 from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.base import PROTOCOL, GsplatProtocol, PointStrategy, adopted
+from lpm.strategy.conegs import ConegsStrategy
+from lpm.strategy.fastgs import FastgsStrategy
+from lpm.strategy.igs import IgsStrategy
 from lpm.strategy.lower_tau import LowerTauStrategy
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.lpm4d import Lpm4dStrategy
@@ -18,6 +21,7 @@ from lpm.strategy.mcmc import McmcStrategy
 from lpm.strategy.paper import PaperStrategy
 from lpm.strategy.random_zones import RandomZones4dStrategy, RandomZonesStrategy
 from lpm.strategy.schedule import Common, Schedule
+from lpm.strategy.steepgs import SteepgsStrategy
 
 STRATEGIES: dict[str, type[PointStrategy]] = {
     "adc": AdcStrategy,
@@ -27,6 +31,10 @@ STRATEGIES: dict[str, type[PointStrategy]] = {
     "lower-tau": LowerTauStrategy,
     "random-zones": RandomZonesStrategy,
     "paper": PaperStrategy,
+    "igs": IgsStrategy,
+    "fastgs": FastgsStrategy,
+    "steepgs": SteepgsStrategy,
+    "conegs": ConegsStrategy,
 }
 MOVING: dict[str, type[PointStrategy]] = {"lpm": Lpm4dStrategy, "random-zones": RandomZones4dStrategy}
 """Those that manage points in time under the same names, where the scene moves; the others know nothing of time."""

@@ -76,6 +76,26 @@ def sparse_tiles(zones: ViewZones, inside: Tensor, sparse: int) -> Tensor:
     return (zones.kind >= 0) & (zones.kind != NO_EVIDENCE) & (inside < sparse)
 
 
+def new_points(
+    xyz: Tensor, rgb: Tensor, size: Tensor, harmonics: bool, opacity: float = BIRTH_OPACITY
+) -> dict[str, Tensor]:
+    """Rows of points at `xyz` [M, 3] (world): means, scales, quats, features_dc, opacities (lpm.gaussians).
+
+    Args:
+        rgb: [M, 3] in 0..1; NaN: grey. size: [M, 3] standard deviations, world. opacity: of all, 0..1.
+        harmonics: whether the model has any, see lpm.gaussians.start_colors.
+    """
+    quats = xyz.new_zeros(len(xyz), 4)
+    quats[:, 0] = 1
+    return {
+        "means": xyz,
+        "scales": size.clamp_min(1e-9).log(),
+        "quats": quats,
+        "features_dc": start_colors(rgb.nan_to_num(0.5), harmonics),
+        "opacities": xyz.new_full((len(xyz), 1), opacity).logit(),
+    }
+
+
 def surface_points(
     views: Views,
     zones: list[ViewZones],
@@ -122,13 +142,5 @@ def surface_points(
         sizes.append(0.25 * view.tile * depth / view.K[0, 0])
     none = views.viewmats.new_zeros(0, 3)
     xyz, rgb, size = (torch.cat([none, *m])[:most] for m in (means, colors, [s[:, None].expand(-1, 3) for s in sizes]))
-    quats = xyz.new_zeros(len(xyz), 4)
-    quats[:, 0] = 1
-    rows = {
-        "means": xyz,
-        "scales": size.clamp_min(1e-9).log(),
-        "quats": quats,
-        "features_dc": start_colors(rgb.nan_to_num(0.5), harmonics),
-        "opacities": xyz.new_full((len(xyz), 1), BIRTH_OPACITY).logit(),
-    }
+    rows = new_points(xyz, rgb, size, harmonics)
     return rows, torch.cat([none.new_zeros(0, dtype=torch.int64), *seen])[:most]

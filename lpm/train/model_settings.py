@@ -120,7 +120,8 @@ class ModelSettings(ModelOptions):
 
     strategy: str = "lpm"
     """How points are managed: lpm (localized point management), paper (the same as published), adc (3DGS), absgrad
-    (AbsGS), mcmc (3DGS-MCMC), the controls lower-tau and random-zones, or MODULE:CLASS, one of your own."""
+    (AbsGS), mcmc (3DGS-MCMC), igs (Improved-GS), fastgs, steepgs, conegs, the controls lower-tau and random-zones, or
+    MODULE:CLASS, one of your own."""
     max_points: int | None = None
     """Cap on the number of points. None: 60,000 on a CPU, 1,000,000 on a GPU. 0: no cap."""
     max_steps: int | None = None

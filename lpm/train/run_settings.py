@@ -52,7 +52,8 @@ class RunSettings:
     """Steps of the whole run; a resumed run goes on to this number. None: 3,000 on a CPU, 30,000 on a GPU."""
     strategy: str = "lpm"
     """How points are managed: lpm (localized point management), paper (the same as published), adc (3DGS), absgrad
-    (AbsGS), mcmc (3DGS-MCMC), the controls lower-tau and random-zones, or MODULE:CLASS, one of your own."""
+    (AbsGS), mcmc (3DGS-MCMC), igs (Improved-GS), fastgs, steepgs, conegs, the controls lower-tau and random-zones, or
+    MODULE:CLASS, one of your own."""
     max_points: int | None = None
     """Cap on the number of points. None: 60,000 on a CPU, 1,000,000 on a GPU. 0: no cap."""
     scale: float | None = None

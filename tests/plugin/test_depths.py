@@ -77,7 +77,7 @@ def test_every_strategy_takes_them(train, strategy):
     trainer = train(20, strategy=strategy, warmup_length=5, refine_every=5, stop_split_at=15)
     trainer.train()
     assert trainer.left_out.total == 0
-    weights = 2 if strategy in ("mcmc", "lpm", "random-zones") else 0  # on opacity and scale
+    weights = {"mcmc": 2, "lpm": 2, "random-zones": 2, "conegs": 1}.get(strategy, 0)  # on opacity and scale
     assert len(trainer.model.losses) == 2 + weights
     assert 0 < float(trainer.model.losses[-1]) < 0.01
 

@@ -87,7 +87,7 @@ def waits(trainer, steps):
     return [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
 
 
-@pytest.mark.parametrize("strategy", ["lpm", "adc", "absgrad", "mcmc", "paper"])
+@pytest.mark.parametrize("strategy", ["lpm", "adc", "absgrad", "mcmc", "paper", "igs", "fastgs", "steepgs", "conegs"])
 def test_every_strategy_trains_with_events(trainer, strategy):
     made = trainer(strategy=strategy)
     start = made.model.num_points

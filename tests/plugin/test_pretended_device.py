@@ -40,10 +40,17 @@ RUNS = {
     "mcmc": dict(strategy="mcmc", sky="constant"),
     "adc": dict(strategy="adc", cameras="SO3xR3"),
     "paper": dict(strategy="paper"),
+    "igs": dict(strategy="igs"),
+    "fastgs": dict(strategy="fastgs"),
+    "steepgs": dict(strategy="steepgs"),
+    "conegs": dict(strategy="conegs", resume=True),
     "masked": dict(strategy="lpm", masks=True),
     "streamed": dict(strategy="lpm", streamed=True),
 }
-WAITS = {"lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "masked": 45, "streamed": 350}
+WAITS = {
+    "lpm": 45, "4d": 110, "mcmc": 5, "adc": 10, "paper": 45, "igs": 8, "fastgs": 8, "steepgs": 8, "conegs": 40,
+    "masked": 45, "streamed": 350,
+}  # fmt: skip
 """Of an event, at most: each is a gap in which the device has nothing to do."""
 
 

@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["adc", "absgrad", "mcmc", "lpm"])
+@pytest.mark.parametrize("strategy", ["adc", "absgrad", "mcmc", "lpm", "igs", "fastgs", "steepgs", "conegs"])
 def test_fox_quarter_size(make_trainer, real_data, strategy):
     trainer = make_trainer("fox", 800, data=real_data / "fox", scale=0.25, strategy=strategy, max_points=20_000)
     start = trainer.pipeline.model.num_points

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from test_lpm_strategy import WALL, add, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
+from wall_scene import WALL, add, cameras, draw, wall
 
 from lpm.checks import LpmError
 from lpm.gaussians import motion

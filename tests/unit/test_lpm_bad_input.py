@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_lpm_strategy import cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
+from wall_scene import cameras, draw, wall
 
 from lpm.checks import LpmError
 from lpm.multiview.views import Views

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from test_lpm_strategy import SIZE, add, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
+from wall_scene import SIZE, add, cameras, draw, wall
 
 from lpm.checks import LpmError
 from lpm.multiview import feature_matches

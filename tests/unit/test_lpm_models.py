@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_lpm_strategy import SIZE, cameras, draw, wall
 from torch.nn import Parameter, ParameterDict
+from wall_scene import SIZE, cameras, draw, wall
 
 from lpm.multiview import feature_matches
 from lpm.multiview.views import Views

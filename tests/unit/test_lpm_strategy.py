@@ -4,74 +4,17 @@ import copy
 
 import pytest
 import torch
-from torch.nn import Parameter, ParameterDict
+from wall_scene import WALL, add, cameras, pass_and_event, wall
 
 from lpm.gaussians.spherical_harmonics import rgb_to_sh0
-from lpm.multiview.views import Views
-from lpm.render.rasterize import rasterize
 from lpm.strategy.lpm import LpmStrategy
-
-SIZE = (160, 128)  # width, height
-WALL = 4.0  # z of the wall, world
-
-
-def wall(spacing=0.035):
-    """Small opaque points on the plane z = WALL with a smooth random texture."""
-    generator = torch.Generator().manual_seed(0)
-    x, y = torch.meshgrid(torch.arange(-2.4, 2.4, spacing), torch.arange(-2.0, 2.0, spacing), indexing="xy")
-    n = x.numel()
-    coarse = torch.rand(1, 3, 40, 48, generator=generator)
-    grid = torch.stack([x.flatten() / 2.4, y.flatten() / 2.0], -1)[None, None]
-    rgb = torch.nn.functional.grid_sample(coarse, grid, align_corners=True)[0, :, 0].T
-    return {
-        "means": torch.stack([x.flatten(), y.flatten(), torch.full((n,), WALL)], -1),
-        "scales": torch.full((n, 3), spacing * 0.5).log(),
-        "quats": torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
-        "features_dc": rgb_to_sh0(rgb),
-        "features_rest": torch.zeros(n, 0, 3),
-        "opacities": torch.full((n, 1), 0.95).logit(),
-    }
-
-
-def cameras(views=8):
-    K = torch.tensor([[150.0, 0, SIZE[0] / 2], [0, 150.0, SIZE[1] / 2], [0, 0, 1]]).repeat(views, 1, 1)
-    viewmats = torch.eye(4).repeat(views, 1, 1)
-    angle = torch.arange(views) * 2 * torch.pi / views
-    viewmats[:, 0, 3], viewmats[:, 1, 3] = 0.5 * angle.cos(), 0.4 * angle.sin()
-    return K, viewmats
-
-
-def draw(params, viewmat, K):
-    image, _, info = rasterize(
-        params["means"], params["quats"], params["scales"].exp(), torch.sigmoid(params["opacities"]).flatten(),
-        params["features_dc"][:, None], viewmat[None], K[None], *SIZE, sh_degree=0, absgrad=True,
-    )  # fmt: skip
-    return image[0], info
 
 
 def event(params, **options):
     """One pass over all views, then one event. Returns strategy, parameters, state and the record."""
-    K, viewmats = cameras()
-    truth = [draw(wall(), v, k)[0].clamp(0, 1) for v, k in zip(viewmats, K, strict=True)]
     options = {"max_points": 10**6, "refine_start_iter": 1, "refine_stop_iter": 1000, "densify": False, **options}
-    strategy, records = LpmStrategy(refine_every=100, **options), []
-    strategy.on_event = lambda record, _: records.append(record)
-    views = Views([(t * 255).round().byte() for t in truth], K, viewmats)
-    strategy.attach(views, wall()["means"][::7])
-    params = ParameterDict({k: Parameter(v.clone()) for k, v in params.items()})
-    optimizers = {k: torch.optim.Adam([p], lr=0.0) for k, p in params.items()}
-    state = strategy.initialize_state(1.0)
-    for step in range(93, 101):
-        view = step % len(views)
-        image, info = draw(params, viewmats[view], K[view])
-        (image - truth[view]).square().sum().backward()
-        info.update(view=view, render=image, truth=truth[view])
-        strategy.step_post_backward(params, optimizers, state, step, info)
-    return strategy, params, state, records[-1]
-
-
-def add(params, more):
-    return {k: torch.cat([v, more[k]]) for k, v in params.items()}
+    strategy = LpmStrategy(refine_every=100, **options)
+    return strategy, *pass_and_event(strategy, params)
 
 
 @pytest.fixture(scope="module")

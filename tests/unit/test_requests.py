@@ -3,7 +3,7 @@
 import pytest
 import torch
 from test_lpm_evidence import prepared
-from test_lpm_strategy import cameras, wall
+from wall_scene import cameras, wall
 
 from lpm.checks import LpmError
 from lpm.strategy.requests import Region, Requests, inside_any

@@ -161,6 +161,24 @@ def test_mcmc_moves_the_dead_and_grows_to_the_cap():
         assert len(optimizer.state[params[name]]["exp_avg"]) == 103
 
 
+def test_mcmc_along_a_line_reaches_the_cap_in_a_short_run():
+    """Where 5 % an event ends far below it."""
+    counts = {}
+    for growth in ("share", "line"):
+        params, optimizers = params_of(100)
+        strategy = strategy_of("mcmc", cap=1000, start=0, stop=101, every=10)
+        strategy.growth = growth
+        state = strategy.initialize_state()
+        counts[growth] = []
+        for step in range(1, 101):
+            strategy.step_post_backward(params, optimizers, state, step, {}, lr=0.0)
+            if step % 10 == 0:
+                counts[growth].append(len(params["means"]))
+    assert counts["line"] == [100 + round(min(1.0, step / (0.9 * 101)) * 900) for step in range(10, 101, 10)]
+    assert counts["line"][-1] == 1000
+    assert counts["share"][-1] < 170
+
+
 def test_every_name_builds():
     for name in STRATEGIES:
         assert strategy_of(name, cap=10).refine_stop_iter == 500
