@@ -15,6 +15,7 @@ from typing import overload
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from lpm.checks import check_finite, check_shape, fail
@@ -227,6 +228,10 @@ def centres_of(viewmats: Tensor) -> Tensor:
     return -(viewmats[..., :3, :3] * viewmats[..., :3, 3:]).sum(-2)
 
 
+MANY_CENTRES = 256
+"""Cameras from which on the nearest one is looked for in a tree of them."""
+
+
 def nearest_centre(means: Tensor, centres: Tensor) -> Tensor:
     """[N] distance (world) from each of `means` [N, 3] to the nearest of `centres` [V, 3]; infinite without any."""
     if len(centres) == 0:
@@ -234,6 +239,10 @@ def nearest_centre(means: Tensor, centres: Tensor) -> Tensor:
     kernels = device_kernels(means.device)
     if kernels is not None:
         return nearest_centre_native(kernels, means, centres)
+    if len(centres) > MANY_CENTRES and not means.is_cuda:
+        finite = means.isfinite().all(1)
+        distance = cKDTree(centres.numpy()).query(means.nan_to_num(0, 0, 0).numpy(), workers=-1)[0]
+        return torch.where(finite, torch.from_numpy(distance).to(means), torch.nan)
     block = max(1, 2**22 // len(centres))  # bounds the memory
     if means.is_cuda:  # cdist starts a block of threads for each of the N x V distances
         return torch.cat([(m[:, None] - centres).square().sum(-1).amin(1) for m in means.split(block)]).sqrt()

@@ -28,6 +28,8 @@ BEST_PARALLAX = 8.0
 """Degrees. Less makes depth uncertain, more makes patches dissimilar and occlusion likely."""
 PER_VIEW, NEARBY = 64, 4_096
 """Of many views: points that are kept for each, and those around a camera that it is asked about."""
+COMPARED = 4
+"""Of many views: one in so many points is what views are compared by, the same ones for all."""
 CANDIDATES = 96
 """Of many views: those that each is compared with."""
 BLOCK = 256
@@ -144,8 +146,7 @@ class Visibility:
 class NearbyVisibility(Visibility):
     """Of many views: each is asked about the points around it, and compared with those that share the most of them.
 
-    What all with all would take grows with the square of their number; this takes some milliseconds a view, and memory
-    for PER_VIEW points.
+    What all with all would take grows with the square of their number; this takes some milliseconds and kilobytes a view.
     """
 
     def _look(self, points: Tensor, depths: Sequence[Tensor] | None) -> None:
@@ -154,7 +155,8 @@ class NearbyVisibility(Visibility):
         self._centres = centres_of(views.viewmats)
         tree, most = cKDTree(self.points.cpu().numpy()), min(NEARBY, len(self.points))
         limits: list[Tensor] = []
-        self._rows: list[Tensor] = []
+        self._rows: list[Tensor] = []  # of at most SAMPLES points that a view sees; 32 bits, since views are many
+        self._compared: list[Tensor] = []
         self._depth = torch.ones(count, device=device)
         for block in torch.arange(count, device=device).split(BLOCK):
             near = tree.query(self._centres[block].cpu().numpy(), most, workers=-1)[1].reshape(len(block), most)
@@ -165,19 +167,21 @@ class NearbyVisibility(Visibility):
             limits += fronts
             self._hide(fronts)
             seen = inside & self._unhidden(pixels, z, torch.arange(len(block), device=device), self.sizes[block])
-            self._rows += [rows[i, seen[i]] for i in range(len(block))]
+            of_view = [rows[i, seen[i]].int() for i in range(len(block))]
+            self._rows += [thinned(of_one, SAMPLES) for of_one in of_view]
+            self._compared += [of_one[of_one % COMPARED == 0] for of_one in of_view]
             middle = torch.where(seen, z, torch.nan).nanmedian(1).values
             self._depth[block] = middle.nan_to_num(1.0).clamp_min(1e-9)
         self._hide(limits)
 
     def _own(self, v: int) -> Tensor:
-        return self.points[self._rows[v]]
+        return self.points[self._rows[v].long()]
 
     def candidates(self) -> Tensor:
         """The CANDIDATES that share much, about where parallax is best: what `covisible` ranks by, estimated."""
-        number = torch.tensor([len(rows) for rows in self._rows])
+        number = torch.tensor([len(rows) for rows in self._compared])
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), number.cumsum(0)]).numpy()
-        columns = torch.cat(self._rows).cpu().numpy()
+        columns = torch.cat(self._compared).cpu().numpy()
         table = csr_matrix((np.ones(len(columns), np.float32), columns, ends), (len(number), len(self.points)))
         turned, centres, found = table.T.tocsr(), self._centres.cpu(), []
         depth = self._depth.cpu()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lpm.render.rasterize import rasterize
+from lpm.multiview.views import MANY_CENTRES, nearest_centre
 from lpm.strategy.width import hold, widest_scales
 
 
@@ -57,3 +58,11 @@ def test_only_what_is_too_wide_is_made_smaller():
     torch.testing.assert_close(params["scales"].detach().exp(), expected)
     hold(params, state, viewmats, 0.25, anew=True)
     assert params["scales"][1].detach().exp().amax() == pytest.approx(0.25 * 37**0.5)
+
+
+def test_of_many_cameras_the_nearest_is_found_in_a_tree():
+    """As by measuring every distance; what is nowhere is near none."""
+    centres, means = torch.randn(MANY_CENTRES + 1, 3), torch.randn(50, 3)
+    means[3, 1] = torch.nan
+    wanted = (means[:, None] - centres).norm(dim=2).amin(1)
+    torch.testing.assert_close(nearest_centre(means, centres), wanted, equal_nan=True)
