@@ -22,7 +22,7 @@ from torch import Tensor
 import lpm
 from lpm.checks import fail
 from lpm.files import Progress, atomic_file, quiet, staging_folder
-from lpm.formats.bounds import check_expansion, check_some
+from lpm.formats.bounds import MOST_EXPANSION, check_some
 from lpm.formats.gltf_container import Gltf, glb_head
 from lpm.formats.gltf_nodes import placed_meshes
 from lpm.formats.linear import Linear, from_linear, to_linear
@@ -159,16 +159,20 @@ def read_gltf(path: Path) -> tuple[dict[str, Tensor], Placement, list[str]]:
                 found.append((primitive, to_scene))
     if not found:
         fail(path, f"no points with {NAME} in it", "Gaussians", "a mesh is not read")
-    counts = [
-        gltf.whole(gltf.entry("accessors", gltf.object(p, "attributes").get("POSITION")), "count") for p, _ in found
-    ]
+    counts = [gltf.whole(gltf.entry("accessors", _position(gltf, primitive)), "count") for primitive, _ in found]
+    distinct = {_position(gltf, primitive): count for (primitive, _), count in zip(found, counts, strict=True)}
     check_some(path, sum(counts))
-    check_expansion(path, 40 * sum(counts), path.stat().st_size)
+    if sum(counts) > MOST_EXPANSION * sum(distinct.values()):  # nodes that show the same ones again and again
+        gltf.wrong(f"{sum(distinct.values()):,} Gaussians shown {len(found):,} times", f"at most {MOST_EXPANSION}")
     asset = gltf.json["asset"].get("extras")
     ours = placement_of(asset.get(KEY)) if isinstance(asset, dict) else None
     parts = [(_primitive(gltf, primitive, notes), to_scene) for primitive, to_scene in found]
     params, placement = joined(parts, TO_PLY_AXES, ours, "y")
     return params, placement, list(dict.fromkeys(notes))
+
+
+def _position(gltf: Gltf, primitive: dict[str, Any]) -> Any:
+    return gltf.object(primitive, "attributes").get("POSITION")
 
 
 def _primitive(gltf: Gltf, primitive: dict[str, Any], notes: list[str]) -> dict[str, Tensor]:
@@ -183,7 +187,7 @@ def _primitive(gltf: Gltf, primitive: dict[str, Any], notes: list[str]) -> dict[
         notes.append(f"its kernel {str(said[0])[:30]!r} is not known: read as 3DGS's ellipse")
     if said[1] != COLOR_SPACE:
         notes.append(f"its colours are of {str(said[1])[:30]!r}: read as {COLOR_SPACE}")
-    n = gltf.whole(gltf.entry("accessors", attributes.get("POSITION")), "count")
+    n = gltf.whole(gltf.entry("accessors", _position(gltf, primitive)), "count")
 
     def column(name: str, width: int) -> NDArray[np.float32]:
         if name not in attributes:

@@ -31,7 +31,8 @@ FINE = 32
 """Steps of a position in the median size of the Gaussians."""
 BUCKETS = (8, 16)
 """Steps of a coefficient's 256 that are kept apart, of degree 1 and beyond: Niantic's own choice, half of the size."""
-GZIP_LEVEL = 6
+GZIP_LEVEL = 4
+"""6 is 2 % smaller, and takes four times as long."""
 
 
 def write_spz(path: Path, params: Mapping[str, Tensor], version: Literal[3, 4] = 3, antialiased: bool = False) -> int:

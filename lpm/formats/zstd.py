@@ -13,7 +13,7 @@ from lpm.checks import fail
 Unpack = Callable[[bytes, int], bytes]
 Pack = Callable[[bytes], bytes]
 LEVEL = 9
-"""Of packing: within 2 % of the size of the highest ones, in a tenth of the time."""
+"""Of packing: a million Gaussians with SH 3 take two seconds."""
 
 
 def unpack(data: bytes, size: int) -> bytes:
