@@ -9,6 +9,9 @@ Source: schema.usda of UsdVol, as usd-core 26.11 ships it.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,19 @@ import numpy as np
 from torch import Tensor
 
 import lpm
-from lpm.checks import fail, need
+from lpm.checks import LpmError, fail, need
 from lpm.files import atomic_path
-from lpm.formats.bounds import check_file, check_some
+from lpm.formats import usd_stage
+from lpm.formats.bounds import check_file
 from lpm.formats.linear import Linear, Singles, from_linear, to_linear
 from lpm.formats.placement import KEY, TO_PLY_AXES, Placement, joined, placement_of, similarity_of
 from lpm.formats.ply_columns import REST
+from lpm.formats.usd_stage import TYPE, reason_of
 from lpm.gaussians.similarity import quaternion
 
-TYPE = "ParticleField3DGaussianSplat"
-HARMONICS = "radiance:sphericalHarmonicsCoefficients"
-DEGREE = "radiance:sphericalHarmonicsDegree"
-ENDINGS = (".usd", ".usdc", ".usda", ".usdz")
+SECONDS, BYTES_A_SECOND = 60.0, 1e6
+"""What usd-core may take for a file, beside what its size adds: a whole one takes a hundredth of it."""
+REMEDY = "copy or export it again"
 FROM_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """From USD's axes with z up (right, front, up) to right, down, front."""
 
@@ -70,15 +74,8 @@ def write_usd(path: Path, params: Mapping[str, Tensor], placement: Placement | N
                 with Sdf.ZipFileWriter.CreateNew(str(unfinished)) as package:
                     package.AddFile(str(layer), layer.name)
         except Tf.ErrorException as error:
-            fail(path, f"usd-core cannot write it ({_reason(error)})", "a folder that exists and has room")
+            fail(path, f"usd-core cannot write it ({reason_of(error)})", "a folder that exists and has room")
     return dropped
-
-
-def _reason(error: Any) -> str:
-    """What usd-core says, without the places in its source."""
-    return (
-        " ".join(str(getattr(error.args[-1], "commentary", error)).split())[:160] if error.args else "no reason given"
-    )
 
 
 def _define(stage: Any, linear: Linear, placement: Placement) -> None:
@@ -125,86 +122,34 @@ def read_usd(path: Path) -> tuple[dict[str, Tensor], Placement, list[str]]:
     Raises:
         LpmError: usd-core is missing, no such file, it cannot be read, no Gaussians in it, or a prim stretches them.
     """
-    check_file(path, "a USD file")
-    vol = check_usd()
-    from pxr import Tf, Usd, UsdGeom, UsdUtils
-
-    silent = UsdUtils.CoalescingDiagnosticDelegate()  # else it prints what is said below
+    size = check_file(path, "a USD file")
+    check_usd()
+    with tempfile.TemporaryDirectory(prefix="lpm-usd-") as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", usd_stage.__name__, str(path.absolute()), name, KEY]
+        try:
+            done = subprocess.run(command, capture_output=True, cwd=name, timeout=SECONDS + size / BYTES_A_SECOND)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            fail(path, f"usd-core does not come to an end with it ({type(error).__name__})", "a whole USD file", REMEDY)
+        if done.returncode == 2:
+            raise LpmError(done.stdout.decode(errors="replace").strip().replace(str(path.absolute()), str(path)))
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"code {done.returncode}"]
+            fail(path, f"usd-core fails with it ({lines[-1][:120]})", "a whole USD file", REMEDY)
+        found = json.loads((folder / "stage.json").read_text())
+        notes: list[str] = found["notes"]
+        parts = []
+        for i, prim in enumerate(found["prims"]):
+            get = {name: np.load(folder / f"{name}{i}.npy", "r") for name in ("means", "scales", "xyzw", "opacities")}
+            harmonics = np.load(folder / f"harmonics{i}.npy", "r")
+            params = from_linear(Linear(**get, features_dc=harmonics[:, 0], features_rest=harmonics[:, 1:]))
+            parts.append((params, similarity_of(path, prim["name"], np.array(prim["matrix"]))))
+    if abs(found["unit"] - 1) > 1e-6:
+        notes.append(f"one of its units is {found['unit']:g} m: read in its own units")
     try:
-        stage = Usd.Stage.Open(str(path), Usd.Stage.LoadAll)
-        prims = Usd.PrimRange(stage.GetPseudoRoot(), Usd.TraverseInstanceProxies())
-        found = [prim for prim in prims if prim.IsA(getattr(vol, TYPE))]
-        if not found:
-            fail(path, f"no {TYPE} in it", "Gaussians", "meshes and points are not read")
-        notes: list[str] = []
-        places, parts = UsdGeom.XformCache(Usd.TimeCode.EarliestTime()), []
-        for prim in found:
-            matrix = np.array(places.GetLocalToWorldTransform(prim), np.float64).T  # USD's vectors are rows
-            parts.append((_prim(path, prim, notes), similarity_of(path, str(prim.GetPath())[:60], matrix)))
-        check_some(path, sum(len(params["means"]) for params, _ in parts))
-        up = str(UsdGeom.GetStageUpAxis(stage)).lower()
-        unit = UsdGeom.GetStageMetersPerUnit(stage)
-        said = stage.GetRootLayer().customLayerData.get(KEY)
-    except Tf.ErrorException as error:
-        fail(path, f"cannot be read by usd-core ({_reason(error)})", "a whole USD file", "copy or export it again")
-    finally:
-        silent.TakeUncoalescedDiagnostics()
-        del silent
-    if abs(unit - 1) > 1e-6:
-        notes.append(f"one of its units is {unit:g} m: read in its own units")
-    try:
-        ours = placement_of(json.loads(said)) if isinstance(said, str) else None
+        ours = placement_of(json.loads(found["said"]))
     except (ValueError, RecursionError):
         ours = None
-    axes = FROM_Z_UP if up == "z" else TO_PLY_AXES
-    params, placement = joined(parts, axes, ours, "z" if up == "z" else "y")
+    up = "z" if found["up"] == "z" else "y"
+    params, placement = joined(parts, FROM_Z_UP if up == "z" else TO_PLY_AXES, ours, up)
     return params, placement, list(dict.fromkeys(notes))
-
-
-def _prim(path: Path, prim: Any, notes: list[str]) -> dict[str, Tensor]:
-    """The Gaussians of one prim in its own axes."""
-    from pxr import Usd
-
-    first = Usd.TimeCode.EarliestTime()
-
-    def array(name: str, width: int) -> Singles | None:
-        for each in (name, f"{name}h"):
-            attribute = prim.GetAttribute(each)
-            values = attribute.Get(first) if attribute else None
-            if values is not None and len(values):
-                if attribute.ValueMightBeTimeVarying():
-                    notes.append("it changes in time: read is the first time")
-                found: Singles = np.asarray(values, np.float32).reshape(len(values), width)
-                return found
-        return None
-
-    means = array("positions", 3)
-    means = np.zeros((0, 3), np.float32) if means is None else means
-    n = len(means)
-
-    def column(name: str, width: int, default: list[float], times: int = 1) -> Singles:
-        values = array(name, width)
-        if values is not None and len(values) < n * times:
-            notes.append(f"{len(values):,} of {name} for {n:,} Gaussians are too few, and passed over")
-            values = None
-        if values is None:
-            return np.broadcast_to(np.array(default, np.float32), (n * times, width))
-        return values[: n * times]
-
-    degree = int(prim.GetAttribute(DEGREE).Get())
-    if not 0 <= degree <= 10:
-        fail(path, f"SH degree {degree}", "0 to 3")
-    if degree > 3:
-        notes.append(f"its harmonics have degree {degree}: read are those up to degree 3")
-    count = (degree + 1) ** 2
-    harmonics = column(HARMONICS, 3, [0.0] * 3, count).reshape(n, count, 3)
-    return from_linear(
-        Linear(
-            means=means,
-            scales=column("scales", 3, [1.0] * 3),
-            xyzw=column("orientations", 4, [0.0, 0, 0, 1]),
-            opacities=column("opacities", 1, [1.0])[:, 0],
-            features_dc=harmonics[:, 0],
-            features_rest=harmonics[:, 1 : 1 + REST[min(degree, 3)]],
-        )
-    )
