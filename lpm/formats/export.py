@@ -119,7 +119,10 @@ def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
     return None
 
 
-def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options, doubles: bool = False) -> None:
+def finish(
+    out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options, doubles: bool = False,
+    program: str = "lpm-export",
+) -> None:  # fmt: skip
     """Writes the sidecar and says what was done; `dropped`: rows left out since nobody can draw them."""
     kept = len(chosen.params["means"]) - dropped
     less = bool(chosen.offset.any()) and not doubles
@@ -135,7 +138,7 @@ def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Opti
                 dataparser_scale=None if by is None else by.scale,
                 rasterize_mode=loaded.rasterize_mode,
                 up=up_direction(loaded, chosen.frame),
-                command=shlex.join(["lpm-export", *sys.argv[1:]]),
+                command=shlex.join([program, *sys.argv[1:]]),
                 file=out.name,
                 sky=chosen.dome or None,
                 offset=chosen.offset.tolist() if less else None,

@@ -107,7 +107,7 @@ def _smallest_three(xyzw: Numbers) -> NDArray[np.uint32]:
     rows = np.arange(len(xyzw))
     xyzw = xyzw * np.where(xyzw[rows, largest] < 0, -1.0, 1.0)[:, None]
     others = xyzw[rows[:, None], OTHERS[largest]]
-    words = largest.astype("<u4")
+    words: NDArray[np.uint32] = largest.astype("<u4")
     for value in others.T:
         size = np.round(np.abs(value) * (math.sqrt(2) * 511)).clip(0, 511).astype("<u4")
         words = (words << np.uint32(10)) | np.where(value < 0, np.uint32(512), np.uint32(0)) | size

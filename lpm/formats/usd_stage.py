@@ -43,7 +43,7 @@ def read_stage(path: Path, folder: Path, key: str) -> None:
 
     silent = UsdUtils.CoalescingDiagnosticDelegate()  # else it prints what is said below
     notes: list[str] = []
-    prims = []
+    prims: list[dict[str, Any]] = []
     try:
         stage = Usd.Stage.Open(str(path), Usd.Stage.LoadAll)
         places, count = UsdGeom.XformCache(Usd.TimeCode.EarliestTime()), 0

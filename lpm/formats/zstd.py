@@ -62,7 +62,8 @@ def _packer() -> Pack | None:
             return out.raw[:written]
 
         return with_library
-    return zstandard.ZstdCompressor(level=LEVEL).compress
+    compress: Pack = zstandard.ZstdCompressor(level=LEVEL).compress
+    return compress
 
 
 @functools.cache

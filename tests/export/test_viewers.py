@@ -22,9 +22,9 @@ from export.some import visible
 from lpm.formats import splat_transform
 from lpm.formats.cli import Options
 from lpm.formats.export import prepare
+from lpm.formats.gltf import write_gltf
 from lpm.formats.moving import at_time, for_splatv
 from lpm.formats.picture import draw
-from lpm.formats.gltf import write_gltf
 from lpm.formats.placement import Placement
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
@@ -219,7 +219,8 @@ def test_sh_canary_in_gltf(shoot, tmp_path, viewer, ending):
 
 
 WRITERS = {
-    "ply": write_ply, "splat": write_splat, "glb": lambda path, params: write_gltf(path, params, Placement([0.0, 1, 0])),
+    "ply": write_ply, "splat": write_splat,
+    "glb": lambda path, params: write_gltf(path, params, Placement([0.0, 1, 0])),
     "spz": lambda path, params: write_spz(path, turned_over(params)),
     "4.spz": lambda path, params: write_spz(path, turned_over(params), 4),
 }  # fmt: skip
