@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lpm.checks import fail
 from lpm.gaussians.far import Floats
+from lpm.gaussians.parameters import NAMES
 from lpm.gaussians.similarity import Similarity, move_far
 
 KEY = "lpm_splat"
@@ -119,9 +120,15 @@ def joined(
     for params, by in parts:
         params, offset = move_far(params, by.then(Similarity(axes, np.zeros(3), 1.0)), offset)
         moved.append(params)
-    most = max(params["features_rest"].shape[1] for params in moved)
-    for params in moved:
-        rest = params["features_rest"]
-        params["features_rest"] = torch.cat([rest, rest.new_zeros(len(rest), most - rest.shape[1], 3)], 1)
-    all_of = {name: torch.cat([params[name] for params in moved]) for name in moved[0]}
-    return all_of, Placement(offset=np.zeros(3) if offset is None else offset)
+    return together(moved), Placement(offset=np.zeros(3) if offset is None else offset)
+
+
+def together(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Parameters (lpm.gaussians) of several as those of one; harmonics that some lack are 0."""
+    most = max(params["features_rest"].shape[1] for params in parts)
+
+    def rows(params: dict[str, Tensor], name: str) -> Tensor:
+        value = params[name]
+        return torch.nn.functional.pad(value, (0, 0, 0, most - value.shape[1])) if name == "features_rest" else value
+
+    return {name: torch.cat([rows(params, name) for params in parts]) for name in NAMES}
