@@ -1,4 +1,4 @@
-"""The command lpm-edit: crop, transform, level and merge Gaussians.
+"""The command lpm-edit: crop, transform, level, simplify and merge Gaussians.
 
 The work is lpm.editing.work, imported once it is known what is to be done: a help text waits for no torch.
 """
@@ -98,6 +98,20 @@ def level(
     work.level(source, out, up, length, common)
 
 
+def simplify(source: Positional[Source], out: Positional[Out], common: Common, points: int) -> None:
+    """Put neighbours together until so many are left; each pair keeps its place, extent, colour and light.
+
+    Args:
+        source: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The file to write; its ending says which format.
+        common: What every edit takes.
+        points: How many Gaussians stay.
+    """
+    from lpm.editing import work
+
+    work.simplify(source, out, points, common)
+
+
 def merge(first: Positional[Source], second: Positional[Source], out: Positional[Out], common: Common) -> None:
     """Put two into one file, in the frame of the first.
 
@@ -115,12 +129,12 @@ def merge(first: Positional[Source], second: Positional[Source], out: Positional
 def main() -> None:
     """The command lpm-edit."""
     app = tyro.extras.SubcommandApp()
-    for command in (crop, transform, level, merge):
+    for command in (crop, transform, level, simplify, merge):
         app.command(command)
     one_line_errors(
         lambda: app.cli(
             prog="lpm-edit",
-            description="Crop, turn, level and merge Gaussians of a run or a file.",
+            description="Crop, turn, level, simplify and merge Gaussians of a run or a file.",
             config=(tyro.conf.OmitArgPrefixes,),
         )
     )

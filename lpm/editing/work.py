@@ -16,6 +16,7 @@ from lpm.checks import fail
 from lpm.editing.cli import Common, Region
 from lpm.editing.ground import ground_plane
 from lpm.editing.regions import Rows, in_box, in_camera_hull, in_sphere
+from lpm.editing.simplify import simplify as merge_neighbours
 from lpm.files import bar
 from lpm.formats.cli import Options
 from lpm.formats.export import Chosen, finish, placement, up_direction
@@ -23,8 +24,10 @@ from lpm.formats.moving import moves
 from lpm.formats.picture import four_pictures, save_picture
 from lpm.formats.placement import USUAL_UP, Placement, together
 from lpm.formats.read import Loaded, load
+from lpm.formats.rows import sound_rows
 from lpm.formats.write import check_writable, write
 from lpm.gaussians.far import Floats
+from lpm.gaussians.parameters import NAMES
 from lpm.gaussians.similarity import Similarity, move_far
 
 Params = dict[str, Tensor]
@@ -57,7 +60,8 @@ def crop(source: Path, out: Path, region: Region, common: Common) -> None:
     where = " and ".join(said)
     keep = ~keep if region.invert else keep
     if not keep.any():
-        fail("crop", f"none of {len(keep):,} Gaussians left", "at least one", "lpm-inspect shows bounds")
+        remedy = "lpm-inspect shows bounds" if region.cameras is None else "a larger --margin"
+        fail("crop", f"none of {len(keep):,} Gaussians left", "at least one", remedy)
     params = {name: value[torch.from_numpy(keep)] for name, value in loaded.params.items()}
     side = "in" if region.invert else "outside"
     print(f"crop: {_taken(loaded.params, ~keep)} {side} {where}; {int(keep.sum()):,} stay")
@@ -104,6 +108,16 @@ def level(source: Path, out: Path, up: Sequence[float] | None, length: Sequence[
         f"level: the ground has {plane.share:.0%} of the opaque Gaussians on it and was {off:.1f} degrees off{metres}"
     )
     _moved(out, loaded, by, np.array([0.0, 0, 1]), common)
+
+
+def simplify(source: Path, out: Path, points: int, common: Common) -> None:
+    """Merges neighbours until `points` are left."""
+    loaded = _opened(source, out, common)
+    sound = sound_rows(loaded.params)
+    params = merge_neighbours({name: loaded.params[name][sound] for name in NAMES}, points)
+    n, left = len(sound), len(params["means"])
+    print(f"simplify: {n:,} Gaussians became {left:,}, by merging neighbours")
+    _written(out, loaded, loaded, params, loaded.offset, common, seen=loaded.params)
 
 
 def merge(first: Path, second: Path, out: Path, common: Common) -> None:

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from lpm.editing.cli import main
 from lpm.editing.ground import ground_plane
+from lpm.editing.simplify import simplify
 from lpm.formats.gltf import write_gltf
 from lpm.formats.placement import Placement
 from lpm.formats.ply import write_ply
@@ -204,6 +205,7 @@ def test_far_from_the_origin(tmp_path):
         (["level", "a.ply", "b.ply", "--length", "0", "0", "0", "0", "0", "0", "1"], "--length"),
         (["level", "a.ply", "b.ply", "--up", "0", "0", "0"], "--up"),
         (["merge", "a.ply", "gone.ply", "b.ply"], "gone.ply: no such file"),
+        (["simplify", "a.ply", "b.ply", "--points", "301"], "--points: 301"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(scene, tmp_path, monkeypatch, capsys, arguments, said):
@@ -222,3 +224,47 @@ def test_overwrite(scene):
     source, _ = scene
     assert call(main, "crop", source, source, "--sphere", 0, 0, 0, 0.5, "--overwrite", "--no-picture") == 0
     assert len(load(source).params["means"]) < 300
+
+
+def test_simplify_keeps_mass_and_looks(tmp_path, capsys):
+    """A wall of 4,000 in two colours as 500: seen as before, and better than 500 of them."""
+    r = np.random.default_rng(3)
+    params = visible(4000, 0)
+    params["means"] = torch.from_numpy(np.column_stack([r.uniform(-1, 1, (4000, 2)), r.normal(0, 0.01, 4000)])).float()
+    params["scales"] = torch.from_numpy(np.log([[0.03, 0.025, 0.004]]) + r.normal(0, 0.2, (4000, 3))).float()
+    params["quats"] = torch.tensor([[1.0, 0, 0, 0]]).repeat(4000, 1)
+    params["opacities"][:] = 0.5
+    params["features_dc"] = torch.where(params["means"][:, :1] > 0, 1.0, -1.0).repeat(1, 3)
+    write_ply(tmp_path / "a.ply", params)
+    assert call(main, "simplify", tmp_path / "a.ply", tmp_path / "b.ply", "--points", 500) == 0
+    assert "4,000 Gaussians became 500" in capsys.readouterr().out
+    back = load(tmp_path / "b.ply").params
+    assert len(back["means"]) == 500
+    subset = {name: value[::8] for name, value in params.items()}
+    seen = [picture(each, (0.0, 0.4, 3.0), up=(0.0, 1.0, 0.0)) for each in (params, back, subset)]
+    psnr = [float(-10 * torch.log10((each - seen[0]).square().mean())) for each in seen[1:]]
+    print(psnr)
+    assert psnr[0] > psnr[1] + 6
+
+
+def test_two_become_one_with_their_moments():
+    """Two round ones side by side: mean and covariance are those of the pair, and the light it stops stays."""
+    params = visible(2, 1)
+    params["means"] = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]])
+    params["scales"], params["opacities"] = torch.log(torch.full((2, 3), 0.5)), torch.tensor([[0.2], [0.6]]).logit()
+    one = simplify(params, 1)
+    assert one["means"][0].tolist() == pytest.approx([0.75, 0, 0])
+    want = np.diag([0.25 + 0.25 * 0.75, 0.25, 0.25])
+    np.testing.assert_allclose(covariances(one)[0], want, atol=1e-6)
+    area = np.sqrt(want[0, 0]) * 0.5
+    assert float(one["opacities"].sigmoid()) == pytest.approx(0.8 * 0.25 / area, rel=1e-5)
+    color = 0.25 * params["features_rest"][0] + 0.75 * params["features_rest"][1]
+    torch.testing.assert_close(one["features_rest"][0], color)
+
+
+@pytest.mark.parametrize("points", [1, 7, 100])
+def test_simplify_to_any_number(points):
+    """Places that many share, too."""
+    params = visible(100, 0)
+    params["means"][10:60] = 0.5
+    assert len(simplify(params, points)["means"]) == points

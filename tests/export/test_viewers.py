@@ -222,7 +222,6 @@ WRITERS = {
     "ply": write_ply, "splat": write_splat,
     "glb": lambda path, params: write_gltf(path, params, Placement([0.0, 1, 0])),
     "spz": lambda path, params: write_spz(path, turned_over(params)),
-    "4.spz": lambda path, params: write_spz(path, turned_over(params), 4),
 }  # fmt: skip
 
 
@@ -234,7 +233,7 @@ def turned_over(params):
 @pytest.mark.parametrize(
     ("viewer", "ending"),
     [("spark", "ply"), ("spark", "splat"), ("mkkellogg", "ply"), ("mkkellogg", "splat"), ("three", "glb"),
-     ("playcanvas", "glb"), ("spark", "spz"), ("spark", "4.spz"), ("mkkellogg", "spz")],
+     ("playcanvas", "glb"), ("spark", "spz")],
 )  # fmt: skip
 def test_quaternion_opacity_and_scale_canaries(shoot, tmp_path, viewer, ending):
     write = WRITERS[ending]
