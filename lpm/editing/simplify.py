@@ -85,8 +85,16 @@ def _pairs(params: Params, most: int) -> tuple[Tensor, Tensor]:
     a = torch.arange(n).repeat_interleave(k + 1)
     b = torch.from_numpy(near.astype(np.int64)).reshape(-1)
     a, b = torch.stack([a, b])[:, a != b]
-    cov, light = _covariances(params), _light(params)
-    cost = torch.cat([_cost(params, *part, cov, light) for part in zip(a.split(CHUNK), b.split(CHUNK), strict=True)])
+    cov, light, own = _covariances(params), _light(params), _areas(params["scales"].double().exp())
+    color = params["features_dc"].double() * SH_C0
+
+    def change(a: Tensor, b: Tensor) -> Tensor:
+        sizes = torch.linalg.eigvalsh(_joint(params, a, b, cov, light)[1]).clamp_min(0).sqrt()
+        growth = (sizes[:, 1] * sizes[:, 2] / (own[a] + own[b])).clamp_min(0.5) - 0.5  # .5: one lies on the other
+        cost: Tensor = (light[a] + light[b]) * (growth + COLOR * (color[a] - color[b]).square().sum(1))
+        return cost
+
+    cost = torch.cat([change(*part) for part in zip(a.split(CHUNK), b.split(CHUNK), strict=True)])
     # Both ways, so that the cheapest pair of all is each other's cheapest: every round takes some.
     a, b, cost = torch.cat([a, b]), torch.cat([b, a]), cost.repeat(2)
     best = torch.full((n,), torch.inf, dtype=torch.float64).scatter_reduce(0, a, cost, "amin")
@@ -97,15 +105,6 @@ def _pairs(params: Params, most: int) -> tuple[Tensor, Tensor]:
     chosen = rows[mutual]
     chosen = chosen[best[chosen].argsort()[:most]]
     return chosen, choice[chosen]
-
-
-def _cost(params: Params, a: Tensor, b: Tensor, cov: Tensor, light: Tensor) -> Tensor:
-    """[P] what it changes to make one of each pair of rows `a`, `b` [P]."""
-    sizes = torch.linalg.eigvalsh(_joint(params, a, b, cov, light)[1]).clamp_min(0).sqrt()
-    own = _areas(params["scales"].double().exp())
-    growth = (sizes[:, 1] * sizes[:, 2] / (own[a] + own[b])).clamp_min(0.5) - 0.5
-    color = params["features_dc"].double() * SH_C0
-    return (light[a] + light[b]) * (growth + COLOR * (color[a] - color[b]).square().sum(1))
 
 
 def _merged(params: Params, a: Tensor, b: Tensor) -> Params:

@@ -207,7 +207,8 @@ except ValueError as error:
 
 
 def test_a_converter_nobody_here_wrote(pxr, tmp_path):
-    """NVIDIA's usd-convert-gsplat makes a USD of our PLY; we read the same from both (install it to run this)."""
+    """NVIDIA's usd-convert-gsplat makes a USD of our PLY; we read the same from both. It pins a numpy
+    that nerfstudio's excludes: `pip install --no-deps usd-convert-gsplat` to run this."""
     pytest.importorskip("usd_convert_gsplat", reason="usd-convert-gsplat is not installed")
     params = visible(200, 3)
     write_ply(tmp_path / "a.ply", params)
