@@ -284,7 +284,7 @@ def test_gltf_shows_what_we_render(shoot, tmp_path, viewer):
     place = ([2.5, 1.0, 1.5], [0.0] * 3, [0.0, 1, 0])
     psnr, _, _ = compare(shoot, tmp_path / "a.glb", params, *place, (400, 300), FOV, 0, viewer)
     print(f"{viewer}: {psnr:.1f} dB")
-    assert psnr >= 25
+    assert psnr >= (25 if viewer == "three" else 30)  # three.js ends a Gaussian at two standard deviations
 
 
 def test_spark_shows_a_real_scene_as_we_do(shoot, real_data, tmp_path):
@@ -319,7 +319,7 @@ def test_a_trained_scene_at_its_cameras(shoot, real_data, tmp_path, viewer, endi
         print(
             f"{frame['file_path']}: {psnr:.1f} dB between {viewer} and us, {likeness:.1f} dB between us and the photo"
         )
-        assert psnr >= (25 if viewer == "three" else 30)  # three.js ends a Gaussian at two standard deviations
+        assert psnr >= 30
         assert likeness > 15  # the cameras are where the photos were taken
         assert theirs.std() > 0.05
 
