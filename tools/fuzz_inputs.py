@@ -3,13 +3,14 @@
 
 python -P tools/fuzz_inputs.py --minutes 10
 
-transforms.json, COLMAP's tables as text and binary, masks and points; PLY, SPZ and splat files of Gaussians, and
-sidecars; broken by bytes, words, and values of JSON.
+transforms.json, COLMAP's tables as text and binary, masks and points; PLY, SPZ, splat, glTF and (where usd-core is)
+USD files of Gaussians, and sidecars; broken by bytes, words, and values of JSON.
 What fails is made as small as it gets by hypothesis, printed with its traceback, and ends the run with exit code 1.
 """
 
 import argparse
 import gzip
+import importlib.util
 import json
 import re
 import shutil
@@ -33,10 +34,13 @@ import tiny_scene
 from test_other_programs import extended, record, visible
 
 from lpm.checks import LpmError
+from lpm.formats.gltf import write_gltf
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
 from lpm.formats.sidecar import Sidecar, sidecar_path, write_sidecar
 from lpm.formats.splat import write_splat
+from lpm.formats.spz_write import write_spz
+from lpm.formats.usd import write_usd
 from lpm.plausibility.check import check_briefly
 from lpm.plausibility.points import track_errors
 from lpm.scenes.read import read_scene
@@ -150,6 +154,12 @@ def splats(work):
     PlyData([PlyElement.describe(more, "vertex")], text=True).write(files[1])
     files[2].write_bytes(extended(params, 3, record(0xADBE0003, 5)))
     write_splat(files[3], params)
+    for name, write in (("a.glb", write_gltf), ("a.gltf", write_gltf), ("b.spz", partial(write_spz, version=4))):
+        files.append(work / name)
+        write(files[-1], params)
+    for name in ("a.usd", "a.usda", "a.usdz") if importlib.util.find_spec("pxr") else ():
+        files.append(work / name)
+        write_usd(files[-1], params)
     write_sidecar(files[0], Sidecar(20, "world", None, None, "classic", [0, 0, 1], "x", "a.ply"))
     return [(partial(load, file), file) for file in files] + [(partial(load, files[0]), sidecar_path(files[0]))]
 
@@ -170,7 +180,7 @@ def tried(use, path, examples, vague):
         elif path.suffix == ".ply":
             head, end, rest = data.partition(b"end_header")
             new = reworded(head.decode("ascii", "replace"), words).encode("ascii", "replace") + end + rest
-        zipped = path.suffix == ".spz"
+        zipped = data[:2] == b"\x1f\x8b"
         new = broken(gzip.decompress(new) if zipped else new, changes, cut)
         path.write_bytes(gzip.compress(new, 1) if zipped else new)
         done[0] += 1

@@ -32,12 +32,16 @@ def logit(opacity: Numbers) -> NDArray[np.float32]:
     return np.log(inside / (1 - inside)).astype(np.float32)
 
 
+OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+"""Places of a quaternion's other components, by that of the one left out."""
+
+
 def smallest_three(three: Numbers, largest: NDArray[np.int64]) -> NDArray[np.float32]:
     """Unit quaternions [N, 4] from their three smaller components [N, 3] and the place [N] of the one left out."""
     n = len(three)
     out = np.empty((n, 4), np.float32)
     missing = np.sqrt(np.maximum(0, 1 - (three.astype(np.float64) ** 2).sum(1)))
-    others = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[largest]
+    others = OTHERS[largest]
     rows = np.arange(n)
     out[rows[:, None], others] = three
     out[rows, largest] = missing

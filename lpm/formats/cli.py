@@ -105,13 +105,41 @@ def export_ply_sequence(
     to_ply_sequence(run, out, common, steps, pad_sh_to)
 
 
+def export_spz(run: Positional[Source], out: Positional[Path], common: Options, spz_version: Literal[3, 4] = 3) -> None:
+    """Niantic's packed format: a tenth of a PLY, with rounded values; Spark, Babylon, PlayCanvas, Scaniverse.
+
+    Args:
+        run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The .spz to write.
+        common: What every format takes.
+        spz_version: 3, which more programs read, or 4, packed by Zstandard.
+    """
+    from lpm.formats.export import to_spz
+
+    to_spz(run, out, common, spz_version)
+
+
+def _plain_command(name: str, endings: tuple[str, ...], what: str) -> Callable[..., None]:
+    def export(run: Positional[Source], out: Positional[Path], common: Options) -> None:
+        from lpm.formats import export as work
+
+        (work.to_usd if name.startswith("usd") else work.to_gltf)(run, out, common, *endings)
+
+    return _named(export, name, endings[0], what)
+
+
 def _tool_command(name: str, ending: str, what: str) -> Callable[..., None]:
     def export(run: Positional[Source], out: Positional[Path], common: Options) -> None:
         from lpm.formats.export import with_tool
 
         with_tool(ending, run, out, common)
 
-    export.__doc__ = f"""{what} Needs Node (npm's splat-transform writes it).
+    return _named(export, name, ending, f"{what} Needs Node (npm's splat-transform writes it).")
+
+
+def _named(export: Callable[..., None], name: str, ending: str, what: str) -> Callable[..., None]:
+    """`export` with the help text of a command that has no options of its own."""
+    export.__doc__ = f"""{what}
 
     Args:
         run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
@@ -122,9 +150,16 @@ def _tool_command(name: str, ending: str, what: str) -> Callable[..., None]:
     return export
 
 
+PLAIN_FORMATS = {
+    "glb": ((".glb",), "glTF with KHR_gaussian_splatting in one file; three.js, Babylon, PlayCanvas; nothing is lost."),
+    "gltf": ((".gltf",), "The same as glb in two files: a JSON to read, and the numbers in a .bin beside it."),
+    "usd": ((".usd", ".usdc", ".usda"), "OpenUSD's ParticleField3DGaussianSplat; nothing is lost. Needs usd-core."),
+    "usdz": ((".usdz",), "The same as usd in a package. Needs usd-core (pip install 'lpm-splat[usd]')."),
+}
+
+
 TOOL_FORMATS = {
     "compressed-ply": (".compressed.ply", "SuperSplat's and PlayCanvas' PLY of 16 bytes a Gaussian and more for SH."),
-    "spz": (".spz", "Niantic's packed format."),
     "sog": (".sog", "PlayCanvas' smallest format, for the web."),
     "html": (".html", "A page with the scene and a viewer in it; opens in a browser."),
 }
@@ -137,6 +172,9 @@ def export_main() -> None:
     app.command(name="splat")(export_splat)
     app.command(name="splatv")(export_splatv)
     app.command(name="ply-sequence")(export_ply_sequence)
+    app.command(name="spz")(export_spz)
+    for name, (endings, what) in PLAIN_FORMATS.items():
+        app.command(name=name)(_plain_command(name, endings, what))
     for name, (ending, what) in TOOL_FORMATS.items():
         app.command(name=name)(_tool_command(name, ending, what))
     one_line_errors(

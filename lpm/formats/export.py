@@ -7,6 +7,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from lpm.checks import fail
 from lpm.files import atomic_path, bar
 from lpm.formats import splat_transform
 from lpm.formats.cli import Options
+from lpm.formats.gltf import write_gltf
 from lpm.formats.moving import at_time, for_splatv, moves, moving_rows
+from lpm.formats.placement import Placement
 from lpm.formats.ply import pad_sh, write_ply
 from lpm.formats.ply_columns import written_comments
 from lpm.formats.ply_sequence import write_ply_sequence
@@ -25,6 +28,8 @@ from lpm.formats.select import select
 from lpm.formats.sidecar import Sidecar, write_sidecar
 from lpm.formats.splat import write_splat
 from lpm.formats.splatv import write_splatv
+from lpm.formats.spz_write import write_spz
+from lpm.formats.usd import check_usd, write_usd
 from lpm.gaussians.far import Floats, numbers
 from lpm.gaussians.similarity import move_far
 from lpm.render.sky import dome
@@ -114,7 +119,10 @@ def up_direction(loaded: Loaded, frame: str) -> list[float] | None:
     return None
 
 
-def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options, doubles: bool = False) -> None:
+def finish(
+    out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Options, doubles: bool = False,
+    program: str = "lpm-export",
+) -> None:  # fmt: skip
     """Writes the sidecar and says what was done; `dropped`: rows left out since nobody can draw them."""
     kept = len(chosen.params["means"]) - dropped
     less = bool(chosen.offset.any()) and not doubles
@@ -130,7 +138,7 @@ def finish(out: Path, loaded: Loaded, chosen: Chosen, dropped: int, common: Opti
                 dataparser_scale=None if by is None else by.scale,
                 rasterize_mode=loaded.rasterize_mode,
                 up=up_direction(loaded, chosen.frame),
-                command=shlex.join(["lpm-export", *sys.argv[1:]]),
+                command=shlex.join([program, *sys.argv[1:]]),
                 file=out.name,
                 sky=chosen.dome or None,
                 offset=chosen.offset.tolist() if less else None,
@@ -202,10 +210,45 @@ def to_ply_sequence(run: Path, out: Path, common: Options, steps: int | None, pa
     finish(out, loaded, first, written // max(1, count), common)
 
 
+def placement(loaded: Loaded, chosen: Chosen) -> Placement:
+    """What a glTF or USD of `chosen` says about its place."""
+    return Placement(up_direction(loaded, chosen.frame), loaded.rasterize_mode, chosen.offset)
+
+
+def to_gltf(run: Path, out: Path, common: Options, *endings: str) -> None:
+    """A .glb or .gltf."""
+    check_ending(out, *endings)
+    loaded, chosen = prepare(run, common)
+    finish(out, loaded, chosen, write_gltf(out, chosen.params, placement(loaded, chosen), bar), common)
+
+
+def to_spz(run: Path, out: Path, common: Options, version: Literal[3, 4]) -> None:
+    """A .spz."""
+    check_ending(out, ".spz")
+    loaded, chosen = prepare(run, common)
+    check_offset(chosen, common)
+    dropped = write_spz(out, chosen.params, version, loaded.rasterize_mode == "antialiased")
+    finish(out, loaded, chosen, dropped, common)
+
+
+def to_usd(run: Path, out: Path, common: Options, *endings: str) -> None:
+    """A USD file."""
+    check_ending(out, *endings)
+    check_usd()  # before a run is read
+    loaded, chosen = prepare(run, common)
+    finish(out, loaded, chosen, write_usd(out, chosen.params, placement(loaded, chosen)), common)
+
+
+def check_ending(out: Path, *endings: str) -> None:
+    """Raises LpmError for a name that does not say what the file is."""
+    if not out.name.endswith(endings):
+        wanted = " or ".join(endings)
+        fail(out, f"a name that does not end in {wanted}", f"a name ending in {wanted}, by which programs tell it")
+
+
 def with_tool(ending: str, run: Path, out: Path, common: Options) -> None:
     """Writes a PLY into a temporary folder and lets splat-transform make `out` of it, under a name with `ending`."""
-    if not out.name.endswith(ending):
-        fail(out, f"a name that does not end in {ending}", f"a name ending in {ending}, by which programs tell it")
+    check_ending(out, ending)
     splat_transform.find_tool(lambda text: None)  # before minutes of work
     loaded, chosen = prepare(run, common)
     check_offset(chosen, common)

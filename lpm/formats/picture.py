@@ -79,18 +79,31 @@ def render_picture(out: Path, loaded: Loaded, width: int = 640) -> None:
         fail(out, f"ending {out.suffix!r}", ".png or .jpg")
     if not 16 <= width <= 8192:
         fail("--size", str(width), "16 to 8192 pixels")
-    keep = sound_rows(loaded.params)
-    if not bool(keep.any()):
+    if not bool(sound_rows(loaded.params).any()):
         fail(loaded.path, "nothing finite to draw", "finite Gaussians")
-    params = {name: value[keep] for name, value in loaded.params.items()}
     # Files of other programs come from COLMAP's axes, where up is about -y.
     up = torch.tensor([0.0, 0.0, 1.0] if loaded.frame == "train" else loaded.up or [0.0, -1.0, 0.0])
-    side = width // 2
-    viewmats, Ks = four_sides(params, up, side)
     mode: RasterizeMode = "antialiased" if loaded.rasterize_mode == "antialiased" else "classic"
-    pictures = draw(params, viewmats, Ks, side, side, rasterize_mode=mode)
-    grid = torch.cat([torch.cat([pictures[0], pictures[1]], 1), torch.cat([pictures[2], pictures[3]], 1)], 0)
-    bgr = np.ascontiguousarray((grid * 255).round().byte().numpy()[..., ::-1])
+    one, two, three, four = four_pictures(loaded.params, loaded.params, up, width // 2, mode).chunk(4, 1)
+    save_picture(out, torch.cat([torch.cat([one, two], 1), torch.cat([three, four], 1)]))
+
+
+def four_pictures(
+    params: Mapping[str, Tensor], seen: Mapping[str, Tensor], up: Tensor, side: int, mode: RasterizeMode = "classic"
+) -> Tensor:
+    """[side, 4 side, 3] `params` from four sides of `seen`, beside each other; without rows that are not finite."""
+    params, seen = ({name: value[sound_rows(each)] for name, value in each.items()} for each in (params, seen))
+    viewmats, Ks = four_sides(seen, up, side)
+    return torch.cat(list(draw(params, viewmats, Ks, side, side, rasterize_mode=mode)), 1)
+
+
+def save_picture(out: Path, picture: Tensor) -> None:
+    """Writes `picture` [H, W, 3], 0..1, atomically, as its name's ending says.
+
+    Raises:
+        LpmError: OpenCV cannot write such a file, or it cannot be written.
+    """
+    bgr = np.ascontiguousarray((picture * 255).round().byte().numpy()[..., ::-1])
     good, data = cv2.imencode(out.suffix.lower(), bgr)
     if not good:
         fail(out, "OpenCV cannot write it", ".png or .jpg")

@@ -18,6 +18,8 @@ from lpm.files import Progress, quiet
 from lpm.formats import splat_transform, splatv
 from lpm.formats.bounds import check_file
 from lpm.formats.compressed_ply import is_compressed, read_compressed_ply
+from lpm.formats.gltf import read_gltf
+from lpm.formats.gltf_container import MAGIC as GLB_MAGIC
 from lpm.formats.ply import read_far
 from lpm.formats.ply_columns import comments_of, understand
 from lpm.formats.ply_header import Header, read_header
@@ -26,6 +28,7 @@ from lpm.formats.sidecar import read_sidecar, sidecar_path
 from lpm.formats.splat import looks_like_splat, read_splat
 from lpm.formats.spz import MAGIC as SPZ_MAGIC
 from lpm.formats.spz import read_spz
+from lpm.formats.usd import read_usd
 from lpm.gaussians.far import offset_of
 from lpm.gaussians.similarity import Similarity, from_dataparser
 from lpm.runs.folder import (
@@ -39,7 +42,10 @@ from lpm.runs.folder import (
     run_rasterize_mode,
 )
 
-WANTED = "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz, .sog or .ksplat file"
+WANTED = (
+    "a run's folder, a checkpoint, or a .ply, .compressed.ply, .splat, .splatv, .spz, .glb, .gltf, .usd, .usdz, .sog "
+    "or .ksplat file"
+)
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Loaded:
     path: Path
     """The file that was read."""
     kind: str
-    """checkpoint, ply, compressed-ply, ply-sequence, splat, splatv, spz, sog or ksplat."""
+    """checkpoint, ply, compressed-ply, ply-sequence, splat, splatv, spz, glb, gltf, usd, usdz, sog or ksplat."""
     frame: str = "unknown"
     """train, world or unknown."""
     world_to_train: Similarity | None = None
@@ -91,8 +97,14 @@ def kind_of(path: Path) -> str:
         return "spz"
     if magic == splatv.MAGIC:
         return "splatv"
+    if magic == GLB_MAGIC:
+        return "glb"
+    if head == b"PXR-USDC" or head.startswith(b"#usda") or path.suffix in (".usd", ".usda", ".usdc"):
+        return "usd"
+    if head.lstrip()[:1] == b"{" or path.suffix == ".gltf":
+        return "gltf"
     if head[:2] == b"PK":
-        return "sog" if _is_sog(path) else "checkpoint"
+        return _kind_of_zip(path)
     if path.suffix == ".ksplat":  # whose rows can look like those of a .splat
         return "ksplat"
     if path.suffix == ".ckpt":
@@ -167,6 +179,10 @@ def _read(path: Path, kind: str, progress: Progress) -> Loaded:
         params, head = read_spz(path)
         loaded = Loaded(params, path, kind, rasterize_mode="antialiased" if head.antialiased else None)
         loaded.notes += head.notes
+    elif kind in ("glb", "gltf", "usd", "usdz"):
+        params, placement, notes = read_gltf(path) if kind.startswith("gl") else read_usd(path)
+        loaded = Loaded(params, path, kind, rasterize_mode=placement.rasterize_mode, offset=placement.offset)
+        loaded.up, loaded.notes = placement.up, notes
     else:
         loaded = _through_tool(path, kind, progress)
     return loaded
@@ -178,12 +194,16 @@ def _with_comments(loaded: Loaded, header: Header) -> Loaded:
     return loaded
 
 
-def _is_sog(path: Path) -> bool:
+def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
-            return "meta.json" in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        names = []
+    if "meta.json" in names:
+        return "sog"
+    first = names[0] if names else ""  # a .usdz shows the first file in it
+    return "usdz" if path.suffix == ".usdz" or first.endswith((".usd", ".usdc", ".usda")) else "checkpoint"
 
 
 def _through_tool(path: Path, kind: str, progress: Progress) -> Loaded:

@@ -66,7 +66,7 @@ class ModelOptions:
     background_color: Literal["random", "black", "white"] = "random"
     """random (in training), black or white."""
     init_from: Path | None = None
-    """Start from the Gaussians in this run, checkpoint, PLY (compressed too), splat or spz, not from points."""
+    """Start from the Gaussians in this run, checkpoint, PLY (compressed too), splat, spz, glTF or USD, not points."""
     init_frame: Literal["auto", "world", "train"] = "auto"
     """Frame of that file: world (the scene's own), train (a run's); auto: what comes with it says, else world."""
     init_opacity: float = 0.1

@@ -7,23 +7,32 @@ import torch
 from export import canaries
 from export.some import picture
 
-from lpm.formats.ply import read_ply, write_ply
-from lpm.formats.splat import read_splat, write_splat
-from lpm.formats.splatv import read_splatv, write_splatv
+from lpm.formats.gltf import write_gltf
+from lpm.formats.ply import write_ply
+from lpm.formats.read import load
+from lpm.formats.splat import write_splat
+from lpm.formats.splatv import write_splatv
+from lpm.formats.spz_write import write_spz
+from lpm.formats.usd import write_usd
+
+WRITERS = {
+    "ply": write_ply, "splat": write_splat, "splatv": write_splatv, "glb": write_gltf, "gltf": write_gltf,
+    "usd": write_usd, "usdz": write_usd, "spz": write_spz,
+}  # fmt: skip
 
 
-@pytest.fixture(params=["ply", "splat", "splatv"])
+@pytest.fixture(params=WRITERS)
 def through(request, tmp_path):
     """What a file of this format makes of a scene."""
-    write, read = {
-        "ply": (write_ply, read_ply), "splat": (write_splat, read_splat), "splatv": (write_splatv, read_splatv)
-    }[request.param]  # fmt: skip
+    if request.param.startswith("usd"):
+        pytest.importorskip("pxr", reason="usd-core is not installed")
 
     def convert(params):
-        write(tmp_path / "a", params)
-        return read(tmp_path / "a")
+        path = tmp_path / f"a.{request.param}"
+        WRITERS[request.param](path, params)
+        return load(path).params
 
-    convert.harmonics = request.param == "ply"
+    convert.harmonics = not request.param.startswith("splat")
     return convert
 
 

@@ -35,8 +35,10 @@ def run(tmp_path):
     return folder, params
 
 
-@pytest.mark.parametrize("name", ["ply", "splat", "splatv"])
+@pytest.mark.parametrize("name", ["ply", "splat", "splatv", "glb", "gltf", "usd", "usdz", "spz"])
 def test_formats(run, tmp_path, capsys, name):
+    if name.startswith("usd"):
+        pytest.importorskip("pxr", reason="usd-core is not installed")
     folder, params = run
     out = tmp_path / f"out.{name}"
     assert call(export_main, name, folder, out) == 0
@@ -46,7 +48,7 @@ def test_formats(run, tmp_path, capsys, name):
     assert len(loaded.params["means"]) == 200
     assert loaded.frame == "train"
     assert loaded.rasterize_mode == "antialiased"
-    if name == "ply":
+    if name not in ("splat", "splatv", "spz"):
         assert torch.equal(loaded.params["features_rest"], params["features_rest"])
 
 
@@ -107,6 +109,8 @@ def test_antialiased_models_are_warned_of(run, tmp_path, capsys):
         (["ply", "x.ply", "a.ply", "--pad-sh", "0"], "error: --pad-sh: 0"),
         (["splat", "x.ply", "/dev/null/a.splat"], "cannot be written (File exists)"),
         (["spz", "x.ply", "a.ply"], "wanted a name ending in .spz"),
+        (["glb", "x.ply", "a.gltf"], "wanted a name ending in .glb"),
+        (["usd", "x.ply", "a.usdz"], "wanted a name ending in .usd or .usdc or .usda"),
     ],
 )
 def test_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, said):

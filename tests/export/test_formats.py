@@ -14,12 +14,15 @@ from plyfile import PlyData, PlyElement
 from lpm.checks import LpmError
 from lpm.formats import zstd
 from lpm.formats.compressed_ply import read_compressed_ply
+from lpm.formats.gltf import write_gltf
 from lpm.formats.ply import read_ply, write_ply
 from lpm.formats.ply_sequence import read_ply_sequence, sequence_files, write_ply_sequence
 from lpm.formats.read import kind_of, load
 from lpm.formats.select import select
 from lpm.formats.splat import importance, read_splat, write_splat
 from lpm.formats.splatv import ALWAYS, read_splatv, write_splatv
+from lpm.formats.spz_write import write_spz
+from lpm.gaussians.similarity import Similarity, move
 from lpm.gaussians.spherical_harmonics import SH_C0
 
 
@@ -234,6 +237,49 @@ def test_spz(tmp_path, version, degree):
     assert (ours - theirs).abs().mean() < 0.01
 
 
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_spz_is_written_as_its_description_says(tmp_path, version, degree):
+    """The same bytes as spz(), from the description, makes of the same Gaussians in the file's axes."""
+    if version == 4 and zstd._packer() is None:
+        pytest.skip("no zstd on this machine")
+    flip = torch.tensor([1.0, -1.0, -1.0])
+    params = visible(300, degree)
+    params["features_rest"] = torch.round(params["features_rest"] * 8) / 8  # a step of the coarser bucket
+    write_spz(tmp_path / "a.spz", params, version, antialiased=True)
+    loaded = load(tmp_path / "a.spz")
+    assert loaded.rasterize_mode == "antialiased"
+    assert not loaded.notes
+    back = loaded.params
+    torch.testing.assert_close(back["features_rest"], params["features_rest"].clamp(-1, 1), atol=1 / 127, rtol=0)
+    assert (back["means"] - params["means"]).abs().max() <= 2.0**-13
+    assert (back["scales"] - params["scales"]).abs().max() <= 1 / 32 + 1e-6
+    assert (back["opacities"].sigmoid() - params["opacities"].sigmoid()).abs().max() <= 0.51 / 255
+    assert (covariances(back) - covariances(params)).abs().max() < 0.02
+    if version == 3:
+        mine = gzip.decompress((tmp_path / "a.spz").read_bytes())
+        turned = move(params, Similarity(np.diag(flip.double().numpy()), np.zeros(3), 1.0))
+        header, parts = spz(turned, 3)
+        assert mine[:14] == header[:14]
+        assert mine[14] == 1
+        assert mine[16 : 16 + 16 * 300] == b"".join(parts)[: 16 * 300]  # all but rotations and harmonics
+        written = np.frombuffer(mine[16 + 16 * 300 :][: 4 * 300], "<u4")
+        assert (written >> 30 == np.frombuffer(parts[4], "<u4") >> 30).all()
+
+
+def test_spz_takes_more_bits_for_small_gaussians_and_fewer_for_wide_scenes(tmp_path):
+    for size, far, step in ((1e-4, 1.0, 1e-5), (30.0, 1e5, 1.0)):
+        params = visible(100, 0)
+        params["scales"][:] = np.log(size)
+        params["means"][0] = far
+        write_spz(tmp_path / "a.spz", params)
+        assert (load(tmp_path / "a.spz").params["means"] - params["means"]).abs().max() < step
+    params["scales"][:] = -7.0
+    with pytest.raises(LpmError, match="wanted a smaller scene"):
+        write_spz(tmp_path / "b.spz", params)
+    assert not (tmp_path / "b.spz").exists()
+
+
 def test_others_files_come_in(real_data):
     """A guitar that SuperSplat and another program wrote: right count, and the same Gaussians from both files."""
     a = load(real_data / "splats" / "guitar.compressed.ply")
@@ -248,7 +294,7 @@ def test_others_files_come_in(real_data):
     assert 0.02 < (views[0] < 0.9).any(-1).float().mean() < 0.9  # and it is seen
 
 
-@pytest.mark.parametrize("write", [write_ply, write_splat, write_splatv])
+@pytest.mark.parametrize("write", [write_ply, write_splat, write_splatv, write_gltf, write_spz])
 def test_told_by_content(tmp_path, write):
     params = visible(100, degree=1)
     write(tmp_path / "something", params)
@@ -274,7 +320,7 @@ def test_select():
         select(params, None, 2)
 
 
-@pytest.mark.parametrize("write", [write_ply, write_splat, write_splatv])
+@pytest.mark.parametrize("write", [write_ply, write_splat, write_splatv, write_gltf, write_spz])
 def test_a_full_disk_leaves_nothing(tmp_path, write):
     from lpm import files
 

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from plyfile import PlyData
 
 from lpm.checks import LpmError
+from lpm.formats.gltf import write_gltf
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
 from lpm.formats.splat import write_splat
 from lpm.formats.splatv import write_splatv
+from lpm.formats.usd import write_usd
 
-KINDS = ("ply", "ascii.ply", "compressed.ply", "splat", "splatv", "2.spz", "3.spz")
+KINDS = ("ply", "ascii.ply", "compressed.ply", "splat", "splatv", "2.spz", "3.spz", "glb")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,7 @@ def valid(tmp_path_factory):
     for version in (2, 3):
         header, parts = spz(params, version)
         (folder / f"a.{version}.spz").write_bytes(gzip.compress(header + b"".join(parts), mtime=0))
+    write_gltf(folder / "a.glb", params)
     return {kind: (folder / f"a.{kind}").read_bytes() for kind in KINDS}
 
 
@@ -61,18 +64,36 @@ def refused_or_read(path):
 edits = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), max_size=4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cut=st.floats(0, 1), edits=edits, in_header=st.booleans())
-def test_broken_bytes(tmp_path, valid, kind, cut, edits, in_header):
-    """Cut anywhere, overwritten anywhere (half of the time in the header only)."""
-    data = bytearray(valid[kind])
+BREAKS = {"cut": st.floats(0, 1), "edits": edits, "in_header": st.booleans()}
+
+
+def broken(data, path, cut, edits, in_header):
+    """`data` at `path`, cut anywhere, overwritten anywhere (half of the time in the header only)."""
+    data = bytearray(data)
     for where, what in edits:
         start = int(where * (min(len(data), 600) if in_header else len(data)))
         data[start : start + len(what)] = what
-    path = tmp_path / f"x.{kind}"
     path.write_bytes(data[: max(1, round(cut * len(data)))] if cut < 0.5 else data)
-    refused_or_read(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(**BREAKS)
+def test_broken_bytes(tmp_path, valid, kind, cut, edits, in_header):
+    refused_or_read(broken(valid[kind], tmp_path / f"x.{kind}", cut, edits, in_header))
+
+
+@pytest.mark.parametrize("kind", ["usd", "usdz"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(**BREAKS)
+def test_broken_bytes_of_usd(tmp_path, kind, cut, edits, in_header):
+    """Fewer: each is read by a process of its own."""
+    pytest.importorskip("pxr", reason="usd-core is not installed")
+    good = tmp_path / f"good.{kind}"
+    if not good.exists():
+        write_usd(good, visible(20, 1))
+    refused_or_read(broken(good.read_bytes(), tmp_path / f"x.{kind}", cut, edits, in_header))
 
 
 @pytest.mark.parametrize("name", [b"min_g", b"max_scale_y", b"min_x", b"max_b"])

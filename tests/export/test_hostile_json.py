@@ -1,14 +1,16 @@
-"""JSON of others beside or instead of ours: sidecars of exports, camera paths of the viewer."""
+"""JSON of others beside or instead of ours: sidecars of exports, glTF, camera paths of the viewer."""
 
 import copy
 import json
 
 import pytest
 from export.some import visible
+from export.test_hostile import refused_or_read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lpm.checks import LpmError
+from lpm.formats.gltf import write_gltf
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
 from lpm.formats.sidecar import Sidecar, read_sidecar, write_sidecar
@@ -72,6 +74,23 @@ def test_a_sidecar_of_others_is_used_or_passed_over(export, data):
     if loaded.world_to_train is not None:
         assert isinstance(loaded.world_to_train, Similarity)
         loaded.world_to_train.inverse()  # what an export would ask of it
+
+
+@pytest.fixture(scope="module")
+def gltf(tmp_path_factory):
+    """A .gltf and its JSON."""
+    out = tmp_path_factory.mktemp("gltf") / "a.gltf"
+    write_gltf(out, visible(3, 1))
+    return out, json.loads(out.read_text())
+
+
+@OFTEN
+@given(data=st.data())
+def test_a_gltf_of_others_is_read_or_refused_in_one_line(gltf, data):
+    out, values = gltf
+    place = data.draw(st.sampled_from(list(places(values))))
+    out.write_text(json.dumps(replaced(values, place, data.draw(JSON))))
+    refused_or_read(out)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"{}", b"null", b'{"version": 1}'])

@@ -23,6 +23,7 @@ ROOMS = (
     "lpm.render",
     "lpm.runs",
     "lpm.formats",
+    "lpm.editing",
     "lpm.zones",
     "lpm.strategy",
     "lpm.viewer",

@@ -1,0 +1,1 @@
+"""Edits of what was trained, or of any file of Gaussians: lpm-edit."""
