@@ -146,7 +146,7 @@ class Visibility:
 class NearbyVisibility(Visibility):
     """Of many views: each is asked about the points around it, and compared with those that share the most of them.
 
-    What all with all would take grows with the square of their number; this takes some milliseconds and kilobytes a view.
+    What all with all would take grows with the square of their number; this takes milliseconds and kilobytes a view.
     """
 
     def _look(self, points: Tensor, depths: Sequence[Tensor] | None) -> None:

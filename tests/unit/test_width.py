@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lpm.render.rasterize import rasterize
 from lpm.multiview.views import MANY_CENTRES, nearest_centre
+from lpm.render.rasterize import rasterize
 from lpm.strategy.width import hold, widest_scales
 
 
