@@ -35,7 +35,7 @@ class FalseFronts:
         state, zones = event.state, event.zones
         # Nothing in place: an event that fails for want of memory is undone by going back to the old tensors.
         state["inside"] = 0.8 * state["inside"] + self.votes(event, zones).inside
-        if event.step // self.settings.refine_every % 5 == 0:
+        if self.settings.event_number(event.step) % 5 == 0:
             state["front_before"], state["front"] = state["front"], torch.zeros_like(state["front"])
         for view, errs in zip(zones, false_fronts(zones), strict=True):
             if self.settings.reset and errs:
@@ -67,7 +67,7 @@ class FalseFrontsInTime(FalseFronts):
     def remember(self, event: Event) -> Votes:
         """As FalseFronts'; and remembers the times at which a point was seen in front of a surface."""
         state = event.state
-        if event.step // self.settings.refine_every % 5 == 0:
+        if self.settings.event_number(event.step) % 5 == 0:
             state["when_before"], state["when"] = state["when"], torch.zeros_like(state["when"])
         for zone, errs in zip(event.zones, false_fronts(event.zones), strict=True):
             if not errs:

@@ -1,7 +1,7 @@
 """Localized point management (after Yang et al., CVPR 2025, arXiv 2406.04251): points are edited where the error is.
 
-Every `refine_every` steps an event looks at a few training views, chosen by their error and by how long ago they were
-looked at. Their worst tiles are given a depth by comparing the photos themselves. Where the render's surface stands in
+Every `refine_every` steps, and in long runs more and more seldom, an event looks at a few training views, chosen by
+their error and by how long ago they were looked at. Their worst tiles are given a depth by comparing the photos themselves. Where the render's surface stands in
 front of that depth, the points in front lose their opacity (targeted reset); where nothing is there, points are
 inserted; everywhere else points are added where the residuals are splatted onto (E_i), and points that paint next to
 nothing make room for them. The number of points follows a growth curve that ends at the cap.
@@ -119,10 +119,6 @@ class LpmStrategy(LpmFields):
             width.hold(params, state, self.photo_graph.views.viewmats, self.widest, anew)
         if self.few_photos > 0 and anew:
             self._find_few(params, state)
-
-    def has_event(self, step: int) -> bool:
-        """Whether points are edited after `step`."""
-        return self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0
 
     @torch.no_grad()
     def gather(self, params: TrainedParameters, state: dict[str, Any], step: int, info: dict[str, Any]) -> None:

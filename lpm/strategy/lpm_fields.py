@@ -57,3 +57,16 @@ class LpmFields(LpmOptions, PointStrategy):
             refine_every=plan.every, prune_opacity=common.prune_opacity, rasterize_mode=common.rasterize_mode,
             opacity_reg=common.opacity_reg, scale_reg=common.scale_reg, **common.parts(), **vars(options),
         )  # fmt: skip
+
+    def has_event(self, step: int) -> bool:
+        """Whether points are edited after `step`."""
+        planned = self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0
+        return planned and step // self.refine_every % self._left(step) == 0
+
+    def event_number(self, step: int) -> int:
+        """Grows by one from event to event, but for where they get sparser."""
+        return step // self.refine_every // self._left(step)
+
+    def _left(self, step: int) -> int:
+        """One in how many planned events there is around `step`."""
+        return max(1, step // self.sparser) if self.sparser > 0 else 1

@@ -118,6 +118,9 @@ class LpmOptions:
 
     growth_end: float = 0.9
     """Where the growth curve ends, as a share of the steps between the first and the last event."""
+    sparser: int = 1_000
+    """Events come more and more seldom in long runs: after so many steps, times n, every n-th planned one is left. 0:
+    all of them. Twice as many bring nothing at 7,000 steps, and on a GPU an event takes as long as ten steps."""
     views_per_event: int = 6
     """Training views that an event looks at."""
     tiles_per_view: int = 27
@@ -157,10 +160,12 @@ class LpmOptions:
 class Lpm4dOptions(LpmOptions):
     """Those of `lpm`, and what is set of points in time."""
 
+    sparser: int = 0
+    """As in a static scene; not measured where things move, and so off."""
     views_per_event: int = 12
     """Twice as many as of a static scene: a moment is seen in few of them."""
     widest: float = 0.0
-    """As in a static scene; not measured where things move, and so off."""
+    """The same."""
     few_photos: int = 0
     """The same."""
     zones_in_time: ZonesInTime = "calibrated"

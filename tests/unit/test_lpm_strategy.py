@@ -128,3 +128,22 @@ def test_points_are_held_after_the_last_event():
         params["scales"][7] = 5.0
     strategy.step_post_backward(params, {}, state, strategy.refine_stop_iter + 1, {})
     assert params["scales"][7].detach().exp().max() < 0.4 * WALL
+
+
+def test_events_get_sparser_in_long_runs():
+    strategy = LpmStrategy(refine_start_iter=500, refine_stop_iter=20_000, refine_every=100)
+    steps = [step for step in range(20_000) if strategy.has_event(step)]
+    assert steps[:15] == list(range(600, 2_100, 100))  # a run of 3,000 steps ends its editing here
+    assert steps[15:20] == [2_200, 2_400, 2_600, 2_800, 3_000]
+    assert len(steps) == 46
+    assert all(b - a <= 0.2 * a for a, b in zip(steps[14:], steps[15:], strict=False))
+    strategy.sparser = 0
+    assert sum(strategy.has_event(step) for step in range(20_000)) == 194
+
+
+@pytest.mark.parametrize("steps", [3_000, 7_000, 15_000, 30_000, 60_000])
+def test_the_cap_is_reached_by_the_last_event(steps):
+    strategy = LpmStrategy(refine_start_iter=min(500, steps // 12), refine_stop_iter=2 * steps // 3, max_points=5_000)
+    strategy.first_points = 1_000
+    last = max(step for step in range(steps) if strategy.has_event(step))
+    assert strategy.budget(last) == 5_000
