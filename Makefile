@@ -29,8 +29,9 @@ wheel: setup
 demo: setup
 	@$(BIN)/python tools/demo.py
 
+# Two tests at a time, with a thread each: two that think they have all cores would wait for one another.
 test: setup lint types
-	@$(BIN)/python -m pytest -m "not slow and not gpu and not export and not viewer"
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not export and not viewer"
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow

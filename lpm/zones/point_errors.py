@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lpm.render.rasterize import rasterize
+from lpm.sending import sent
 
 
 @dataclass
@@ -37,14 +38,16 @@ def depth_ranges(evidence: list[Evidence]) -> tuple[Tensor, Tensor]:
     """
     z = torch.stack([e.z for e in evidence])
     drawn = torch.stack([e.visible for e in evidence]) & (z > 0)
+    ends = sent([0.02, 0.98], z.device, z.dtype)
     ranges = []
     for of_view in z[drawn].split(drawn.sum(1).tolist()):
         some = of_view[:: max(1, len(of_view) // 4096)]  # a quantile needs no more
         if len(some):
-            ranges.append((0.5 * some.quantile(0.02), 3.0 * some.quantile(0.98)))
+            low, high = some.quantile(ends)
+            ranges.append((0.5 * low, 3.0 * high))
         else:
             ranges.append((torch.full_like(z[0, 0], 0.1), torch.full_like(z[0, 0], torch.inf)))
-    near, far = (torch.stack(ends) for ends in zip(*ranges, strict=True))
+    near, far = (torch.stack(side) for side in zip(*ranges, strict=True))
     return near, far
 
 

@@ -54,7 +54,7 @@ WAITS = {
 """Of an event, at most: each is a gap in which the device has nothing to do."""
 
 
-SLOW = {"paper": pytest.mark.slow}  # is `lpm` but for its zones and resets
+SLOW = dict.fromkeys(("paper", "masked"), pytest.mark.slow)  # are `lpm` but for zones and resets, or for masks
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, ())) for name in RUNS])
