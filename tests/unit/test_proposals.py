@@ -72,9 +72,9 @@ def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
 
 
 def test_depth_by_features_takes_two_on_one_surface():
-    pixels = torch.tensor([[3.0, 3], [9, 9], [20, 3], [35, 5], [40, 9], [3, 20], [5, 30], [9, 25]])
+    tile = torch.tensor([0, 0, 1, 2, 2, 3, 3, 3])
     depth = torch.tensor([2.0, 2.1, 5.0, 3.0, 9.0, 4.0, 4.0, 4.2])
-    near, far = feature_depths(pixels, depth, (2, 3))
+    near, far = feature_depths(tile, depth, 6)
     nan = float("nan")
     wanted = torch.tensor([2.0, nan, nan, 4.0, nan, nan]), torch.tensor([2.1, nan, nan, 4.2, nan, nan])
     torch.testing.assert_close((near, far), wanted, equal_nan=True)
