@@ -40,7 +40,8 @@ class Drawn:
 
     def held_out(self, poses: Floats) -> NDArray[np.bool_]:
         """[V] the views that either hold-out measures; nothing is wrong with these, or it would count as error."""
-        return self.sector(poses) | (np.arange(len(poses)) % 8 == 0)
+        every_8th: NDArray[np.bool_] = np.arange(len(poses)) % 8 == 0
+        return np.logical_or(self.sector(poses), every_8th)
 
     def gains(self, poses: Floats) -> Floats:
         """[V] exposure gains."""

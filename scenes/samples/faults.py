@@ -31,7 +31,8 @@ def noisy(rgb: NDArray[np.float32], sigma: float, rng: np.random.Generator) -> N
     """`rgb` [H, W, 3] (0..1) with the noise of a sensor: of standard deviation `sigma` where it is white, .45 of that
     where it is black."""
     spread = sigma * np.sqrt(0.2 + 0.8 * np.clip(rgb, 0, 1))
-    return (rgb + spread * rng.standard_normal(rgb.shape)).astype(np.float32)
+    seen: NDArray[np.float32] = (rgb + spread * rng.standard_normal(rgb.shape)).astype(np.float32)
+    return seen
 
 
 def drift(amount: float, views: int) -> Floats:

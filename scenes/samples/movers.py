@@ -43,10 +43,11 @@ class Path:
         start, heading = np.array(self.start), np.array(self.heading)
         if self.kind == "circle":
             turn = gone / self.reach
-            return start + self.reach * (np.sin(turn) * heading + (1 - np.cos(turn)) * np.array([0.0, 0.0, 1.0]))
+            place: Floats = start + self.reach * (np.sin(turn) * heading + np.array([0.0, 0.0, 1 - np.cos(turn)]))
+            return place
         along = self.reach - abs(gone % (2 * self.reach) - self.reach)  # there and back
         hop = 0.35 * abs(np.sin(np.pi * gone / 0.5)) if self.kind == "hop" else 0.0
-        place: Floats = start + along * heading + np.array([0.0, 0.0, hop])
+        place = start + along * heading + np.array([0.0, 0.0, hop])
         return place
 
 

@@ -115,7 +115,7 @@ def test_told_poses_are_off_by_what_is_drawn(made):
 
 def test_flow_is_the_motion_seen(made):
     """Of a pixel of a mover: its point, moved as its part is, projects to where flow says; what stands still, stays."""
-    for c, i, name, world in photos(made):
+    for c, i, name, _ in photos(made):
         if i + 1 == FRAMES:
             assert not (made.folder / "flow" / f"{name}.npz").exists()
             continue
@@ -164,9 +164,9 @@ def test_some_movers_bend_and_others_do_not():
         return np.linalg.norm(middles[:, None] - middles[None], axis=2)
 
     for kind in ("worm", "reed", "figure"):
-        assert np.abs(shape(kind, 0.1) - shape(kind, 0.4)).max() > 0.05
+        assert np.abs(shape(kind, 0.0) - shape(kind, 0.19)).max() > 0.05
     for kind in ("ball", "box", "stack"):
-        assert np.allclose(shape(kind, 0.1), shape(kind, 0.4))
+        assert np.allclose(shape(kind, 0.0), shape(kind, 0.19))
 
 
 def test_seeds_draw_clips_of_every_sort():
@@ -179,7 +179,7 @@ def test_seeds_draw_clips_of_every_sort():
         held = clip.arc.held_out
         assert 0 not in held
         assert len(clip.poses) - 1 not in held
-        assert all(b - a > 1 for a, b in zip(held, held[1:], strict=False))
+        assert (np.diff(held) > 1).all()
         assert np.abs(clip.moments - clip.times).max() <= 0.1 / 7
         for mover in clip.movers:
             for t in np.linspace(0, 1, 9):
