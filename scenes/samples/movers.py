@@ -20,6 +20,8 @@ KINDS = ("ball", "box", "stack", "worm", "reed", "figure")
 """worm: a chain that bends as it goes; reed: one whose foot stands still; figure: swings its arms and legs."""
 PATHS = ("line", "hop", "circle", "pause")
 """line: there and back at one speed; hop: the same, bouncing; pause: begins and ends at rest."""
+SLIM = {"figure": 0.5, "worm": 0.65}
+"""Half the depth (along y) of those that are less deep than their size, as a share of it: they may be larger."""
 LINKS = 7
 """Spheres of a worm or reed; a limb of a figure has four."""
 
@@ -139,7 +141,8 @@ def draw_movers(rng: Rng, count: int, size: float, wide: float) -> list[Mover]:
     lane, found = 1.7 / count, []
     for i, place in enumerate(rng.permutation(count)):
         kind = KINDS[int(rng.integers(len(KINDS)))]
-        own, amplitude = min(float(size * rng.uniform(0.75, 1.25)), 0.45 * lane), float(rng.uniform(0.4, 0.9))
+        own = min(float(size * rng.uniform(0.75, 1.25)), 0.45 * lane) / SLIM.get(kind, 1.0)
+        own, amplitude = min(own, 0.8), float(rng.uniform(0.4, 0.9))
         metres = float(0.3 * (3.0 / 0.3) ** rng.random())  # within a clip
         shape = PATHS[int(rng.integers(len(PATHS)))] if kind not in ("worm", "figure") else "line"
         reach = min(metres, float(rng.uniform(0.6, 1.0)) * 2 * wide)

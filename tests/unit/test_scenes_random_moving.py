@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lpm.checks import LpmError
+from lpm.scenes import cli
 from lpm.scenes.read import read_scene
 from lpm.scenes.samples import textures
 from lpm.scenes.samples.drawn_clips import draw_clip
@@ -198,6 +199,16 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, monkeypatch):
     assert draw_clip(3, 2, 4, (32, 24)).movers != draw_clip(5, 2, 4, (32, 24)).movers
     with pytest.raises(LpmError, match="cams and frames: 1 and 6"):
         make_random_clip(tmp_path / "d", 1, 6)
+
+
+def test_the_command_makes_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(textures, "SIZE", 64)
+    cli.make("random-moving", tmp_path / "out", cams=2, frames=4, size="32x24", seed=2)
+    assert "12 views of 32x24" in capsys.readouterr().out
+    cli.info(tmp_path / "out")
+    assert "moves     4 time steps, 3 cameras" in capsys.readouterr().out
+    with pytest.raises(LpmError, match="--lens: 360"):
+        cli.make("random-moving", tmp_path / "b", lens="360")
 
 
 def test_a_pause_begins_and_ends_at_rest():
