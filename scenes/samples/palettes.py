@@ -63,7 +63,7 @@ def palette(rng: Rng) -> dict[str, Callable[[Rng], Pixels]]:
 
     return {
         **COMMON,
-        **{f"wall{i}": surface(0.4, 0.85) for i in range(3)},
+        **{f"wall{i}": surface(0.32, 0.68) for i in range(3)},
         **{f"plain{i}": stained(base, darker(base, 0.8)) for i, base in enumerate(vivid(rng) for _ in "abc")},
         **{f"facade{i}": facade(tint(rng, 0.45, 0.8), tint(rng, 0.3, 0.85), int(rng.integers(2, 4)),
                                 int(rng.integers(3, 6))) for i in range(3)},
