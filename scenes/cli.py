@@ -27,8 +27,8 @@ def make(
     name: tyro.conf.Positional[str],
     out: tyro.conf.Positional[Path],
     /,
-    views: int = 40,
-    cams: int = 6,
+    views: int | None = None,
+    cams: int | None = None,
     frames: int = 20,
     size: str | None = None,
     seed: int = 0,
@@ -40,39 +40,45 @@ def make(
     Args:
         name: which one; see `lpm-scene list`.
         out: the folder to make.
-        views: number of images, of a scene that does not move.
-        cams: number of cameras, of one that moves.
+        views: number of images, of a scene that does not move; by default 40, of `random` 16 to 48 by the seed.
+        cams: number of cameras, of one that moves; by default 6, of `random-moving` 3 to 12 by the seed, and one or two
+            more that are held out.
         frames: number of time steps, of one that moves.
         size: width and height of the images in pixels; by default 320x240, of 360 degree photos 640x320.
-        seed: draws the textures, the cameras' places and the points' noise; of `yard`, the place itself.
+        seed: draws the textures, the cameras' places and the points' noise; of `yard`, `random` and `random-moving`
+            all there is.
         lens: what the photos of a scene that does not move are taken with; fisheye: 180 degrees from corner to corner.
         overwrite: replace the folder if it is a sample scene.
     """
-    from lpm.scenes.samples.make import make as make_sample
-    from lpm.scenes.samples.moving import CLIPS, make_clip  # torch takes seconds to import
+    from lpm.scenes.samples.make import make as make_sample  # torch takes seconds to import
+    from lpm.scenes.samples.moving import CAMS, CLIPS, make_clip
+    from lpm.scenes.samples.random_moving import make_random_clip
 
-    if name in CLIPS:
-        views = cams * frames
-    if name in CLIPS and lens != "pinhole":
+    moves = name in CLIPS or name == "random-moving"
+    if moves and lens != "pinhole":
         fail("--lens", lens, "pinhole, for a scene that moves")
+    total = None if name.startswith("random") else (cams or CAMS) * frames if moves else views or 40
     pixels, start = parse_size(size or ("640x320" if lens == "360" else "320x240")), time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"rendering {name}", total=max(views, 1))
+        task = progress.add_task(f"rendering {name}", total=total)
         advance = lambda: progress.advance(task)  # noqa: E731
-        if name in CLIPS:
-            folder = make_clip(name, out, cams, frames, pixels, seed, overwrite, advance)
+        if name == "random-moving":
+            folder = make_random_clip(out, cams, frames, pixels, seed, overwrite, advance)
+        elif name in CLIPS:
+            folder = make_clip(name, out, CAMS if cams is None else cams, frames, pixels, seed, overwrite, advance)
         else:
             folder = make_sample(name, out, views, pixels, seed, overwrite, advance, lens)
-    print(f"{folder}: {views} views of {pixels[0]}x{pixels[1]} in {time.perf_counter() - start:.0f} s")
+        count = int(progress.tasks[task].completed)
+    print(f"{folder}: {count} views of {pixels[0]}x{pixels[1]} in {time.perf_counter() - start:.0f} s")
     print(f"next: lpm-train {folder}")
 
 
 def list_() -> None:
     """List the sample scenes."""
-    from lpm.scenes.samples.names import CLIPS, SAMPLES, YARD
+    from lpm.scenes.samples.names import BY_SEED, CLIPS, SAMPLES
 
-    for name, text in (SAMPLES | {"yard": YARD} | CLIPS).items():
-        print(f"{name:9} {text}")
+    for name, text in (SAMPLES | CLIPS | BY_SEED).items():
+        print(f"{name:13} {text}")
 
 
 def info(

@@ -21,6 +21,7 @@ from lpm.checks import fail
 from lpm.scenes.lenses import NAMES, Lens
 from lpm.scenes.ply import write_points
 from lpm.scenes.samples.points import NOISE_PX, SamplePoints, find_points, in_view, inside, unproject
+from lpm.scenes.samples.random_still import random_still, random_views
 from lpm.scenes.samples.textures import usable_cpus
 from lpm.scenes.samples.trace import Shot, World, shoot
 from lpm.scenes.samples.worlds import SAMPLES, Sample
@@ -31,6 +32,8 @@ LABELS = {"hole": 1, "pane": 2, "rails": 4, "background": 8}
 """Bits of the label images: what a pixel's centre shows."""
 LENSES = ("pinhole", "fisheye", "360")
 """What a scene's photos can be taken with."""
+BY_SEED = {"yard": random_yard, "random": random_still}
+"""Scenes that are another place for each seed."""
 LEAST_VIEWS, SMALLEST, LARGEST = 8, 16, 8192
 
 
@@ -169,8 +172,12 @@ def write(
     camera = intrinsics if lens is None else lens
     world = sample.world(seed)
     poses = sample.cameras(views, np.random.default_rng([seed, 1]))
+    told_poses = poses
     shots = render(sample, world, poses, camera, size, done)
     gain = gains(sample, views)
+    if sample.drawn is not None:
+        gain = sample.drawn.gains(poses)
+        told_poses = sample.drawn.told_poses(poses, intrinsics, np.random.default_rng([seed, 3]))
     for shot, g in zip(shots, gain, strict=True):
         shot.rgb = np.clip(shot.rgb * g, 0, 1)
     points = find_points(sample, shots, poses, camera, np.random.default_rng([seed, 2]))
@@ -201,10 +208,14 @@ def write(
         **told,
         "ply_file_path": "sparse_pc.ply",
         "frames": [
-            {"file_path": file, "transform_matrix": pose.tolist()} for file, pose in zip(files, poses, strict=True)
+            {"file_path": file, "transform_matrix": pose.tolist()} for file, pose in zip(files, told_poses, strict=True)
         ],
     }
     facts = truth(sample, seed, world, files, shots, poses, camera, gain, marks, points)
+    if sample.drawn is not None:
+        facts |= sample.drawn.facts(files, poses)
+        lists = {"train_filenames": sorted(set(files) - set(facts["sector"])), "test_filenames": facts["sector"]}
+        (folder / "sector.json").write_text(json.dumps({**meta, **lists}, indent=1) + "\n", encoding="utf-8")
     (folder / "truth.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / "transforms.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
@@ -219,7 +230,7 @@ def along_axis(distance: NDArray[np.float32], lens: Lens) -> NDArray[np.float32]
 def make(
     name: str,
     out: Path,
-    views: int = 40,
+    views: int | None = 40,
     size: tuple[int, int] = (320, 240),
     seed: int = 0,
     overwrite: bool = False,
@@ -229,7 +240,7 @@ def make(
     """Makes the sample scene `name` in the folder `out`, whole or not at all.
 
     Args:
-        views: number of images. size: width and height in pixels.
+        views: number of images; None: 40, of `random` as its seed draws. size: width and height in pixels.
         overwrite: replace `out` if it is a sample scene; nothing else is ever replaced.
         done: called after each view is rendered, from any thread.
         lens: one of LENSES.
@@ -237,11 +248,15 @@ def make(
     Raises:
         LpmError: no such scene, unusable numbers, or `out` exists.
     """
-    if name != "yard" and name not in SAMPLES:
-        fail("scene", repr(name), "one of " + ", ".join([*SAMPLES, "yard"]), "see `lpm-scene list`")
+    if name not in BY_SEED and name not in SAMPLES:
+        fail("scene", repr(name), "one of " + ", ".join([*SAMPLES, *BY_SEED]), "see `lpm-scene list`")
+    if views is None:
+        views = 40 if name in SAMPLES or name == "yard" else random_views(seed)
     if views < LEAST_VIEWS:
         fail("views", str(views), f"at least {LEAST_VIEWS}", "fewer views do not see every part of the scene twice")
-    sample = SAMPLES[name] if name in SAMPLES else random_yard(seed)
+    sample = SAMPLES[name] if name in SAMPLES else BY_SEED[name](seed)
+    if sample.drawn is not None and lens != "pinhole":
+        fail("lens", lens, "pinhole, for a scene that is called random")
     by = lens_of(lens, size)
     return fill_folder(out, size, seed, overwrite, lambda new: write(new, sample, views, size, seed, done, by))
 

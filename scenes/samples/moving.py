@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from lpm.checks import fail
 from lpm.scenes.ply import write_points
 from lpm.scenes.samples.make import fill_folder, render_all
 from lpm.scenes.samples.points import unproject
@@ -119,20 +121,14 @@ def write(folder: Path, clip: Clip, cams: int, frames: int, size: tuple[int, int
             (folder / name / f"cam{c:02d}").mkdir(parents=True)
         for i, t in enumerate(times):
             shot, name = shots[c * frames + i], f"cam{c:02d}/{i:04d}"
-            pixels, same = ((np.clip(s.rgb, 0, 1) * 255 + 0.5).astype(np.uint8) for s in (shot, still[c]))
-            Image.fromarray(pixels).save(folder / "images" / f"{name}.png", compress_level=3)
-            moved = (np.abs(pixels.astype(int) - same).max(2) > 1) * np.uint8(255)
-            Image.fromarray(moved).save(folder / "dynamic" / f"{name}.png")
-            np.save(folder / "depth" / f"{name}.npy", shot.depth)
+            write_photo(folder, name, shot.rgb, shot, still[c])
             meta.append({"file_path": f"images/{name}.png", "time": float(t), "cam": f"cam{c:02d}",
                          "transform_matrix": pose.tolist()})  # fmt: skip
-    xyz, rgb = _points([shots[c * frames] for c in range(cams)], poses, intrinsics, np.random.default_rng([seed, 2]))
+    xyz, rgb = first_points(shots[::frames], poses, intrinsics, np.random.default_rng([seed, 2]))
     write_points(folder / "sparse_pc.ply", xyz, rgb)
     lens = dict(zip(("fl_x", "fl_y", "cx", "cy"), intrinsics.tolist(), strict=True))
     head = {"camera_model": "PINHOLE", **lens, "w": width, "h": height, "ply_file_path": "sparse_pc.ply"}
-    tracks = [
-        [{"name": s.name, "low": s.low, "high": s.high, "radius": s.radius} for s in more] for more, _ in happenings
-    ]
+    tracks = [[solid_facts(s) for s in more] for more, _ in happenings]
     facts = {
         "scene": clip.name, "seed": seed, "unit": "metre", "up": "z", "times": times.tolist(), "moving": tracks,
         "exposure": [gain for _, gain in happenings],
@@ -143,7 +139,25 @@ def write(folder: Path, clip: Clip, cams: int, frames: int, size: tuple[int, int
     (folder / "transforms.json").write_text(json.dumps({**head, "frames": meta}, indent=1) + "\n", encoding="utf-8")
 
 
-def _points(shots: list[Shot], poses: Floats, intrinsics: Floats, rng: np.random.Generator) -> tuple[Floats, Any]:
+def write_photo(folder: Path, name: str, rgb: NDArray[np.float32], shot: Shot, still: Shot) -> float:
+    """Writes the photo `rgb` of `shot` [H, W, 3], the mask of where `shot` differs from the `still` scene, and depth.
+
+    Returns the share of the photo in the mask.
+    """
+    pixels, same, seen = ((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8) for image in (shot.rgb, still.rgb, rgb))
+    Image.fromarray(seen).save(folder / "images" / f"{name}.png", compress_level=3)
+    moved = np.abs(pixels.astype(int) - same).max(2) > 1
+    Image.fromarray(moved * np.uint8(255)).save(folder / "dynamic" / f"{name}.png")
+    np.save(folder / "depth" / f"{name}.npy", shot.depth)
+    return float(moved.mean())
+
+
+def solid_facts(solid: Solid) -> dict[str, Any]:
+    """What truth.json says of a part of what moves."""
+    return {"name": solid.name, "low": solid.low, "high": solid.high, "radius": solid.radius}
+
+
+def first_points(shots: list[Shot], poses: Floats, intrinsics: Floats, rng: np.random.Generator) -> tuple[Floats, Any]:
     """Points of the surfaces that the first frame shows, with a little noise, as SfM would find them."""
     xyz, rgb = [], []
     for shot, pose in zip(shots, poses, strict=True):
@@ -155,6 +169,12 @@ def _points(shots: list[Shot], poses: Floats, intrinsics: Floats, rng: np.random
     return np.concatenate(xyz), np.concatenate(rgb)
 
 
+def check_counts(cams: int, frames: int) -> None:
+    """Raises LpmError where a clip of `cams` cameras and `frames` time steps is too small."""
+    if cams < 2 or frames < 4:
+        fail("cams and frames", f"{cams} and {frames}", "at least 2 cameras and 4 frames")
+
+
 def make_clip(
     name: str, out: Path, cams: int = CAMS, frames: int = FRAMES, size: tuple[int, int] = (240, 180), seed: int = 0,
     overwrite: bool = False, done: Callable[[], None] = lambda: None,
@@ -164,8 +184,5 @@ def make_clip(
     Args:
         cams, frames: numbers of cameras (at least 2) and of time steps (at least 4). size: width and height in pixels.
     """
-    from lpm.checks import fail
-
-    if cams < 2 or frames < 4:
-        fail("cams and frames", f"{cams} and {frames}", "at least 2 cameras and 4 frames")
+    check_counts(cams, frames)
     return fill_folder(out, size, seed, overwrite, lambda f: write(f, CLIPS[name], cams, frames, size, seed, done))

@@ -14,5 +14,9 @@ CLIPS = {
     "still": "moves: nothing does; for what must not be taken for motion",
 }
 """Scenes that move."""
-YARD = "outdoors, each --seed another: buildings around a yard, sky, few points far away; 15 to 30 views"
-"""Of the scene `yard`, which its seed draws."""
+BY_SEED = {
+    "yard": "outdoors: buildings around a yard, sky, few points far away; 15 to 30 views",
+    "random": "a room, a yard, a table, a front, thin things, glass; exposure, poses and points, too",
+    "random-moving": "moves: movers, surroundings, cameras, noise, calibration",
+}
+"""Scenes that each --seed draws anew."""

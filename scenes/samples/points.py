@@ -78,11 +78,11 @@ def in_view(
 
 
 def candidates(
-    shots: list[Shot], poses: Floats, intrinsics: Floats | Lens, rng: np.random.Generator
+    shots: list[Shot], poses: Floats, intrinsics: Floats | Lens, rng: np.random.Generator, count: int = COUNT
 ) -> tuple[Floats, Floats]:
-    """Surface points [N, 3] at pixels drawn by texture, and the world size [N] of those pixels there."""
+    """Surface points [N, 3] at pixels drawn by texture, four times `count`, and the world size [N] of those pixels."""
     xyz, size = [], []
-    each = int(np.ceil(4 * COUNT / len(shots)))
+    each = int(np.ceil(4 * count / len(shots)))
     for shot, pose in zip(shots, poses, strict=True):
         grey = shot.rgb.mean(2)
         strength = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))
@@ -103,7 +103,8 @@ def find_points(
     sample: Sample, shots: list[Shot], poses: Floats, intrinsics: Floats | Lens, rng: np.random.Generator
 ) -> SamplePoints:
     """Draws the points of `sample` from its `shots` at `poses` [V, 4, 4], which share `intrinsics` [4], or a lens."""
-    xyz, size = candidates(shots, poses, intrinsics, rng)
+    wanted = COUNT if sample.drawn is None else sample.drawn.points
+    xyz, size = candidates(shots, poses, intrinsics, rng, wanted)
     total, color = np.zeros(len(xyz)), np.zeros((len(xyz), 3))
     for shot, pose in zip(shots, poses, strict=True):
         rows, at, z = in_view(xyz, pose, intrinsics, shot.depth)
@@ -114,7 +115,7 @@ def find_points(
         color[rows] += shot.rgb[at[:, 0], at[:, 1]]
     noisy = xyz + rng.standard_normal(xyz.shape) * (NOISE_PX * size)[:, None]
     keep = np.flatnonzero((total >= 2) & ~inside(xyz, sample.hole) & ~inside(noisy, sample.hole))
-    keep = np.sort(rng.permutation(keep)[:COUNT])
+    keep = np.sort(rng.permutation(keep)[:wanted])
     xyz, color = noisy[keep], color[keep] / total[keep, None]
 
     centre, spread, count, _ = sample.floaters

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lpm.scenes.samples.drawn import Drawn
 from lpm.scenes.samples.textures import Atlas, bricks, crate, grain, landscape, print_sheet, stained, tiles, wood
 from lpm.scenes.samples.trace import Pane, Solid, World
 from lpm.scenes.scene import Floats
@@ -31,6 +32,8 @@ class Sample:
     """The false points: their centre, spread (standard deviation), number, and the surface they float in front of."""
     exposed: tuple[float, ...] = ()
     """Gains of the views that get another exposure; none if empty."""
+    drawn: Drawn | None = None
+    """What a seed drew beside the place, of a scene that a seed drew."""
 
 
 def look_at(eye: Floats, target: Floats) -> Floats:

@@ -7,25 +7,12 @@ training photos look through. Metres, z up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from lpm.scenes.samples.textures import (
-    RGB,
-    Atlas,
-    Pixels,
-    Rng,
-    bricks,
-    darker,
-    hazy,
-    landscape,
-    mix,
-    noise,
-    stained,
-    tiles,
-)
+from lpm.scenes.samples.palettes import facade, tint
+from lpm.scenes.samples.textures import Atlas, Rng, bricks, hazy, landscape, stained, tiles
 from lpm.scenes.samples.trace import Solid, World
 from lpm.scenes.samples.worlds import COMMON, Sample, Triple, block, look_at, table
 from lpm.scenes.scene import Floats
@@ -36,45 +23,19 @@ NOWHERE = ((0.0, 0.0, -9.0), (0.0, 0.0, -9.0))
 """A hole without extent, under the ground."""
 
 
-def facade(wall: RGB, frame: RGB, floors: int, columns: int) -> Callable[[Rng], Pixels]:
-    """A wall of plaster with `floors` x `columns` windows a repeat, no two alike."""
-    return partial(_facade, wall, frame, floors, columns)
-
-
-def _facade(wall: RGB, frame: RGB, floors: int, columns: int, rng: Rng) -> Pixels:
-    image = stained(wall, darker(wall, 0.72))(rng)
-    size = len(image)
-    for row in range(floors):
-        for column in range(columns):
-            h, w = (rng.uniform(*span) for span in ((0.5, 0.68), (0.4, 0.6)))
-            top, left = int((row + 0.5 - h / 2) * size / floors), int((column + 0.5 - w / 2) * size / columns)
-            tall, wide = int(h * size / floors), int(w * size / columns)
-            part, rim = image[top : top + tall, left : left + wide], max(3, wide // 12)
-            part[:] = frame
-            glass = part[rim:-rim, rim:-rim]
-            glass[:] = mix((0.1, 0.12, 0.15), (0.5, 0.58, 0.66), noise(rng, size)[: glass.shape[0], : glass.shape[1]])
-            glass[:, (wide - 2 * rim) // 2 - rim // 2 : (wide - 2 * rim) // 2 + rim // 2 + 1] = frame
-            glass[glass.shape[0] // 3 :: glass.shape[0] // 3] *= 0.4
-    return image
-
-
 def yard(seed: int) -> World:
     """Wings of buildings with gaps between them, a tower or two, trees, things on the ground, a far background."""
     rng = np.random.default_rng([seed, DRAWN])
     half_x, half_y = rng.uniform(10, 16), rng.uniform(8, 13)
 
-    def tint(low: float, high: float) -> RGB:
-        red, green, blue = (float(c) for c in rng.uniform(low, high) * rng.uniform(0.85, 1.1, 3))
-        return red, green, blue
-
     makers = {
         **COMMON,
-        **{f"facade{i}": facade(tint(0.5, 0.8), tint(0.3, 0.85), int(rng.integers(2, 4)), int(rng.integers(3, 6)))
-           for i in range(4)},
-        "brick": bricks(tint(0.45, 0.65), 27),
+        **{f"facade{i}": facade(tint(rng, 0.5, 0.8), tint(rng, 0.3, 0.85), int(rng.integers(2, 4)),
+                                int(rng.integers(3, 6))) for i in range(4)},
+        "brick": bricks(tint(rng, 0.45, 0.65), 27),
         "roof": bricks((0.55, 0.3, 0.22), 36),
-        "ground": tiles([tint(0.4, 0.7) for _ in range(4)], 16, 0.06) if rng.random() < 0.5
-        else stained(tint(0.5, 0.65), tint(0.35, 0.5)),
+        "ground": tiles([tint(rng, 0.4, 0.7) for _ in range(4)], 16, 0.06) if rng.random() < 0.5
+        else stained(tint(rng, 0.5, 0.65), tint(rng, 0.35, 0.5)),
         "grass": stained((0.36, 0.5, 0.2), (0.58, 0.54, 0.3)),
         "hedge": stained((0.16, 0.34, 0.14), (0.42, 0.55, 0.26)),
         "sky": landscape if rng.random() < 0.5 else hazy,

@@ -34,10 +34,11 @@ from {module} import {function}
 def test_light_lists_are_those_of_the_work():
     """What a help text names without importing the work is what the work has."""
     from lpm.bench import jobs, starts
-    from lpm.scenes.samples import moving, names, worlds
+    from lpm.scenes.samples import make, moving, names, worlds
 
     assert list(names.SAMPLES) == list(worlds.SAMPLES)
     assert list(names.CLIPS) == list(moving.CLIPS)
+    assert list(names.BY_SEED) == [*make.BY_SEED, "random-moving"]
     assert get_args(starts.Start) == get_args(jobs.Start)
 
 

@@ -231,7 +231,7 @@ def test_command(tmp_path, capsys):
     result = subprocess.run(run, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines() == [
-        "error: scene: 'attic'; wanted one of room, garden, street, yard; see `lpm-scene list`"
+        "error: scene: 'attic'; wanted one of room, garden, street, yard, random; see `lpm-scene list`"
     ]
 
 
