@@ -1,10 +1,11 @@
 """Localized point management (after Yang et al., CVPR 2025, arXiv 2406.04251): points are edited where the error is.
 
 Every `refine_every` steps, and in long runs more and more seldom, an event looks at a few training views, chosen by
-their error and by how long ago they were looked at. Their worst tiles are given a depth by comparing the photos themselves. Where the render's surface stands in
-front of that depth, the points in front lose their opacity (targeted reset); where nothing is there, points are
-inserted; everywhere else points are added where the residuals are splatted onto (E_i), and points that paint next to
-nothing make room for them. The number of points follows a growth curve that ends at the cap.
+their error and by how long ago they were looked at. Their worst tiles are given a depth by comparing the photos
+themselves. Where the render's surface stands in front of that depth, the points in front lose their opacity (targeted
+reset); where nothing is there, points are inserted; everywhere else points are added where the residuals are splatted
+onto (E_i), and points that paint next to nothing make room for them. The number of points follows a growth curve that
+ends at the cap.
 """
 
 from __future__ import annotations

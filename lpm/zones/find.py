@@ -122,9 +122,9 @@ def find_zones(
     found = []
     for v, size, error, grid, start in zip(chosen, sizes, here, grids, _starts(grids), strict=True):
         mine = slice(start, start + grid[0] * grid[1])
-        parts = (values[mine].reshape(grid) for values in (near, far, depth))
+        low, high, middle, kinds = (values[mine].reshape(grid) for values in (near, far, depth, kind))
         labels = regions(error, threshold)
-        found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, *parts, labels, kind[mine].reshape(grid)))
+        found.append(ViewZones(v, views.viewmats[v], views.Ks[v], size, TILE, low, high, middle, labels, kinds))
     return found
 
 
