@@ -91,7 +91,7 @@ def scene_cameras(source: Path, loaded: Loaded, device: str) -> Cameras:
     longest = int(placed.train.cameras.sizes.max())
     scale = settings.scale or fitting_scale(longest, device)
     splits = [placed.train] if settings.eval_every == 0 else [placed.train, placed.test]
-    readers = [PhotoReader(split, scale, placed.alpha_color) for split in splits]
+    readers = [PhotoReader(split, scale) for split in splits]
     parts = [_moved(reader.cameras, by) for reader in readers]
     held = torch.cat([torch.full((len(split),), i == 1) for i, split in enumerate(splits)])
     viewmats, Ks, sizes = (torch.cat(column) for column in zip(*parts, strict=True))

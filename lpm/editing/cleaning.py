@@ -12,7 +12,7 @@ from lpm.checks import fail
 from lpm.editing import outliers
 from lpm.editing.cameras import Cameras, on_device, scene_cameras
 from lpm.editing.cli import Common, Floaters
-from lpm.editing.contradicted import contradicted
+from lpm.editing.contradicted import STRONG, contradicted
 from lpm.editing.free_space import before_surfaces
 from lpm.editing.opened import Params, chosen_device, mode_of, opened, taken, written
 from lpm.editing.seen_light import drawn_by_fewer
@@ -22,7 +22,6 @@ from lpm.multiview.views import centres_of
 from lpm.render.rasterize import RasterizeMode
 from lpm.strategy.selection import around_cameras
 
-PASSES = 3
 Found = dict[str, Tensor]
 """What a person is told of a rule, and the rows [N] bool that it met."""
 
@@ -98,15 +97,15 @@ def by_scene(params: Params, cameras: Cameras, floaters: Floaters, mode: Rasteri
 def by_photos(params: Params, rest: Tensor, cameras: Cameras, photos: int, mode: RasterizeMode, device: str) -> Tensor:
     """[N] bool, of what is left by other rules (`rest` [N] bool): what photos contradict.
 
-    What hid others is gone in the next pass, until a pass finds nothing.
+    What hid others is gone in the next pass.
     """
     seeing, found = on_device(cameras, device), torch.zeros_like(rest)
-    for _ in range(PASSES):
+    for strong in STRONG:
         rows = (rest & ~found).nonzero().flatten()
+        if len(rows) == 0:
+            break
         assert cameras.photo is not None
         these = {name: value[rows] for name, value in params.items()}
-        wrong = contradicted(these, seeing, cameras.photo, photos, mode, bar)
+        wrong = contradicted(these, seeing, cameras.photo, photos, strong, mode, bar)
         found[rows[wrong]] = True
-        if not bool(wrong.any()) or bool(wrong.all()):
-            break
     return found

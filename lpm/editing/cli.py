@@ -66,7 +66,7 @@ class Floaters:
     around: float = 2.0
     """A camera stands inside of so many of its standard deviations."""
     against: int = 2
-    """At least so many photos see it, and 4 in 5 of these would be met better without it, clearly so on average."""
+    """At least so many photos see it, and 7 in 10 of these would be met better without it, clearly so on average."""
 
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -19,18 +19,19 @@ from lpm.gaussians.spherical_harmonics import SH_C0
 from lpm.render.rasterize import RasterizeMode
 from lpm.train.load_photos import Photo
 
-AGREE = 0.8
+AGREE = 0.7
 """Share of the photos that see it by which it must be pulled down."""
-STRONG = 0.05
-"""How strongly: fall of the squared error (0..1, three channels) for each pixel of light that it stops, on average."""
+STRONG = (0.3, 0.15, 0.07, 0.035)
+"""How strongly, pass by pass: fall of the squared error (0..1, three channels) for each pixel of light that it stops,
+on average. The worst go first: they spoil the pictures by which what is behind and beside them is judged."""
 LEAST = 0.1
 """Pixels of light from which on a photo counts as having seen a Gaussian."""
 GREY = 0.5
 
 
 def contradicted(
-    params: Params, cameras: Cameras, photo: Callable[[int], Photo], photos: int, mode: RasterizeMode,
-    progress: Progress = quiet,
+    params: Params, cameras: Cameras, photo: Callable[[int], Photo], photos: int, strong: float,
+    mode: RasterizeMode, progress: Progress = quiet,
 ) -> Tensor:  # fmt: skip
     """[N] bool: at least `photos` photos see it, and it is against AGREE of them.
 
@@ -40,6 +41,7 @@ def contradicted(
     Args:
         cameras: on the device where the work is done.
         photo: reads the photo of a camera that does not only measure, by its number among these.
+        strong: see STRONG.
     """
     device, n = cameras.viewmats.device, len(params["means"])
     moved = {name: value.detach().float().to(device) for name, value in params.items()}
@@ -50,7 +52,10 @@ def contradicted(
     own = (~cameras.held_out).nonzero().flatten().tolist()
     for k in progress(range(len(own)), "comparing with photos"):
         given = photo(k)
-        truth = (given["image"][..., :3].float() / 255).to(device)
+        image = (given["image"].float() / 255).to(device)
+        truth = image[..., :3]
+        if image.shape[2] == 4:  # what is transparent shows what is drawn behind
+            truth = truth * image[..., 3:] + GREY * (1 - image[..., 3:])
         known = torch.ones_like(truth[..., :1]) if "mask" not in given else given["mask"].to(truth)
         opacity = moved["opacities"].clone().requires_grad_()
         base = moved["features_dc"].clone().requires_grad_()
@@ -67,5 +72,5 @@ def contradicted(
         against += sees & (without > 0)
         light += stopped * sees
         gain += without * sees
-    found = (seen >= photos) & (against >= AGREE * seen) & (gain > STRONG * light)
+    found = (seen >= photos) & (against >= AGREE * seen) & (gain > strong * light)
     return found.cpu()

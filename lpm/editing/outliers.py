@@ -25,13 +25,13 @@ CORE = 0.9
 
 def faint(params: Mapping[str, Tensor], below: float) -> Tensor:
     """[N] bool: opacity is below `below` (0..1). Under 1/255 nothing is drawn at all."""
-    return torch.sigmoid(params["opacities"].detach().reshape(-1)) < below
+    return torch.lt(torch.sigmoid(params["opacities"].detach().reshape(-1)), below)
 
 
 def needles(params: Mapping[str, Tensor], ratio: float) -> Tensor:
     """[N] bool: more than `ratio` times as long as the middle axis, and longer than LONG times its neighbours."""
     scales = params["scales"].detach().double().sort(1).values
-    thin = scales[:, 2] - scales[:, 1] > np.log(ratio)
+    thin: Tensor = torch.gt(scales[:, 2] - scales[:, 1], float(np.log(ratio)))
     if len(scales) <= NEIGHBOURS or not bool(thin.any()):
         return thin
     xyz = params["means"].detach().double().numpy()

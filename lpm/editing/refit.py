@@ -129,7 +129,7 @@ def refit(
         seen = seen or bool(alpha.detach().amax() > 0)
         if not loss.requires_grad or not bool(torch.isfinite(loss)):
             continue  # nothing of it is seen here, or a picture that no step can be taken from
-        loss.backward()  # type: ignore[no-untyped-call]  # of torch
+        loss.backward()
         for name, optimizer in optimizers.items():
             optimizer.param_groups[0]["lr"] = rates[name].first * share_of_rate(rates[name], steps, step)
             optimizer.step()

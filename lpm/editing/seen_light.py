@@ -28,7 +28,7 @@ def stopped_light(params: Mapping[str, Tensor], views: Views, mode: RasterizeMod
         )  # fmt: skip
         gone = torch.zeros(len(means))
         if picture.requires_grad:
-            picture[..., 0].sum().backward()  # type: ignore[no-untyped-call]  # of torch
+            picture[..., 0].sum().backward()
             gone = gone if value.grad is None else value.grad[:, 0].cpu()
         yield gone
 

@@ -83,10 +83,10 @@ def test_photos_contradict():
         color = drawn(own, seen, trained[k], torch.full((3,), 0.5), "classic")[0]
         return {"image": (color.clamp(0, 1) * 255).round().byte()}
 
-    found = contradicted(planted, seen, photo, 2, "classic")
+    found = contradicted(planted, seen, photo, 2, 0.05, "classic")
     assert found.nonzero().flatten().tolist() == [1501]
-    assert not contradicted(own, seen, photo, 2, "classic").any()
-    assert not contradicted(planted, seen, photo, 8, "classic").any()  # seven see it
+    assert not contradicted(own, seen, photo, 2, 0.05, "classic").any()
+    assert not contradicted(planted, seen, photo, 8, 0.05, "classic").any()  # seven see it
 
 
 def test_command(tmp_path, capsys):
