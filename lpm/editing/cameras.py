@@ -54,7 +54,7 @@ class Cameras:
     @property
     def extent(self) -> float:
         """1.1 times the largest distance of a camera from their mean, as in 3DGS."""
-        return camera_extent(centres_of(self.viewmats.double()).numpy())
+        return camera_extent(centres_of(self.viewmats.double()).cpu().numpy())
 
     def views(self) -> Views:
         """The cameras that do not only measure, without photos."""

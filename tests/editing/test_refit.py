@@ -8,9 +8,10 @@ import torch
 from editing.walls import cameras, wall
 from export.some import call
 
-from lpm.editing.cameras import drawn_cameras
+from lpm.editing.cameras import drawn_cameras, on_device
 from lpm.editing.cli import main
 from lpm.editing.refit import refit
+from lpm.editing.seen_light import stopped_light
 from lpm.editing.simplify import simplify
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
@@ -35,8 +36,21 @@ def test_refit_betters_and_repeats():
     assert all(torch.equal(none.params[name], value) for name, value in small.items())
 
 
-def test_the_whole_stays_what_it_is():
-    """Re-fitted to itself, a model's gradient is zero, and it stays within what Adam's first steps may do."""
+@pytest.mark.gpu
+def test_cuda_does_as_the_cpu():
+    full, device = wall(), "cuda" if torch.cuda.is_available() else "cpu"
+    small = simplify(full, 150)
+    here, there = (
+        refit(small, full, on_device(cameras(full), where), 60, "classic", seed=1) for where in ("cpu", device)
+    )
+    assert there.before == pytest.approx(here.before, abs=0.05)
+    assert there.after == pytest.approx(here.after, abs=0.5)
+    views = [on_device(cameras(full), where).views() for where in ("cpu", device)]
+    a, b = (sum(stopped_light(full, each, "classic")) for each in views)
+    assert (a - b).abs().max() < 0.01 * a.max()
+
+
+def test_the_whole_is_like_itself():
     full = wall(300)
     done = refit(full, full, cameras(full), 0, "classic")
     assert done.before == 100.0  # of an error that is cut at 1e-10
