@@ -1,13 +1,14 @@
-"""The command lpm-edit: crop, transform, level, simplify and merge Gaussians.
+"""The command lpm-edit: crop, clean, transform, level, simplify and merge Gaussians.
 
-The work is lpm.editing.work, imported once it is known what is to be done: a help text waits for no torch.
+The work is lpm.editing.work, cleaning and simplifying, imported once it is known what is to be done: a help text waits
+for no torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -17,6 +18,7 @@ from lpm.checks import one_line_errors
 Source = Annotated[Path, arg(metavar="RUN|CHECKPOINT|FILE")]
 Out = Annotated[Path, arg(metavar="OUT")]
 Point = tuple[float, float, float]
+REFIT_STEPS = 2000
 
 
 @dataclass
@@ -43,6 +45,31 @@ class Region:
     """Of the hull: how far beyond the cameras it reaches, in diagonals of the box around them."""
     invert: bool = False
     """Keep what lies outside instead."""
+
+
+@dataclass
+class Floaters:
+    """What clean takes; 0 switches a rule off. The last four need --scene."""
+
+    faint: float = 0.005
+    """Opacity below this (0..1)."""
+    needle: float = 30.0
+    """So many times as long as the middle axis, and 3 times as long as what is around it."""
+    giant: float = 0.5
+    """A standard deviation of this share of the distance from the scene's middle, or of its radius if that is more."""
+    lonely: float = 10.0
+    """Its 8 nearest are so many of its longest standard deviation away, and 3 times as far as usual."""
+    few: int = 2
+    """Fewer than so many photos draw it, whatever stands before it."""
+    front: int = 2
+    """At least so many photos, and 3 in 4 of those that can tell, see it before surfaces that SfM's points are on."""
+    around: float = 2.0
+    """A camera stands inside of so many of its standard deviations."""
+    against: int = 2
+    """At least so many photos see it, and 7 in 10 of these would be met better without it, clearly so on average."""
+
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def crop(source: Positional[Source], out: Positional[Out], region: Region, common: Common) -> None:
@@ -98,18 +125,45 @@ def level(
     work.level(source, out, up, length, common)
 
 
-def simplify(source: Positional[Source], out: Positional[Out], common: Common, points: int) -> None:
-    """Put neighbours together until so many are left; each pair keeps its place, extent, colour and light.
+def simplify(
+    source: Positional[Source], out: Positional[Out], common: Common, points: int, scene: Path | None = None,
+    refit_steps: int = REFIT_STEPS, seed: int = 0, device: Device = "auto",
+) -> None:  # fmt: skip
+    """Put neighbours together until so many are left, then train these to look like all. Photos are not needed.
 
     Args:
         source: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
         out: The file to write; its ending says which format.
         common: What every edit takes.
         points: How many Gaussians stay.
+        scene: A scene's folder or a run: both are looked at from its cameras. Default: the run's that the source is,
+            else cameras are drawn around the points.
+        refit_steps: Steps of training against renders of all Gaussians; 0: none, and merged by what files tell alone.
+        seed: Of the order of cameras and of backgrounds.
+        device: What trains; auto takes a CUDA GPU where there is one.
     """
-    from lpm.editing import work
+    from lpm.editing import simplifying
 
-    work.simplify(source, out, points, common)
+    simplifying.simplify(source, out, points, scene, refit_steps, seed, device, common)
+
+
+def clean(
+    source: Positional[Source], out: Positional[Out], floaters: Floaters, common: Common, scene: Path | None = None,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Take floaters away: by statistics alone, and with a scene by what its cameras and points know.
+
+    Args:
+        source: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
+        out: The file to write; its ending says which format.
+        floaters: What is taken.
+        common: What every edit takes.
+        scene: The scene's folder, or a run of it.
+        device: What draws; auto takes a CUDA GPU where there is one.
+    """
+    from lpm.editing import cleaning
+
+    cleaning.clean(source, out, floaters, scene, device, common)
 
 
 def merge(first: Positional[Source], second: Positional[Source], out: Positional[Out], common: Common) -> None:
@@ -129,12 +183,12 @@ def merge(first: Positional[Source], second: Positional[Source], out: Positional
 def main() -> None:
     """The command lpm-edit."""
     app = tyro.extras.SubcommandApp()
-    for command in (crop, transform, level, simplify, merge):
+    for command in (crop, clean, transform, level, simplify, merge):
         app.command(command)
     one_line_errors(
         lambda: app.cli(
             prog="lpm-edit",
-            description="Crop, turn, level, simplify and merge Gaussians of a run or a file.",
+            description="Crop, clean, turn, level, simplify and merge Gaussians of a run or a file.",
             config=(tyro.conf.OmitArgPrefixes,),
         )
     )

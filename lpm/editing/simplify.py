@@ -3,7 +3,8 @@
 What two become has the mean and the covariance of both (their first two moments, each weighted by the light it stops:
 its opacity times the area of its two longer axes), their mean colour and harmonics, and the opacity that stops as
 much light on its own area. Pairs are chosen by what they change: how much larger the area becomes than both, and how
-far their colours are apart, times the light that they stop. Photos are not needed; training afterwards brings more.
+far their colours are apart, times the light that they stop, or what cameras see of them where that is told. Photos are
+not needed; training afterwards brings more (lpm.editing.refit).
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ CHUNK = 1 << 18  # pairs at a time
 Params = dict[str, Tensor]
 
 
-def simplify(params: Params, points: int) -> Params:
+def simplify(params: Params, points: int, worth: Tensor | None = None) -> Params:
     """`params` (lpm.gaussians, finite) as at most `points` Gaussians.
+
+    Args:
+        worth: [N], 0 or more, what a change of each costs; of two that were put together, the sum. None: its light.
 
     Raises:
         LpmError: fewer than 1, or more than there are.
@@ -37,10 +41,12 @@ def simplify(params: Params, points: int) -> Params:
         fail("--points", f"{points:,}", f"1 to {n:,}, as many as there are")
     params = {name: value.detach().float() for name, value in params.items()}
     while len(params["means"]) > points:
-        a, b = _pairs(params, len(params["means"]) - points)
+        costs = _light(params) if worth is None else worth.double().clamp_min(1e-6)
+        a, b = _pairs(params, costs, len(params["means"]) - points)
         if len(a) == 0:
             break
-        params = _merged(params, a, b)
+        params, keep = _merged(params, a, b)
+        worth = None if worth is None else worth.index_add(0, a, worth[b])[keep]
     return params
 
 
@@ -77,7 +83,7 @@ def _quaternions(axes: Tensor) -> Tensor:
     return torch.from_numpy(Rotation.from_matrix(axes.numpy()).as_quat()[:, [3, 0, 1, 2]])
 
 
-def _pairs(params: Params, most: int) -> tuple[Tensor, Tensor]:
+def _pairs(params: Params, worth: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Rows of at most `most` pairs [P], [P], none twice: those that are each other's cheapest, cheapest first."""
     n = len(params["means"])
     k = min(NEIGHBOURS, n - 1)
@@ -91,7 +97,7 @@ def _pairs(params: Params, most: int) -> tuple[Tensor, Tensor]:
     def change(a: Tensor, b: Tensor) -> Tensor:
         sizes = torch.linalg.eigvalsh(_joint(params, a, b, cov, light)[1]).clamp_min(0).sqrt()
         growth = (sizes[:, 1] * sizes[:, 2] / (own[a] + own[b])).clamp_min(0.5) - 0.5  # .5: one lies on the other
-        cost: Tensor = (light[a] + light[b]) * (growth + COLOR * (color[a] - color[b]).square().sum(1))
+        cost: Tensor = (worth[a] + worth[b]) * (growth + COLOR * (color[a] - color[b]).square().sum(1))
         return cost
 
     cost = torch.cat([change(*part) for part in zip(a.split(CHUNK), b.split(CHUNK), strict=True)])
@@ -107,8 +113,8 @@ def _pairs(params: Params, most: int) -> tuple[Tensor, Tensor]:
     return chosen, choice[chosen]
 
 
-def _merged(params: Params, a: Tensor, b: Tensor) -> Params:
-    """`params` with each pair of rows `a`, `b` as one, where `a` was."""
+def _merged(params: Params, a: Tensor, b: Tensor) -> tuple[Params, Tensor]:
+    """`params` with each pair of rows `a`, `b` as one, where `a` was; and [N] bool, which rows are left."""
     cov, light = _covariances(params), _light(params)
     mean, joint = _joint(params, a, b, cov, light)
     values, axes = torch.linalg.eigh(joint)
@@ -127,4 +133,4 @@ def _merged(params: Params, a: Tensor, b: Tensor) -> Params:
         out[name][a] = value.float()
     keep = torch.ones(len(out["means"]), dtype=torch.bool)
     keep[b] = False
-    return {name: value[keep] for name, value in out.items()}
+    return {name: value[keep] for name, value in out.items()}, keep

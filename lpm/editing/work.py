@@ -1,4 +1,4 @@
-"""What lpm-edit does: read, edit, write under a new name, and show before and after."""
+"""What lpm-edit does to places: crop, transform, level, merge."""
 
 from __future__ import annotations
 
@@ -10,37 +10,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lpm.checks import fail
 from lpm.editing.cli import Common, Region
 from lpm.editing.ground import ground_plane
-from lpm.editing.regions import Rows, in_box, in_camera_hull, in_sphere
-from lpm.editing.simplify import simplify as merge_neighbours
-from lpm.files import bar
-from lpm.formats.cli import Options
-from lpm.formats.export import Chosen, finish, placement, up_direction
-from lpm.formats.moving import moves
-from lpm.formats.picture import four_pictures, save_picture
-from lpm.formats.placement import USUAL_UP, Placement, together
-from lpm.formats.read import Loaded, load
-from lpm.formats.rows import sound_rows
-from lpm.formats.write import check_writable, write
+from lpm.editing.opened import opened, places, taken, up_of, written
+from lpm.editing.regions import in_box, in_camera_hull, in_sphere
+from lpm.formats.placement import Placement, together
+from lpm.formats.read import Loaded
 from lpm.gaussians.far import Floats
-from lpm.gaussians.parameters import NAMES
 from lpm.gaussians.similarity import Similarity, move_far
 
-Params = dict[str, Tensor]
 OPAQUE = 0.5
 """Opacity from which a Gaussian counts as a surface."""
-PICTURE = 320
-"""Pixels of each side of a view."""
 
 
 def crop(source: Path, out: Path, region: Region, common: Common) -> None:
     """Keeps what lies in `region`."""
-    loaded = _opened(source, out, common)
-    xyz, keep, said = _places(loaded), np.ones(len(loaded.params["means"]), bool), []
+    loaded = opened(source, out, common)
+    xyz, keep, said = places(loaded), np.ones(len(loaded.params["means"]), bool), []
     if region.box is not None:
         keep &= in_box(xyz, region.box)
         said.append("the box")
@@ -64,8 +52,8 @@ def crop(source: Path, out: Path, region: Region, common: Common) -> None:
         fail("crop", f"none of {len(keep):,} Gaussians left", "at least one", remedy)
     params = {name: value[torch.from_numpy(keep)] for name, value in loaded.params.items()}
     side = "in" if region.invert else "outside"
-    print(f"crop: {_taken(loaded.params, ~keep)} {side} {where}; {int(keep.sum()):,} stay")
-    _written(out, loaded, loaded, params, loaded.offset, common, seen=loaded.params)
+    print(f"crop: {taken(loaded.params, ~keep)}, which lay {side} {where}; {int(keep.sum()):,} stay")
+    written(out, loaded, loaded, params, loaded.offset, common, seen=loaded.params)
 
 
 def transform(
@@ -77,11 +65,11 @@ def transform(
     if not all(map(math.isfinite, move)):
         fail("--move", " ".join(map(str, move)), "finite numbers")
     rotation = np.eye(3) if rotate is None else _turned(rotate)
-    loaded = _opened(source, out, common)
+    loaded = opened(source, out, common)
     by = Similarity(rotation, np.array(move, np.float64), scale)
     angle = 0.0 if rotate is None else rotate[3]
     print(f"transform: {len(loaded.params['means']):,} Gaussians x {scale:g}, by {angle:g} degrees, then {move}")
-    _moved(out, loaded, by, rotation @ _up(loaded), common)
+    _moved(out, loaded, by, rotation @ up_of(loaded), common)
 
 
 def level(source: Path, out: Path, up: Sequence[float] | None, length: Sequence[float] | None, common: Common) -> None:
@@ -94,10 +82,10 @@ def level(source: Path, out: Path, up: Sequence[float] | None, length: Sequence[
         if not (0 < apart < math.inf and 0 < length[6] < math.inf):
             fail("--length", " ".join(map(str, length)), "two points apart from each other, and their metres")
         scale = length[6] / apart
-    loaded = _opened(source, out, common)
+    loaded = opened(source, out, common)
     solid = torch.sigmoid(loaded.params["opacities"].detach().reshape(-1)) >= OPAQUE
     xyz = loaded.params["means"].detach().double()[solid & loaded.params["means"].isfinite().all(1)].numpy()
-    before = _up(loaded) if up is None else np.array(up, np.float64) / np.linalg.norm(up)
+    before = up_of(loaded) if up is None else np.array(up, np.float64) / np.linalg.norm(up)
     plane = ground_plane(xyz, before)
     rotation = Placement(plane.normal.tolist()).turn("z")
     height = plane.height + float(plane.normal @ loaded.offset)
@@ -110,19 +98,9 @@ def level(source: Path, out: Path, up: Sequence[float] | None, length: Sequence[
     _moved(out, loaded, by, np.array([0.0, 0, 1]), common)
 
 
-def simplify(source: Path, out: Path, points: int, common: Common) -> None:
-    """Merges neighbours until `points` are left."""
-    loaded = _opened(source, out, common)
-    sound = sound_rows(loaded.params)
-    params = merge_neighbours({name: loaded.params[name][sound] for name in NAMES}, points)
-    n, left = len(sound), len(params["means"])
-    print(f"simplify: {n:,} Gaussians became {left:,}, by merging neighbours")
-    _written(out, loaded, loaded, params, loaded.offset, common, seen=loaded.params)
-
-
 def merge(first: Path, second: Path, out: Path, common: Common) -> None:
     """Two into one, in the frame of the first."""
-    a, b = _opened(first, out, common), _opened(second, out, common)
+    a, b = opened(first, out, common), opened(second, out, common)
     by, how = Similarity(np.eye(3), np.zeros(3), 1.0), "as it lies"
     ways = [None if x.frame == "unknown" else _to_world(x) for x in (a, b)]
     if ways[0] is not None and ways[1] is not None:
@@ -135,33 +113,7 @@ def merge(first: Path, second: Path, out: Path, common: Common) -> None:
     modes = {a.rasterize_mode, b.rasterize_mode} - {None}
     if len(modes) > 1:
         print("warning: one was trained antialiased, one classic: no viewer draws both right", file=sys.stderr)
-    _written(out, a, a, params, a.offset, common, seen=params)
-
-
-def _opened(source: Path, out: Path, common: Common) -> Loaded:
-    """`source`, once it is known that `out` can be written."""
-    check_writable(out)
-    for path in (out, _picture(out)) if common.picture else (out,):
-        if path.exists() and not common.overwrite:
-            fail(path, "there already", "a new name", "--overwrite replaces it")
-    loaded = load(source, bar)
-    for note in loaded.notes:
-        print(f"{loaded.path.name}: {note}", file=sys.stderr)
-    if moves(loaded.params):
-        fail(source, "a model that moves", "one that stands still", "lpm-export ply --time 0.5 writes one time of it")
-    return loaded
-
-
-def _places(loaded: Loaded) -> Floats:
-    """Positions [N, 3] in the frame of the file."""
-    xyz: Floats = loaded.params["means"].detach().double().numpy() + loaded.offset
-    return xyz
-
-
-def _taken(params: Params, gone: Rows) -> str:
-    alpha = torch.sigmoid(params["opacities"].detach().reshape(-1))
-    share = float(alpha[torch.from_numpy(gone)].sum() / alpha.sum().clamp_min(1e-12))
-    return f"{int(gone.sum()):,} of {len(gone):,} Gaussians ({share:.1%} of all opacity) taken, which lay"
+    written(out, a, a, params, a.offset, common, seen=params)
 
 
 def _turned(rotate: Sequence[float]) -> Floats:
@@ -176,10 +128,6 @@ def _turned(rotate: Sequence[float]) -> Floats:
     return matrix
 
 
-def _up(loaded: Loaded) -> Floats:
-    return np.array(up_direction(loaded, loaded.frame) or loaded.up or USUAL_UP, np.float64)
-
-
 def _to_world(loaded: Loaded) -> Similarity | None:
     if loaded.frame == "world":
         return Similarity(np.eye(3), np.zeros(3), 1.0)
@@ -190,26 +138,4 @@ def _moved(out: Path, loaded: Loaded, by: Similarity, up: Floats, common: Common
     """Writes `loaded` after `by`, in a frame that nothing else is in."""
     params, offset = move_far(loaded.params, by.of_less(loaded.offset))
     after = replace(loaded, frame="unknown", world_to_train=None, georeference=None, up=[float(v) for v in up])
-    _written(out, loaded, after, params, offset, common)
-
-
-def _written(
-    out: Path, before: Loaded, after: Loaded, params: Params, offset: Floats, common: Common, seen: Params | None = None
-) -> None:
-    """Writes `params` and the picture; `seen`: what the cameras of both pictures are placed by, else each its own."""
-    if before.sky is not None:
-        print("The model's sky is left out; lpm-export writes it.", file=sys.stderr)
-    chosen = Chosen(params, after.frame, 0, offset)
-    dropped = write(out, params, placement(after, chosen), bar)
-    finish(out, after, chosen, dropped, Options(), program="lpm-edit")
-    if common.picture:
-        views = [
-            (each, each if seen is None else seen, torch.tensor(_up(loaded), dtype=torch.float32))
-            for each, loaded in ((before.params, before), (params, after))
-        ]
-        save_picture(_picture(out), torch.cat([four_pictures(*view, PICTURE) for view in views]))
-        print(f"{_picture(out)}: before above, after below")
-
-
-def _picture(out: Path) -> Path:
-    return out.with_name(out.name + ".edit.jpg")
+    written(out, loaded, after, params, offset, common)

@@ -1,0 +1,159 @@
+"""A small model is trained to look like a full one, from cameras alone: renders of the full one are its photos.
+
+After Gaussians were merged, each is a good guess for itself and not yet what all together should be: what two showed
+beside each other is one blob now, and sums of opacities differ where many overlap. A few hundred steps with training's
+loss and Adam move all parameters to where the pictures are as before. Photos are not needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lpm.checks import fail
+from lpm.editing.cameras import Cameras
+from lpm.files import Progress, quiet
+from lpm.gaussians.parameters import NAMES
+from lpm.render.losses import l1_dssim
+from lpm.render.rasterize import RasterizeMode, rasterize
+from lpm.train.adam import Adam
+from lpm.train.optimizers import EPS, LENGTHS, STILL, Rate, share_of_rate, with_rates
+from lpm.train.photos import PhotoOrder
+
+Params = dict[str, Tensor]
+SSIM_LAMBDA = 0.2
+"""As in training (Kerbl 2023)."""
+RATES = with_rates(
+    STILL,
+    {"means": 3.2e-4, "features_dc": 5e-3, "features_rest": 2.5e-3 / 8, "scales": 1e-2, "quats": 3e-3},
+)
+"""Training's, twice as high and more: steps are few, and what they go to does not contradict itself as photos do."""
+FALL = 0.1
+"""Rates that stay in training fall to this share here: so few steps must also settle."""
+KEPT_BYTES = 2**30
+"""Pictures of the full model that are kept for their next turn."""
+
+
+@dataclass
+class Refitted:
+    """A re-fitted model, and how like the full one it was and is."""
+
+    params: Params
+    """lpm.gaussians' parameters, on the CPU."""
+    before: float
+    """PSNR in dB against the full model, mean over the cameras that only measure (all, where there are none)."""
+    after: float
+
+
+@dataclass
+class _Pictures:
+    """What the full model shows at each camera: colours over black [H, W, 3], alpha [H, W, 1]; kept on the device."""
+
+    full: Params
+    cameras: Cameras
+    mode: RasterizeMode
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    bytes: int = 0
+
+    def over(self, v: int, background: Tensor) -> Tensor:
+        """[H, W, 3], 0..1, camera `v` over `background` [3]."""
+        found = self.kept.get(v)
+        if found is None:
+            with torch.no_grad():
+                found = drawn(self.full, self.cameras, v, torch.zeros_like(background), self.mode)
+            self.bytes += 4 * (found[0].numel() + found[1].numel())
+            if self.bytes <= KEPT_BYTES:
+                self.kept[v] = found
+        color, alpha = found
+        return (color + (1 - alpha) * background).clamp(0, 1)
+
+
+def drawn(
+    params: Mapping[str, Tensor], cameras: Cameras, v: int, background: Tensor, mode: RasterizeMode
+) -> tuple[Tensor, Tensor]:
+    """Colours [H, W, 3] over `background` [3] (not clamped) and alpha [H, W, 1] of camera `v`; differentiable."""
+    width, height = cameras.sizes[v].tolist()
+    color, alpha, _ = rasterize(
+        params["means"],
+        params["quats"],
+        params["scales"].exp(),
+        torch.sigmoid(params["opacities"]).reshape(-1),
+        (params["features_dc"][:, None], params["features_rest"]),
+        cameras.viewmats[v, None],
+        cameras.Ks[v, None],
+        width,
+        height,
+        sh_degree=math.isqrt(params["features_rest"].shape[1] + 1) - 1,
+        backgrounds=background[None],
+        rasterize_mode=mode,
+    )
+    return color[0], alpha[0]
+
+
+def refit(
+    small: Mapping[str, Tensor], full: Mapping[str, Tensor], cameras: Cameras, steps: int, mode: RasterizeMode,
+    seed: int = 0, progress: Progress = quiet,
+) -> Refitted:  # fmt: skip
+    """`small` after `steps` steps of Adam towards what `full` shows (both lpm.gaussians, finite).
+
+    Backgrounds are random, as in training: else what is seen through would be learnt as a colour. The same seed gives
+    the same bits on a CPU.
+
+    Args:
+        cameras: on the device where the work is done.
+        mode: how both are drawn.
+
+    Raises:
+        LpmError: the number of steps is below 0, or no camera shows anything of `full`.
+    """
+    if steps < 0:
+        fail("--refit-steps", str(steps), "0 or more")
+    device = cameras.viewmats.device
+    pictures = _Pictures({name: full[name].detach().float().to(device) for name in NAMES}, cameras, mode)
+    learnt = {name: torch.nn.Parameter(small[name].detach().float().to(device, copy=True)) for name in NAMES}
+    measuring = cameras.held_out if bool(cameras.held_out.any()) else torch.ones_like(cameras.held_out)
+    before = _psnr(learnt, pictures, measuring)
+    own = (~cameras.held_out).nonzero().flatten().tolist()
+    rates = {name: _rate(name, cameras.extent if name in LENGTHS else 1.0) for name in NAMES}
+    optimizers = {name: Adam([learnt[name]], lr=rates[name].first, eps=EPS) for name in NAMES}
+    order, generator = PhotoOrder(len(own), seed), torch.Generator().manual_seed(seed)
+    seen = False
+    for step in progress(range(steps), "re-fitting"):
+        v, background = own[order.next()], torch.rand(3, generator=generator).to(device)
+        color, alpha = drawn(learnt, cameras, v, background, mode)
+        loss = l1_dssim(color, pictures.over(v, background), SSIM_LAMBDA)
+        seen = seen or bool(alpha.detach().amax() > 0)
+        if not loss.requires_grad or not bool(torch.isfinite(loss)):
+            continue  # nothing of it is seen here, or a picture that no step can be taken from
+        loss.backward()
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name].first * share_of_rate(rates[name], steps, step)
+            optimizer.step()
+            optimizer.zero_grad()
+    if steps and not seen:
+        fail("--scene", f"{cameras.whose} see nothing of the Gaussians", "cameras that look at them",
+             "is it the scene that they were trained on?")  # fmt: skip
+    after = _psnr(learnt, pictures, measuring) if steps else before
+    return Refitted({name: value.detach().cpu() for name, value in learnt.items()}, before, after)
+
+
+def _rate(name: str, by: float) -> Rate:
+    """Training's rate of a group of parameters, times `by`, which falls."""
+    rate = RATES[name]
+    return Rate(rate.first * by, (FALL * rate.first if rate.last is None else rate.last) * by)
+
+
+@torch.no_grad()
+def _psnr(params: Mapping[str, Tensor], pictures: _Pictures, among: Tensor) -> float:
+    """dB against the full model over grey, mean over the cameras `among` [V] bool."""
+    background = torch.full((3,), 0.5, device=pictures.cameras.viewmats.device)
+    values = []
+    for v in among.nonzero().flatten().tolist():
+        color = drawn(params, pictures.cameras, v, background, pictures.mode)[0].clamp(0, 1)
+        error = float((color - pictures.over(v, background)).square().mean())
+        values.append(-10 * math.log10(max(error, 1e-10)))
+    return math.fsum(values) / len(values)

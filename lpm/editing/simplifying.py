@@ -1,0 +1,58 @@
+"""lpm-edit simplify: Gaussians are merged, and what is left is trained to look like all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lpm.checks import fail
+from lpm.editing.cameras import drawn_cameras, on_device, own_scene, scene_cameras
+from lpm.editing.cli import Common
+from lpm.editing.opened import chosen_device, mode_of, opened, up_of, written
+from lpm.editing.refit import refit
+from lpm.editing.seen_light import stopped_light
+from lpm.editing.simplify import simplify as merge_neighbours
+from lpm.files import bar
+from lpm.formats.rows import sound_rows
+from lpm.gaussians.parameters import NAMES
+
+
+def simplify(
+    source: Path, out: Path, points: int, scene: Path | None, refit_steps: int, seed: int, device: str, common: Common
+) -> None:
+    """Merges neighbours until `points` are left, and re-fits these."""
+    if refit_steps < 0:
+        fail("--refit-steps", str(refit_steps), "0 or more")
+    where = chosen_device(device)
+    loaded = opened(source, out, common)
+    sound = sound_rows(loaded.params)
+    full = {name: loaded.params[name].detach()[sound] for name in NAMES}
+    n = len(full["means"])
+    if not 1 <= points <= n:
+        fail("--points", f"{points:,}", f"1 to {n:,}, as many as there are")
+    worth, cameras, mode = None, None, mode_of(loaded)
+    if refit_steps:
+        scene = own_scene(loaded) if scene is None else scene
+        if scene is None:
+            up = torch.from_numpy(up_of(loaded)).float()
+            cameras = on_device(drawn_cameras(full, up), where)
+        else:
+            cameras = on_device(scene_cameras(scene, loaded, where), where)
+        views = cameras.views()
+        lights = stopped_light(full, views, mode)
+        worth = torch.zeros(n)
+        for _ in bar(range(len(views)), "looking"):
+            worth += next(lights)
+        # By its square root: pixels are many where a surface is large and plain, and detail is small.
+        worth = worth.sqrt()
+    params = merge_neighbours(full, points, worth)
+    print(f"simplify: {n:,} Gaussians became {len(params['means']):,}, by merging neighbours")
+    if cameras is not None:
+        done = refit(params, full, cameras, refit_steps, mode, seed, bar)
+        params = done.params
+        print(
+            f"re-fitted in {refit_steps:,} steps from {cameras.whose}: {done.before:.2f} dB against all Gaussians "
+            f"before, {done.after:.2f} dB after"
+        )
+    written(out, loaded, loaded, params, loaded.offset, common, seen=loaded.params)

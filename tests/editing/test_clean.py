@@ -1,0 +1,145 @@
+"""lpm-edit clean: planted floaters go, kind by kind, and what is no floater stays."""
+
+import cv2
+import numpy as np
+import pytest
+import tiny_scene
+import torch
+from editing.walls import cameras, wall, with_row
+from export.some import call
+
+from lpm.editing import outliers
+from lpm.editing.cli import main
+from lpm.editing.contradicted import contradicted
+from lpm.editing.free_space import before_surfaces, votes
+from lpm.editing.refit import drawn
+from lpm.editing.seen_light import drawn_by_fewer, stopped_light
+from lpm.formats.ply import write_ply
+from lpm.formats.read import load
+from lpm.scenes.read import read_scene
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "changed"),
+    [
+        (outliers.faint, 0.005, {"opacities": [-6.0]}),
+        (outliers.needles, 30, {"scales": [-1.0, -5.0, -5.0]}),
+        (outliers.giants, 0.5, {"scales": [0.0, -3.0, -3.0]}),
+        (outliers.lonely, 10, {"means": [0.0, 0, 2.0]}),
+    ],
+)
+def test_statistics(rule, value, changed):
+    found = rule(with_row(wall(), **changed), value)
+    assert found.nonzero().flatten().tolist() == [1500]
+
+
+def test_what_is_sparse_by_right_is_not_lonely():
+    """Behind the wall, a backdrop ten times as sparse, of Gaussians ten times as large."""
+    near, far = wall(), wall(300)
+    far["means"] = far["means"] * 10 + torch.tensor([0.0, 0, -10])
+    far["scales"] += np.log(20)
+    both = {name: torch.cat([near[name], far[name]]) for name in near}
+    assert not outliers.lonely(both, 10).any()
+    assert not outliers.giants(both, 0.5).any()
+
+
+def test_before_surfaces():
+    params = wall()
+    views, points = cameras(params).views(), params["means"][::3]
+    asked = torch.tensor([[0.0, 0, 1.0], [0.2, 0.1, 0.5], [0.0, 0, 0.0], [0.0, 0, -1.0], [9.0, 0, 0]])
+    front, there = votes(asked, views, points)
+    assert front.tolist() == [7, 7, 0, 0, 0]  # of 8 cameras, one only measures
+    assert there.tolist() == [0, 0, 7, 0, 0]  # what is behind the wall, or in no picture, nobody can tell
+    assert before_surfaces(asked, views, points, 7).tolist() == [True, True, False, False, False]
+    assert not before_surfaces(asked, views, points, 8).any()
+    assert not before_surfaces(asked, views, points[:0], 1).any()
+
+
+def test_seen():
+    """What is beside all pictures is drawn by none; what is hidden is drawn, and stops no light."""
+    params = with_row(with_row(wall(), means=[0.0, 0, -0.5]), means=[9.0, 0, 0])
+    views = cameras(params).views()
+    fewer = drawn_by_fewer(params, views, 2, "classic")
+    assert fewer.nonzero().flatten().tolist() == [1501]
+    light = sum(stopped_light(params, views, "classic"))
+    assert light[1501] == 0
+    assert light[1500] < 0.4 * light[:1500].median()
+    # Every pixel's light is shared among the Gaussians: sums of weights are sums of alpha.
+    alpha = sum(
+        float(drawn(params, cameras(params), v, torch.zeros(3), "classic")[1].sum()) for v in range(8) if v != 3
+    )
+    assert float(light.sum()) == pytest.approx(alpha, rel=1e-3)
+
+
+def test_photos_contradict():
+    """A black one before the bright half of the wall, and one that the photos show."""
+    params = wall()
+    own = with_row(params, means=[-0.5, 0.3, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[1.5, -1.5, 1.0])
+    planted = with_row(own, means=[0.5, 0, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[-1.7, -1.7, -1.7])
+    seen = cameras(params)
+    trained = [v for v in range(8) if v != 3]
+
+    def photo(k):
+        color = drawn(own, seen, trained[k], torch.full((3,), 0.5), "classic")[0]
+        return {"image": (color.clamp(0, 1) * 255).round().byte()}
+
+    found = contradicted(planted, seen, photo, 2, 0.05, "classic")
+    assert found.nonzero().flatten().tolist() == [1501]
+    assert not contradicted(own, seen, photo, 2, 0.05, "classic").any()
+    assert not contradicted(planted, seen, photo, 8, 0.05, "classic").any()  # seven see it
+
+
+def test_command(tmp_path, capsys):
+    params = with_row(with_row(wall(), opacities=[-8.0]), means=[0.0, 0, 3.0])
+    write_ply(tmp_path / "a.ply", params)
+    assert call(main, "clean", tmp_path / "a.ply", tmp_path / "b.ply") == 0
+    said = capsys.readouterr().out
+    assert "clean: 2 of 1,502 Gaussians" in said
+    counts = {line[:45].strip(): int(line[45:]) for line in said.splitlines() if line.startswith("  ")}
+    assert counts == {
+        "nearly transparent (below 0.005)": 1, "needles (over 30 to 1)": 0, "giants (over 0.5 of the way)": 0,
+        "far from all others": 1,
+    }  # fmt: skip
+    back = load(tmp_path / "b.ply").params
+    assert all(torch.equal(back[name], value[:1500]) for name, value in params.items())
+    assert cv2.imread(str(tmp_path / "b.ply.edit.jpg")).shape == (640, 1280, 3)
+    off = ["--faint", 0, "--no-picture", "--overwrite"]
+    assert call(main, "clean", tmp_path / "a.ply", tmp_path / "b.ply", *off) == 0
+    assert len(load(tmp_path / "b.ply").params["means"]) == 1501
+
+
+def test_command_with_a_scene(tmp_path, capsys):
+    """In the world's frame of a scene: what is around a camera goes, and every rule says its number."""
+    folder = tiny_scene.make_transforms(tmp_path / "scene")
+    params = wall()
+    place = read_scene(folder).c2w[3, :3, 3].tolist()
+    write_ply(tmp_path / "a.ply", with_row(params, means=place, scales=[-1.5, -1.5, -1.5]))
+    off = ["--lonely", 0, "--few", 0, "--front", 0, "--against", 0, "--no-picture"]
+    assert call(main, "clean", tmp_path / "a.ply", tmp_path / "b.ply", "--scene", folder, *off) == 0
+    said = capsys.readouterr().out
+    assert [int(line.split()[-1]) for line in said.splitlines() if "around cameras" in line] == [1]
+    assert torch.equal(load(tmp_path / "b.ply").params["means"], params["means"])
+    assert call(main, "clean", tmp_path / "a.ply", tmp_path / "c.ply", "--scene", folder, "--no-picture") in (0, 2)
+    said = capsys.readouterr().out
+    for rule in ("in fewer than 2 photos", "before surfaces", "around cameras", "against 2 photos"):
+        assert rule in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--faint", "-1"], "--faint"),
+        (["--needle", "nan"], "--needle"),
+        (["--faint", "0", "--needle", "0", "--giant", "0", "--lonely", "0"], "all rules are off"),
+        (["--faint", "2"], "none of 1,500 Gaussians left"),
+        (["--scene", "gone"], "gone"),
+    ],
+)
+def test_errors(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    write_ply(tmp_path / "a.ply", wall())
+    assert call(main, "clean", "a.ply", "b.ply", *arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert said in error
+    assert error.startswith("error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ply"]
