@@ -78,7 +78,7 @@ extern "C" const char* lpm_device_error(int status) {
         lpm::for_each(queue, n, lpm::ZoneVotes<S>{views, means, cameras, grids, near, far, limit, inside, front, counts});       \
         return lpm::status();                                                                                                    \
     }                                                                                                                            \
-    extern "C" int lpm_device_seen_by_few_##SUFFIX(void* queue, int64_t n, int views, int few, double nearest, const S* means,    \
+    extern "C" int lpm_device_seen_by_few_##SUFFIX(void* queue, int64_t n, int views, int few, double nearest, const S* means,   \
                                                    const S* cameras, const S* sizes, uint8_t* held_by_few) {                     \
         lpm::for_each(queue, n, lpm::SeenByFew<S>{views, few, S(nearest), means, cameras, sizes, held_by_few});                  \
         return lpm::status();                                                                                                    \
