@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lpm.cuda.device import DeviceLibrary, device_kernels
-from lpm.multiview.views import NEAREST, Views, in_image, project
+from lpm.cuda.device import DeviceLibrary, device_kernels, on_host
+from lpm.multiview.views import MANY_CENTRES, NEAREST, Views, in_image, project
 from lpm.sending import sent
 
 GOLDEN = 0.6180339887
@@ -29,6 +29,8 @@ def seen_by_few(means: Tensor, views: Views, few: int) -> Tensor:
     """
     order = (torch.arange(len(views)) * GOLDEN).frac().argsort()
     kernels = device_kernels(means.device)
+    if means.device.type == "cpu" and len(views) > MANY_CENTRES:  # one photo after the other takes seconds
+        kernels = on_host()
     if kernels is not None:
         return seen_by_few_native(kernels, means, views, few, sent(order, means.device))
     return seen_by_few_torch(means, views, few, order.tolist())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import Parameter, ParameterDict
 
-from lpm.multiview.views import Views, in_image, project
+from lpm.multiview.views import MANY_CENTRES, Views, in_image, project
 from lpm.strategy.few_photos import seen_by_few
 from lpm.strategy.lpm import LpmStrategy
 from lpm.strategy.registry import make_strategy
@@ -45,9 +45,10 @@ def test_a_wall_that_a_row_of_cameras_passes_by():
         assert seen_by_few(places, views, few).tolist() == [count <= few for count in held]
 
 
-def test_it_is_what_asking_every_photo_says():
+@pytest.mark.parametrize("photos", [40, MANY_CENTRES + 1])  # of many, a kernel asks
+def test_it_is_what_asking_every_photo_says(photos):
     generator = torch.Generator().manual_seed(0)
-    views = views_along((torch.rand(40, generator=generator) * 8).tolist())
+    views = views_along((torch.rand(photos, generator=generator) * photos / 5).tolist())
     points = torch.randn(500, 3, generator=generator) * torch.tensor([5.0, 2, 2]) + torch.tensor([4.0, 0, 3])
     pixels, z = project(points, views.viewmats, views.Ks)
     count = in_image(pixels, z, views.sizes).sum(0)
