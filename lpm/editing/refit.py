@@ -1,8 +1,8 @@
 """A small model is trained to look like a full one, from cameras alone: renders of the full one are its photos.
 
 After Gaussians were merged, each is a good guess for itself and not yet what all together should be: what two showed
-beside each other is one blob now, and sums of opacities differ where many overlap. A few hundred steps with training's
-loss and Adam move all parameters to where the pictures are as before. Photos are not needed.
+beside each other is one blob now, and sums of opacities differ where many overlap. Steps with training's loss and Adam
+move all parameters to where the pictures are as before. Photos are not needed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def drawn(
         backgrounds=background[None],
         rasterize_mode=mode,
     )
-    return color[0], alpha[0]
+    return color.squeeze(0), alpha.squeeze(0)
 
 
 def refit(

@@ -24,6 +24,8 @@ from lpm.multiview.views import Views, angle, centres_of, project, rays, triangu
 
 VERSION = 1
 """Changes with anything that changes results, so that no older cache is read."""
+MOST_THREADS = 8
+"""Photos worked on side by side at most: each takes some hundred megabytes, and OpenCV has threads of its own."""
 KEPT = 8
 """Results kept in memory; the least recently used go first."""
 _memory: OrderedDict[str, Matches] = OrderedDict()
@@ -81,7 +83,7 @@ def sift_points(
         features: at most so many per photo, those of highest contrast.
         max_epipolar: largest distance from the other's epipolar line, in both photos, pixels.
         max_error: largest reprojection error in both photos, pixels. min_parallax: degrees.
-        threads: photos worked on side by side, by default one a core; does not change the result.
+        threads: photos worked on side by side, by default one a core, at most MOST_THREADS; does not change the result.
         cache: folder for results; they are found again by the content of photos and cameras. None: memory only.
 
     Returns:
@@ -123,7 +125,7 @@ def find_matches(
     pairs = pairs[pairs[:, 0] != pairs[:, 1]].unique(dim=0)
     wanted = pairs.unique().tolist()
     # OpenCV lets go of the interpreter's lock.
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         work = detect or (lambda v: detect_features(views, v, features))
         detected = dict(zip(wanted, pool.map(work, wanted), strict=True))
 

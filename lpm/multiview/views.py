@@ -229,7 +229,7 @@ def centres_of(viewmats: Tensor) -> Tensor:
 
 
 MANY_CENTRES = 256
-"""Cameras from which on the nearest one is looked for in a tree of them."""
+"""Cameras from which on they are too many for a CPU to hold points against them one by one in torch."""
 
 
 def nearest_centre(means: Tensor, centres: Tensor) -> Tensor:

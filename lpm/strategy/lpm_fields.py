@@ -61,12 +61,12 @@ class LpmFields(LpmOptions, PointStrategy):
     def has_event(self, step: int) -> bool:
         """Whether points are edited after `step`."""
         planned = self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0
-        return planned and step // self.refine_every % self._left(step) == 0
+        return planned and step // self.refine_every % self._one_in(step) == 0
 
     def event_number(self, step: int) -> int:
         """Grows by one from event to event, but for where they get sparser."""
-        return step // self.refine_every // self._left(step)
+        return step // self.refine_every // self._one_in(step)
 
-    def _left(self, step: int) -> int:
-        """One in how many planned events there is around `step`."""
+    def _one_in(self, step: int) -> int:
+        """Of how many planned events around `step` one is left."""
         return max(1, step // self.sparser) if self.sparser > 0 else 1

@@ -120,7 +120,7 @@ class LpmOptions:
     """Where the growth curve ends, as a share of the steps between the first and the last event."""
     sparser: int = 1_000
     """Events come more and more seldom in long runs: after so many steps, times n, every n-th planned one is left. 0:
-    all of them. Twice as many bring nothing at 7,000 steps, and on a GPU an event takes as long as ten steps."""
+    all of them. More bring nothing at 7,000 steps, and on a GPU an event takes as long as ten steps or more."""
     views_per_event: int = 6
     """Training views that an event looks at."""
     tiles_per_view: int = 27

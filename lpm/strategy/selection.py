@@ -34,7 +34,7 @@ def weighted_sample(score: Tensor, n: int, generator: torch.Generator) -> Tensor
 def uniform_numbers(n: int, device: torch.device, generator: torch.Generator) -> Tensor:
     """[n] in 0..1 by `generator`, which is the host's: a device that has its own is only given a seed by it.
 
-    A million numbers made by the host would take longer than all else that an event does on a GPU.
+    A million numbers take a host milliseconds, and then the way to the device.
     """
     if device.type == "cpu":
         return torch.rand(n, generator=generator)

@@ -74,6 +74,9 @@ def test_its_tests_are_there():
     root = KIT.parents[1]
     for path in (path for paths in module("on_machine").TESTS.values() for path in paths):
         assert "mark.gpu" in (root / path).read_text(), path
+    marked = {str(path.relative_to(root)) for path in (root / "tests").rglob("test_*.py")
+              if re.search(r"pytest\.mark\.gpu\b", path.read_text())}  # fmt: skip
+    assert marked == {path for paths in module("on_machine").TESTS.values() for path in paths}
 
 
 def test_what_it_carries_is_pinned():
