@@ -60,6 +60,16 @@ class PhotoGraph:
             return torch.full((len(self.views), 1), -1, device=self.views.device)
         return self._neighbours
 
+    def ahead(self, chosen: list[int]) -> None:
+        """Has the photos read that an event which looks at `chosen` will ask for, where they are not in memory."""
+        if not self.views.lazy or self._pairs is None:
+            return
+        wanted = dict.fromkeys(chosen)
+        for v in chosen:
+            wanted |= dict.fromkeys([*self._pairs[v].tolist(), *(self._pairs == v).any(1).nonzero()[:, 0].tolist()])
+        wanted.pop(-1, None)
+        self.views.ahead(list(wanted))
+
     def why_no_zones(self) -> str | None:
         """Why the photos can tell no depth at all; None if they can."""
         if self._hopeless is not None:

@@ -38,6 +38,9 @@ class LazyImages(Sequence[Tensor], ABC):
     def read(self, i: int) -> Tensor:
         """Image `i`."""
 
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Told that the images `indices` will be asked for next, in this order; may begin to read them."""
+
     def __len__(self) -> int:
         return len(self.sizes)
 
@@ -124,6 +127,11 @@ class Views:
     def lazy(self) -> bool:
         """Whether photos are read when they are asked for, since there is no room for all."""
         return isinstance(self.images, LazyImages)
+
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Has the photos `indices` read while other work goes on, where they are not in memory."""
+        if isinstance(self.images, LazyImages):
+            self.images.ahead(indices)
 
     @property
     def device(self) -> torch.device:

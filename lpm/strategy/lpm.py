@@ -162,6 +162,7 @@ class LpmStrategy(LpmFields):
             parameter.grad = None  # of no use after the edit: an event then needs no more memory than a step
         event = Event(step, params, parts.points(params), state, untouched, frozen, self.budget(step))
         event.views = parts.choice.choose(step)
+        self.photo_graph.ahead(event.views)
         event.evidence = [parts.evidence.of(event, view) for view in event.views]
         parts.choice.visited.update({view: step for view in event.views})
         event.zones = parts.zones.find(event)

@@ -136,6 +136,11 @@ class PhotoStore(Sequence[Photo]):
                 if self._there(i) is None:
                     self._start(i)
 
+    def places(self, sizes: Tensor) -> int:
+        """How many photos of `sizes` [V, 2] pass through at a time without one pushing out another."""
+        largest = 4 * int(sizes.prod(1).max())  # bytes, with a mask
+        return min(PASSING, max(2 * AHEAD, int(PASSING_SHARE * self._budget) // largest))
+
     def has_room(self) -> bool:
         """Whether the next photo that comes is kept for good."""
         return self.kept_bytes < (1 - PASSING_SHARE) * self._budget
@@ -253,6 +258,11 @@ class PhotoColumn(LazyImages):
     def read(self, i: int) -> Tensor:
         """That of photo `i`."""
         return self._of(self._photos[i])
+
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Begins to read as many of the photos `indices` as a store has places for beside those of the next steps."""
+        if isinstance(self._photos, PhotoStore):
+            self._photos.ahead(indices[: self._photos.places(self.sizes) - AHEAD])
 
 
 def views_of(

@@ -189,6 +189,26 @@ def test_features_found_late_are_those_found_early(yard, tmp_path):
     assert count > 100
 
 
+@pytest.mark.parametrize("places", [16, 30])
+def test_an_event_has_its_photos_read_before_it_asks(yard, monkeypatch, places):
+    """Those that it looks at and those that they are compared with; as many as fit beside the next steps' photos."""
+    of, points = views(yard, True)
+    graph, asked = PhotoGraph(of, points), []
+    graph.ahead([5])  # no neighbours are known yet
+    neighbours = graph.neighbours(lambda v: pytest.fail("points are enough"))
+    store = of.images._photos
+    monkeypatch.setattr(store, "ahead", asked.append)
+    monkeypatch.setattr(store, "places", lambda sizes: places)
+    graph.ahead([5, 2])
+    assert len(asked) == 1
+    assert asked[0][:2] == [5, 2]
+    pairs = [(v, w) for v, row in enumerate(neighbours.tolist()) for w in row if w >= 0]
+    partners = {w for pair in pairs for w in pair if set(pair) & {5, 2}} | {5, 2}
+    assert len(set(asked[0])) == len(asked[0]) == min(places - photo_store.AHEAD, len(partners))
+    assert set(asked[0]) <= partners
+    views(yard, False)[0].ahead([5, 2])  # all in memory: nothing happens
+
+
 def test_views_that_are_many_find_the_same_neighbours(yard, monkeypatch):
     """Each compared with those that seem to share most: all of them here, and then half."""
     of, points = views(yard, False)
