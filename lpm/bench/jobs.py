@@ -29,6 +29,12 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "4d-same-time": (MOVING, {"zones_in_time": "same-time"}),
     "4d-time-blind": (MOVING, {"zones_in_time": "time-blind"}),
     "4d-no-zones": (MOVING, {"zones_in_time": "none"}),
+    # Others' ways, with the same points in time.
+    "4dgs": (MOVING, {"strategy": "4dgs"}),
+    "stg": (MOVING, {"strategy": "stg"}),
+    "freetime": (MOVING, {"strategy": "freetime"}),
+    "4d-adc": (MOVING, {"strategy": "adc"}),
+    "4d-mcmc": (MOVING, {"strategy": "mcmc"}),
 }
 
 

@@ -66,7 +66,8 @@ def configure(job: Job) -> RunSettings:
     moving = job.base == MOVING
     settings = (MovingRunSettings if moving else RunSettings)(
         scene=Path(job.data), steps=job.steps, seed=job.seed, scale=job.scale, max_points=job.cap,
-        strategy="lpm" if moving else job.base, page=False, save_every=10**9, measure_every=0,
+        strategy=job.settings.get("strategy", "lpm") if moving else job.base, page=False, save_every=10**9,
+        measure_every=0,
     )  # fmt: skip
     model = settings.model
     model.with_lpips = job.lpips

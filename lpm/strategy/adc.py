@@ -140,7 +140,7 @@ class AdcStrategy(PointStrategy):
         self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int
     ) -> tuple[int, int]:
         """Clones small points and splits large ones of a high gradient; how many of each."""
-        gradient = state["grad2d"] / state["count"].clamp_min(1)
+        gradient = self.mean_gradient(state)
         wanted = self._wanted(params, state, gradient)
         if self.max_points is not None:
             room = max(self.max_points - len(params["means"]), 0)
@@ -154,6 +154,11 @@ class AdcStrategy(PointStrategy):
             rest = (~(wanted & ~small)).nonzero().flatten()
             apply(self._grown(params, rest, cloned, split), params, optimizers, state)
         return len(cloned), len(split)
+
+    def mean_gradient(self, state: dict[str, Any]) -> Tensor:
+        """[N] of each point since the last event; how much it asks for more points."""
+        mean: Tensor = state["grad2d"] / state["count"].clamp_min(1)
+        return mean
 
     def _wanted(self, params: TrainedParameters, state: dict[str, Any], gradient: Tensor) -> Tensor:
         """[N] bool: the points that ask to be cloned or split, by their mean `gradient` [N] since the last event."""

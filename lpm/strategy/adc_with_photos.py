@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lpm.checks import fail
 from lpm.gaussians.edits import Params
-from lpm.gaussians.parameters import Optimizers, TrainedParameters
+from lpm.gaussians.parameters import Optimizers, Parameters, TrainedParameters
 from lpm.multiview.views import Views
 from lpm.records import EditRecord
 from lpm.strategy.adc import AdcStrategy
@@ -38,6 +38,7 @@ class AdcWithPhotos(AdcStrategy):
         self.photos: Views | None = None
         self.generator = torch.Generator()
         self.looked: list[int] = []
+        self.inserted = 0
         self.budget: int | None = None
 
     def attach(self, views: Views, points: Tensor | None = None, cache: Path | None = None) -> None:
@@ -58,7 +59,7 @@ class AdcWithPhotos(AdcStrategy):
         self.looked = [known[i] for i in order]
         return self.looked
 
-    def seen_from(self, params: TrainedParameters, view: int, error: Tensor) -> Evidence:
+    def seen_from(self, params: Parameters, view: int, error: Tensor) -> Evidence:
         """Which points paint the `error` [H, W] of a photo; at half of its resolution, which is enough for a sum."""
         views = self.views
         size = (error.shape[1], error.shape[0])
@@ -69,7 +70,7 @@ class AdcWithPhotos(AdcStrategy):
         self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int
     ) -> tuple[int, int]:
         self._start = time.perf_counter()
-        self.looked, self.budget = [], self.max_points
+        self.looked, self.inserted, self.budget = [], 0, self.max_points
         self._grew = self.grow(params, optimizers, state, step)
         return self._grew
 
@@ -86,7 +87,7 @@ class AdcWithPhotos(AdcStrategy):
         if self.on_event is not None:
             record = EditRecord(
                 step=step, seconds=time.perf_counter() - self._start, views=list(self.looked), zones=[], cloned=cloned,
-                split=split, inserted=0, pruned=pruned, reset=0, relocated=0, points=len(params["means"]),
+                split=split, inserted=self.inserted, pruned=pruned, reset=0, relocated=0, points=len(params["means"]),
                 budget=self.budget,
             )  # fmt: skip
             self.on_event(record, None)

@@ -95,6 +95,36 @@ class SteepgsOptions(AdcOptions):
 
 
 @dataclass
+class StgOptions(AdcOptions):
+    """What is set of Spacetime Gaussians' guided sampling beside what a run says to every strategy."""
+
+    guided_at: tuple[float, ...] = (0.4, 0.6, 0.8)
+    """When rays are sampled, as shares of the steps between the first edit and the last."""
+    guided_share: float = 0.2
+    """Share of the cap that is kept for the points along those rays, all times together."""
+    views_per_event: int = 12
+    """Training photos, those with the largest mean error, through which rays go."""
+    per_ray: int = 4
+    """Points along each ray."""
+    life: float = 2.5
+    """Temporal standard deviation of the new points, in frames."""
+
+
+@dataclass
+class FreetimeOptions:
+    """What is set of FreeTimeGS beside what a run says to every strategy."""
+
+    first_moments: int = 8
+    """Moments, evenly spread, whose photos give points to start from."""
+    life: float = 2.5
+    """Temporal standard deviation of those points, in frames."""
+    opacity_weight: float = 0.01
+    """Weight in the loss of the opacity at the step's moment."""
+    velocity_falls: float = 0.01
+    """What the learning rate of velocities falls to, over what it is at first."""
+
+
+@dataclass
 class ConegsOptions:
     """What is set of ConeGS beside what a run says to every strategy."""
 
@@ -199,7 +229,7 @@ GROUPS: dict[str, type] = {
     "fastgs": FastgsOptions, "steepgs": SteepgsOptions, "conegs": ConegsOptions,
 }  # fmt: skip
 """By the name of the group, which a strategy and its variants share (PointStrategy.group)."""
-MOVING_GROUPS: dict[str, type] = GROUPS | {"lpm": Lpm4dOptions}
+MOVING_GROUPS: dict[str, type] = GROUPS | {"lpm": Lpm4dOptions, "stg": StgOptions, "freetime": FreetimeOptions}
 """The same where the scene moves."""
 
 

@@ -13,6 +13,8 @@ from lpm.strategy.adc import AdcStrategy
 from lpm.strategy.base import PROTOCOL, GsplatProtocol, PointStrategy, adopted
 from lpm.strategy.conegs import ConegsStrategy
 from lpm.strategy.fastgs import FastgsStrategy
+from lpm.strategy.fourdgs import FourdgsStrategy
+from lpm.strategy.freetime import FreetimeStrategy
 from lpm.strategy.igs import IgsStrategy
 from lpm.strategy.lower_tau import LowerTauStrategy
 from lpm.strategy.lpm import LpmStrategy
@@ -22,6 +24,7 @@ from lpm.strategy.paper import PaperStrategy
 from lpm.strategy.random_zones import RandomZones4dStrategy, RandomZonesStrategy
 from lpm.strategy.schedule import Common, Schedule
 from lpm.strategy.steepgs import SteepgsStrategy
+from lpm.strategy.stg import StgStrategy
 
 STRATEGIES: dict[str, type[PointStrategy]] = {
     "adc": AdcStrategy,
@@ -36,17 +39,26 @@ STRATEGIES: dict[str, type[PointStrategy]] = {
     "steepgs": SteepgsStrategy,
     "conegs": ConegsStrategy,
 }
-MOVING: dict[str, type[PointStrategy]] = {"lpm": Lpm4dStrategy, "random-zones": RandomZones4dStrategy}
-"""Those that manage points in time under the same names, where the scene moves; the others know nothing of time."""
+MOVING: dict[str, type[PointStrategy]] = STRATEGIES | {
+    "lpm": Lpm4dStrategy,
+    "random-zones": RandomZones4dStrategy,
+    "4dgs": FourdgsStrategy,
+    "stg": StgStrategy,
+    "freetime": FreetimeStrategy,
+}
+"""Those of a scene that moves. Some manage points in time, under the same names or for such scenes alone; the others
+know nothing of time."""
 
 
 def strategy_class(name: str, moving: bool = False) -> type[PointStrategy]:
     """The class of the strategy `name` (of one of your own, MODULE:CLASS, that of all). Raises LpmError."""
     if ":" in name:
         return PointStrategy
-    if name not in STRATEGIES:
-        fail("strategy", name, f"one of {', '.join(STRATEGIES)}, or MODULE:CLASS of your own")
-    return MOVING.get(name, STRATEGIES[name]) if moving else STRATEGIES[name]
+    there = MOVING if moving else STRATEGIES
+    if name not in there:
+        of = f"{name}, which is for scenes that move" if name in MOVING else name
+        fail("strategy", of, f"one of {', '.join(there)}, or MODULE:CLASS of your own")
+    return there[name]
 
 
 def own_strategy(name: str, schedule: Schedule) -> PointStrategy:
