@@ -17,7 +17,7 @@ from torch import Tensor
 from lpm.checks import LpmError, fail
 from lpm.files import Progress, quiet
 from lpm.train.cameras import Camera, Cameras
-from lpm.train.clips import FPS, in_order
+from lpm.train.clips import FPS, clips, in_order
 from lpm.train.frame import looked_at_by_all
 from lpm.train.opened_run import OpenedRun
 from lpm.viewer.page import camera_path
@@ -103,13 +103,13 @@ def compared(run: OpenedRun, size: tuple[int, int], progress: Progress = quiet) 
         errors = shown_errors(render * kept, truth * kept)
         picture = np.zeros((height, width, 3), np.uint8)
         for i, panel in enumerate((truth, render, errors)):
-            pixels, left = as_bytes(panel)[:height], i * (width // 3)
-            picture[: len(pixels), left : left + pixels.shape[1]] = pixels[:, : width // 3]
+            pixels, left = as_bytes(panel)[:height, : width // 3], i * (width // 3)
+            picture[: len(pixels), left : left + pixels.shape[1]] = pixels
         yield picture
 
 
 def write_comparison(run: OpenedRun, out: Path, progress: Progress = quiet) -> int:
-    """Writes `compared` as a film: of a scene that moves FPS pictures a second, else STILLS; how many there are.
+    """Writes `compared` as a film, as fast as the scene moves or with STILLS pictures a second; how many there are.
 
     Raises:
         LpmError: it cannot be written.
@@ -117,7 +117,8 @@ def write_comparison(run: OpenedRun, out: Path, progress: Progress = quiet) -> i
     check_film(out)
     width, height = run.data.test_cameras.sizes.amax(0).tolist()
     size = 3 * (width - width % 2), height - height % 2  # as codecs want them
-    fps = FPS if run.data.test_cameras.capture_times is not None else STILLS
+    usual = STILLS if run.data.test_cameras.capture_times is None else FPS
+    fps = next((clip.fps for clip in clips(run.data)), usual)
     return write_video(out, compared(run, size, progress), size, fps)
 
 
