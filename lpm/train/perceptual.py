@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import math
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def have(package: str) -> bool:
 
 
 def flip(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float:
-    """LDR-FLIP (Andersson 2020) of two sRGB images [H, W, 3] in 0..1: 0 where they look alike, at most 1.
+    """LDR-FLIP (Andersson 2020) of two sRGB images [H, W, 3] in 0..1: 0 where they look alike, at most 1; NaN where one
+    is not finite, which the tool would not tell.
 
     Seen as by the tool's default: 67 pixels a degree, which is a 4K monitor .7 m wide from .7 m.
 
@@ -49,6 +51,8 @@ def flip(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float:
         render, photo = render * mask, photo * mask
     else:
         mask = None
+    if not bool(render.isfinite().all() and photo.isfinite().all()):
+        return math.nan
     reference, test = (
         np.ascontiguousarray(image.detach().float().clamp(0, 1).cpu().numpy()) for image in (photo, render)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,6 +43,7 @@ def test_flip_has_the_values_of_its_tool():
     by_tool = evaluate(photo.numpy(), shifted.numpy(), "LDR")
     assert perceptual.flip(shifted, photo) == pytest.approx(by_tool[1], abs=1e-5)
     assert by_tool[1] == pytest.approx(0.24, abs=0.02)
+    assert math.isnan(perceptual.flip(torch.full_like(photo, math.nan), photo))
     assert by_tool[2]["ppd"] == pytest.approx(67.02, abs=0.01)
 
 
