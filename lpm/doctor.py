@@ -149,6 +149,7 @@ def _cache() -> Finding:
 
 
 NERFSTUDIO = "pip install 'lpm-splat[nerfstudio]', with Python 3.10 to 3.12"
+METRICS = "pip install 'lpm-splat[metrics]'"
 CHECKS: list[Callable[[], Finding]] = [
     _python,
     _torch,
@@ -161,6 +162,8 @@ CHECKS: list[Callable[[], Finding]] = [
     lambda: _package("opencv-python-headless", "cv2", "photos and flow", True, "pip install opencv-python-headless"),
     lambda: _package("pycolmap", "pycolmap", "lpm-prepare", False, "pip install 'lpm-splat[prepare]'"),
     lambda: _package("matplotlib", "matplotlib", "plots of lpm-bench", False, "pip install 'lpm-splat[bench]'"),
+    lambda: _package("flip-evaluator", "flip_evaluator", "FLIP of held-out photos", False, METRICS),
+    lambda: _package("cvvdp", "pycvvdp", "ColorVideoVDP of clips", False, METRICS),
     _cpu_kernels,
     _cuda_kernels,
     lambda: _program("ffmpeg", "ns-render, and films of lpm-view", "apt-get install ffmpeg"),

@@ -12,7 +12,7 @@ from typing import Annotated, Union
 import tyro
 from rich.console import Console
 
-from lpm.bench.starts import Start
+from lpm.bench.starts import HoldOut, Start
 from lpm.checks import LpmError, one_line_errors
 
 MAIN = ("lpm", "adc", "absgrad", "mcmc", "paper", "lower-tau", "random-zones")
@@ -38,6 +38,9 @@ class Run:
     starts: tuple[Start, ...] = ("sfm",)
     """Points to start from: all of the scene's, a tenth of them, without or with those that comparing the photos finds,
     random ones, or only what comparing the photos finds."""
+    hold_out: tuple[HoldOut, ...] = ("every-8th",)
+    """Views to measure by: every 8th (of a scene with lists of its own, theirs), or a side of the scene, which the
+    sector.json of `lpm-scene make random` lists."""
     jobs: int = 1
     """Runs side by side, each on cores / jobs threads. Times are comparable only within one setting."""
     lpips: bool = False
@@ -51,7 +54,8 @@ class Run:
 
         threads = max(1, (os.cpu_count() or 1) // max(1, self.jobs))
         scenes, rows = [parse_scene(text) for text in self.scenes], [parse_row(text) for text in self.strategies]
-        jobs = grid(scenes, rows, self.seeds, self.caps, self.steps, self.starts, threads, self.lpips)
+        starts, hold_outs = self.starts, self.hold_out
+        jobs = grid(scenes, rows, self.seeds, self.caps, self.steps, starts, threads, self.lpips, hold_outs)
         command = shlex.join(["lpm-bench", *sys.argv[1:]])
         with store.alone(self.out):
             failed = run_all(jobs, self.out, max(1, self.jobs), command, console)

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from lpm.bench.starts import Start
+from lpm.bench.starts import HoldOut, Start
 from lpm.checks import fail
 from lpm.strategy.registry import STRATEGIES, strategy_class
 
+SECTOR = "sector.json"
+"""File of a scene with the list of views that the hold-out `sector` leaves out."""
 MOVING = "lpm-4d"
 """Base of rows that are trained by `lpm-splat-4d`."""
 
@@ -74,6 +76,7 @@ class Job:
     settings: dict[str, Any]
     threads: int
     lpips: bool
+    hold_out: HoldOut = "every-8th"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -84,12 +87,19 @@ class Job:
     def title(self) -> str:
         """One word for logs and file names."""
         start = "" if self.start == "sfm" else f"-{self.start}"
-        return f"{self.scene}-{self.strategy}-{self.cap // 1000}k{start}-{self.seed}"
+        side = "-sector" if self.hold_out == "sector" else ""
+        return f"{self.scene}-{self.strategy}-{self.cap // 1000}k{start}{side}-{self.seed}"
 
 
 def key_of(run: dict[str, Any]) -> tuple[Any, ...]:
     """The key of a run as results.json has it."""
-    return tuple(run[name] for name in ("scene", "strategy", "seed", "cap", "steps", "start"))
+    return *(run[name] for name in ("scene", "strategy", "seed", "cap", "steps", "start")), hold_out_of(run)
+
+
+def hold_out_of(run: dict[str, Any]) -> HoldOut:
+    """What a run as results.json has it left out; earlier versions, which do not say, every 8th view."""
+    hold_out: HoldOut = run.get("hold_out", "every-8th")
+    return hold_out
 
 
 def parse_scene(text: str) -> SceneChoice:
@@ -154,14 +164,17 @@ def known_settings(base: str) -> tuple[set[str], set[str]]:
 
 def grid(
     scenes: Sequence[SceneChoice], rows: Sequence[Row], seeds: Sequence[int], caps: Sequence[int], steps: int,
-    starts: Sequence[Start], threads: int, lpips: bool,
+    starts: Sequence[Start], threads: int, lpips: bool, hold_outs: Sequence[HoldOut] = ("every-8th",),
 ) -> list[Job]:  # fmt: skip
-    """All runs, a seed and a cap of everything first: the table is of use early."""
+    """All runs, a seed and a cap of everything first: the table is of use early. Raises LpmError."""
     unknown = set(starts) - set(get_args(Start))
     if unknown:
         fail("--starts", ", ".join(sorted(unknown)), ", ".join(get_args(Start)))
+    for scene in scenes if "sector" in hold_outs else ():
+        if not (Path(scene.data) / SECTOR).is_file():
+            fail("--hold-out", f"sector, and {scene.name} has no {SECTOR}", "scenes of `lpm-scene make random`")
     return [
         Job(scene.name, row.name, seed, cap, steps, start, scene.data, scene.scale, row.base, row.settings, threads,
-            lpips)
-        for start, cap, seed, scene, row in itertools.product(starts, caps, seeds, scenes, rows)
+            lpips, hold_out)
+        for hold_out, start, cap, seed, scene, row in itertools.product(hold_outs, starts, caps, seeds, scenes, rows)
     ]  # fmt: skip

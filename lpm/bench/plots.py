@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lpm.bench.jobs import hold_out_of
 from lpm.bench.statistics import paired
 
 Runs = list[dict[str, Any]]
@@ -23,6 +24,7 @@ def draw(runs: Runs, folder: Path) -> list[str]:
 
     matplotlib.use("Agg")
     usual = [r for r in runs if r["start"] == "sfm"]
+    usual = [r for r in usual if hold_out_of(r) == "every-8th"] or usual  # never mixed with a sector's
     names = []
     plots = (("bars.png", bars), ("points.png", points), ("time.png", seconds), ("moments.png", moments))
     for name, function in plots:

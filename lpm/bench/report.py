@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lpm.bench import moving, plots, store
+from lpm.bench.jobs import hold_out_of
+from lpm.bench.starts import HoldOut
 from lpm.bench.statistics import paired
 from lpm.checks import fail
 from lpm.files import atomic_file
+from lpm.train.opened_run import lost_views
 
 Runs = list[dict[str, Any]]
 
@@ -25,9 +28,14 @@ def write(folder: Path) -> None:
         file.write(markdown(result, pictures).encode())
 
 
-def settings_of(runs: Runs) -> list[tuple[int, int, str]]:
-    """The groups of runs that can be compared: (cap, steps, start)."""
-    return sorted({(r["cap"], r["steps"], r["start"]) for r in runs})
+def setting(run: dict[str, Any]) -> tuple[int, int, str, HoldOut]:
+    """What runs that can be compared have in common: (cap, steps, start, hold-out)."""
+    return run["cap"], run["steps"], run["start"], hold_out_of(run)
+
+
+def settings_of(runs: Runs) -> list[tuple[int, int, str, HoldOut]]:
+    """The groups of runs that can be compared (setting)."""
+    return sorted({setting(run) for run in runs})
 
 
 def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
@@ -35,8 +43,8 @@ def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
     runs: Runs = result["runs"]
     parts = ["# Strategies under the same rules", "Made by `lpm-bench`; every number is of held-out views."]
     parts += [f"![{name}]({name})" for name in pictures]
-    for cap, steps, start in settings_of(runs):
-        group = [r for r in runs if (r["cap"], r["steps"], r["start"]) == (cap, steps, start)]
+    for cap, steps, start, hold_out in settings_of(runs):
+        group = [r for r in runs if setting(r) == (cap, steps, start, hold_out)]
         words = {
             "sfm": "",
             "thinned": ", from a tenth of the SfM points",
@@ -44,10 +52,11 @@ def markdown(result: dict[str, Any], pictures: Sequence[str]) -> str:
             "random": ", from random points",
             "photos": ", from points that the photos show",
         }[start]
-        parts.append(f"## At most {cap:,} points, {steps:,} steps{words}")
+        side = ", a side of the scene held out" if hold_out == "sector" else ""
+        parts.append(f"## At most {cap:,} points, {steps:,} steps{words}{side}")
         main = plots.main_of(group)
-        compared = [against(group, metric, main) for metric in ("psnr", "ssim", *moving.METRICS)]
-        tables = [quality(group), where_it_moves(group), *compared, costs(group)]
+        compared = [against(group, metric, main) for metric in ("psnr", "ssim", "flip", *moving.METRICS)]
+        tables = [quality(group), perceptual(group), where_it_moves(group), *compared, costs(group)]
         parts += [table for table in tables if table]  # with one strategy there is nothing to compare
     parts.append("## What is missing\n\n" + (missing(runs) or "Nothing: every strategy has every scene and seed."))
     machine, versions = result.get("machine", {}), result.get("versions", {})
@@ -91,7 +100,7 @@ def order(runs: Runs) -> list[str]:
 
 
 def quality(runs: Runs) -> str:
-    """PSNR (mean, range over the seeds) and SSIM by strategy and scene."""
+    """PSNR (mean, range over the seeds) and SSIM by strategy and scene, and how many of all held-out views are lost."""
     scenes, cells = sorted({r["scene"] for r in runs}), by(runs, "strategy", "scene")
     rows = []
     for strategy in order(runs):
@@ -106,9 +115,34 @@ def quality(runs: Runs) -> str:
             ssim = statistics.mean(r["ssim"] for r in group)
             row.append(f"{means[-1]:.2f} ({min(psnr):.2f} to {max(psnr):.2f}), {ssim:.4f}")
         row.append(f"{statistics.mean(means):.2f}" if len(means) == len(scenes) else "")
+        own = [r for r in runs if r["strategy"] == strategy]
+        row.append(f"{sum(map(lost, own))} of {sum(len(r['views']) for r in own)}")
         rows.append(row)
-    head = ["strategy", *(f"{scene}: PSNR (range over seeds), SSIM" for scene in scenes), "mean PSNR"]
-    return table(head, rows)
+    last = ["mean PSNR", "lost views (6 dB or more below their run's median)"]
+    return table(["strategy", *(f"{scene}: PSNR (range over seeds), SSIM" for scene in scenes), *last], rows)
+
+
+def lost(run: dict[str, Any]) -> int:
+    """How many held-out views a run lost (lost_views); earlier versions did not count them."""
+    return int(run["lost"]) if "lost" in run else len(lost_views(run["views"]))
+
+
+def perceptual(runs: Runs) -> str:
+    """FLIP and, of clips, ColorVideoVDP (means) by strategy and scene; of runs that have them."""
+    runs = [r for r in runs if "flip" in r or "cvvdp" in r]
+    scenes, cells = sorted({r["scene"] for r in runs}), by(runs, "strategy", "scene")
+    rows = []
+    for strategy in order(runs):
+        row = [f"`{strategy}`"]
+        for scene in scenes:
+            group, parts = cells.get((strategy, scene), []), []
+            for name, digits, unit in (("flip", 4, ""), ("cvvdp", 2, " JOD")):
+                values = [r[name] for r in group if name in r]
+                parts += [f"{statistics.mean(values):.{digits}f}{unit}"] if values else []
+            row.append(", ".join(parts))
+        rows.append(row)
+    what = "FLIP (less is better)" + (", ColorVideoVDP (10 is best)" if any("cvvdp" in r for r in runs) else "")
+    return table(["strategy", *(f"{scene}: {what}" for scene in scenes)], rows) if rows else ""
 
 
 def where_it_moves(runs: Runs) -> str:
@@ -150,6 +184,7 @@ def against(runs: Runs, metric: str, of: str = "lpm") -> str:
     if not rows:
         return ""
     name, _, part = metric.partition("_")
+    unit = " (less is better)" if metric == "flip" else unit
     title = name.upper() + {"": "", "dynamic": " where it moves", "static": " elsewhere"}[part] + unit
     return table([f"{title}: `{of}` less", *scenes, "all (95 % interval)"], rows)
 
@@ -176,12 +211,12 @@ def missing(runs: Runs) -> str:
     lines = []
     scenes, seeds = sorted({r["scene"] for r in runs}), sorted({r["seed"] for r in runs})
     strategies = sorted({r["strategy"] for r in runs})
-    for cap, steps, start in settings_of(runs):
-        have = {(r["strategy"], r["scene"], r["seed"]) for r in runs
-                if (r["cap"], r["steps"], r["start"]) == (cap, steps, start)}  # fmt: skip
+    for cap, steps, start, hold_out in settings_of(runs):
+        have = {(r["strategy"], r["scene"], r["seed"]) for r in runs if setting(r) == (cap, steps, start, hold_out)}
+        side = ", a side held out" if hold_out == "sector" else ""
         for strategy in strategies:
             lacks = [f"{scene} {seed}" for scene in scenes for seed in seeds if (strategy, scene, seed) not in have]
             if lacks:
                 what = "all" if len(lacks) == len(scenes) * len(seeds) else ", ".join(lacks)
-                lines.append(f"- {cap:,} points, {start}, `{strategy}` (scene, seed): {what}")
+                lines.append(f"- {cap:,} points, {start}{side}, `{strategy}` (scene, seed): {what}")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lpm.bench import moving
-from lpm.bench.jobs import MOVING, Job
+from lpm.bench.jobs import MOVING, SECTOR, Job
 from lpm.checks import fail, one_line_errors
 from lpm.files import atomic_file
 
@@ -64,8 +64,9 @@ def configure(job: Job) -> RunSettings:
     from lpm.train.run_settings import MovingRunSettings, RunSettings
 
     moving = job.base == MOVING
+    scene = Path(job.data, SECTOR) if job.hold_out == "sector" else Path(job.data)
     settings = (MovingRunSettings if moving else RunSettings)(
-        scene=Path(job.data), steps=job.steps, seed=job.seed, scale=job.scale, max_points=job.cap,
+        scene=scene, steps=job.steps, seed=job.seed, scale=job.scale, max_points=job.cap,
         strategy=job.settings.get("strategy", "lpm") if moving else job.base, page=False, save_every=10**9,
         measure_every=0,
     )  # fmt: skip
@@ -86,8 +87,11 @@ def configure(job: Job) -> RunSettings:
     return settings
 
 
-def held_out(trainer: Trainer, masks: dict[str, Any]) -> list[dict[str, Any]]:
-    """The metrics of every held-out view, by name; `masks`: where it moves, [H, W] bool by name."""
+def held_out(trainer: Trainer, masks: dict[str, Any], perceptual: bool = False) -> list[dict[str, Any]]:
+    """The metrics of every held-out view, by name; with `perceptual` FLIP, too.
+
+    `masks`: where it moves, [H, W] bool by name.
+    """
     import torch
 
     from lpm.runs import checkpoint
@@ -98,9 +102,9 @@ def held_out(trainer: Trainer, masks: dict[str, Any]) -> list[dict[str, Any]]:
     for name, camera, photo in trainer.data.held_out():
         with torch.no_grad():
             outputs = model.draw(camera)
-        metrics = model.held_out_metrics(outputs, photo)
+        metrics = model.held_out_metrics(outputs, photo, perceptual)
         kept: dict[str, float | None] = {
-            key: float(metrics[key]) for key in ("psnr", "ssim", "lpips") if key in metrics
+            key: float(metrics[key]) for key in ("psnr", "ssim", "lpips", "flip") if key in metrics
         }
         if name in masks:
             for part, mask in (("dynamic", masks[name]), ("static", ~masks[name])):
@@ -113,6 +117,20 @@ def held_out(trainer: Trainer, masks: dict[str, Any]) -> list[dict[str, Any]]:
     model.train()
     checkpoint.set_random_state(state)
     return views
+
+
+def over_time(trainer: Trainer) -> dict[str, Any]:
+    """Of a scene that moves the `cvvdp` of its held-out cameras' clips, and their mean; see lpm.train.clips."""
+    from lpm.runs import checkpoint
+    from lpm.train.clips import clip_rows
+    from lpm.train.opened_run import clip_means
+
+    state = checkpoint.random_state()
+    trainer.model.eval()
+    found = clip_means(clip_rows(trainer.model, trainer.data))
+    trainer.model.train()
+    checkpoint.set_random_state(state)
+    return found
 
 
 def _masks(data: RunData) -> dict[str, Any]:
@@ -148,6 +166,7 @@ def train(job: Job) -> dict[str, Any]:
     import torch
 
     from lpm import records
+    from lpm.train.opened_run import lost_views
 
     torch.set_num_threads(job.threads)
     clock, now = clock_of(job)
@@ -181,8 +200,8 @@ def train(job: Job) -> dict[str, Any]:
         end = now()
         path = trainer.folder / "edits.jsonl"
         events = records.read(path) if path.is_file() else []
-        views = held_out(trainer, masks)
-    memory = peak_memory()
+        memory = peak_memory()  # before FLIP and ColorVideoVDP, which training does not need
+        views, clips = held_out(trainer, masks, perceptual=True), over_time(trainer)
     kinds = ("split", "cloned", "inserted", "pruned", "reset")
     return {
         "scene": job.scene,
@@ -191,10 +210,13 @@ def train(job: Job) -> dict[str, Any]:
         "cap": job.cap,
         "steps": job.steps,
         "start": job.start,
+        "hold_out": job.hold_out,
         "settings": job.settings,
         "psnr": mean(views, "psnr"),
         "ssim": mean(views, "ssim"),
-        **({"lpips": mean(views, "lpips")} if all("lpips" in view for view in views) else {}),
+        **{key: mean(views, key) for key in ("lpips", "flip") if all(key in view for view in views)},
+        "lost": len(lost_views(views)),
+        **clips,
         **{key: mean(views, key) for key in moving.METRICS if any(key in view for view in views)},
         "views": views,
         "points": trainer.model.num_points,

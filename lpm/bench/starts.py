@@ -3,3 +3,4 @@
 from typing import Literal
 
 Start = Literal["sfm", "thinned", "thinned+photos", "random", "photos"]
+HoldOut = Literal["every-8th", "sector"]

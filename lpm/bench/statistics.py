@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lpm.bench.jobs import hold_out_of
+
 DRAWS = 4_000
 
 
@@ -19,7 +21,7 @@ class Difference:
     low: float
     high: float
     pairs: int
-    """Pairs of runs (same scene, seed, cap)."""
+    """Pairs of runs (same scene, seed, cap, start, hold-out)."""
 
 
 def paired(runs: list[dict[str, Any]], other: list[dict[str, Any]], metric: str = "psnr") -> Difference | None:
@@ -30,9 +32,9 @@ def paired(runs: list[dict[str, Any]], other: list[dict[str, Any]], metric: str 
     scenes.
     """
     blocks: dict[str, list[NDArray[np.float64]]] = {}
-    theirs = {(r["scene"], r["seed"], r["cap"], r["start"]): r for r in other}
+    theirs = {(r["scene"], r["seed"], r["cap"], r["start"], hold_out_of(r)): r for r in other}
     for run in runs:
-        match = theirs.get((run["scene"], run["seed"], run["cap"], run["start"]))
+        match = theirs.get((run["scene"], run["seed"], run["cap"], run["start"], hold_out_of(run)))
         if match is not None:
             values = [{view["view"]: view[metric] for view in r["views"] if metric in view} for r in (run, match)]
             difference = np.array([values[0][name] - values[1][name] for name in sorted(values[0].keys() & values[1])])

@@ -16,7 +16,7 @@ from lpm.bench.jobs import key_of
 from lpm.checks import fail
 from lpm.files import atomic_file
 
-PACKAGES = ("torch", "gsplat", "nerfstudio", "numpy", "opencv-python-headless")
+PACKAGES = ("torch", "gsplat", "nerfstudio", "numpy", "opencv-python-headless", "flip-evaluator", "cvvdp")
 
 
 def read(folder: Path) -> dict[str, Any]:

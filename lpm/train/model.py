@@ -26,6 +26,7 @@ from lpm.train.initial_gaussians import from_file, from_scene
 from lpm.train.load_photos import Photo
 from lpm.train.model_settings import ModelSettings
 from lpm.train.out_of_memory import Before, out_of_memory
+from lpm.train.perceptual import FLIP, flip, have
 from lpm.train.photo_colors import BilateralGrids, color_matched
 from lpm.train.pose_refinement import PoseRefinement
 
@@ -289,13 +290,21 @@ class GaussianModel(nn.Module):
             self.losses = [part.detach() for part in loss.values()]
         return loss
 
-    def held_out_metrics(self, outputs: dict[str, Tensor], photo: Photo) -> dict[str, float]:
-        """PSNR (dB), SSIM and, where its weights are at hand, LPIPS of a held-out photo where its mask lets through."""
-        truth, render = self.truth(outputs, photo), outputs["rgb"]
-        mask = None
-        if "mask" in photo:
-            mask = downscaled(photo["mask"], self.downscale_factor()).to(self.device) > 0.5
+    def counted(self, photo: Photo) -> Tensor | None:
+        """[H, W, 1] bool, which pixels its mask lets through; None: all."""
+        if "mask" not in photo:
+            return None
+        return downscaled(photo["mask"], self.downscale_factor()).to(self.device) > 0.5
+
+    def held_out_metrics(self, outputs: dict[str, Tensor], photo: Photo, perceptual: bool = False) -> dict[str, float]:
+        """PSNR (dB), SSIM and, where its weights are at hand, LPIPS of a held-out photo where its mask lets through.
+
+        With `perceptual` FLIP, too, where its package is; it takes longer than the others together.
+        """
+        truth, render, mask = self.truth(outputs, photo), outputs["rgb"], self.counted(photo)
         metrics = image_metrics(render, truth, self.lpips_metric, mask)
+        if perceptual and have(FLIP):
+            metrics["flip"] = flip(render, truth, mask)
         if self.config.color_corrected_metrics:
             corrected = image_metrics(color_matched(render, truth), truth, self.lpips_metric, mask)
             metrics |= {f"cc_{name}": value for name, value in corrected.items()}

@@ -16,6 +16,7 @@ from lpm.files import Progress, quiet
 from lpm.runs.folder import find_checkpoint, read_checkpoint, run_folder
 from lpm.scenes.read import read_scene
 from lpm.train.cameras import Camera
+from lpm.train.clips import clip_rows
 from lpm.train.load_photos import Photo
 from lpm.train.model import GaussianModel
 from lpm.train.moving_model import MovingGaussianModel
@@ -94,16 +95,29 @@ def open_run(
 
 
 @torch.no_grad()
-def held_out_rows(model: GaussianModel, views: Iterable[tuple[str, Camera, Photo]]) -> list[dict[str, Any]]:
-    """Of each of `views` (RunData.held_out) its name as `view`, psnr (dB), ssim and, where its weights are, lpips."""
-    return [{"view": name, **model.held_out_metrics(model.draw(camera), photo)} for name, camera, photo in views]
+def held_out_rows(
+    model: GaussianModel, views: Iterable[tuple[str, Camera, Photo]], perceptual: bool = False
+) -> list[dict[str, Any]]:
+    """Of each of `views` (RunData.held_out) its name as `view`, psnr (dB), ssim and, where its weights are, lpips; with
+    `perceptual` also flip, where its package is."""
+    return [
+        {"view": name, **model.held_out_metrics(model.draw(camera), photo, perceptual)} for name, camera, photo in views
+    ]
 
 
 def measured(run: OpenedRun, progress: Progress = quiet) -> dict[str, Any]:
-    """Means over all held-out photos, and each photo's own (held_out_rows)."""
+    """Means over all held-out photos, how many are lost, and each photo's own (held_out_rows); of a scene that moves
+    also each clip's (lpm.train.clips), and the mean of their cvvdp."""
     views = run.data.held_out()
-    rows = held_out_rows(run.model, (next(views) for _ in progress(range(len(run.data.test)), "measuring")))
-    return {"step": run.step, "points": run.model.num_points, **means(rows), "views": rows}
+    rows = held_out_rows(run.model, (next(views) for _ in progress(range(len(run.data.test)), "measuring")), True)
+    result = {"step": run.step, "points": run.model.num_points, **means(rows), "lost": len(lost_views(rows))}
+    clips = clip_rows(run.model, run.data, progress)
+    return result | {"views": rows} | clip_means(clips)
+
+
+def clip_means(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean `cvvdp` of clip_rows, and the rows as `clips`; nothing of none."""
+    return {"cvvdp": math.fsum(clip["cvvdp"] for clip in clips) / len(clips), "clips": clips} if clips else {}
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:

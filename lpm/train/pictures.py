@@ -17,6 +17,7 @@ from torch import Tensor
 from lpm.checks import LpmError, fail
 from lpm.files import Progress, quiet
 from lpm.train.cameras import Camera, Cameras
+from lpm.train.clips import FPS, clips, in_order
 from lpm.train.frame import looked_at_by_all
 from lpm.train.opened_run import OpenedRun
 from lpm.viewer.page import camera_path
@@ -29,6 +30,10 @@ STATIONS = 12
 """Photos that an interpolated path passes."""
 SURROUNDED = math.radians(100)
 """Widest angle without a camera, seen from the middle, of a scene with cameras all around."""
+WORST = 0.25
+"""Mean absolute difference of the colours (0..1) that a comparison shows as the worst."""
+STILLS = 2
+"""Held-out photos a second in the comparison of a scene that stands still."""
 
 
 def as_bytes(image: Tensor) -> NDArray[Any]:
@@ -67,6 +72,54 @@ def write_pairs(run: OpenedRun, folder: Path, progress: Progress = quiet) -> Non
         outputs = run.model.draw(camera)
         pair = torch.cat([run.model.truth(outputs, photo), outputs["rgb"]], 1)
         write_png(folder / f"{i:04d}_{Path(name).stem}.png", as_bytes(pair))
+
+
+def check_film(out: Path) -> None:
+    """Raises LpmError if a film of the name `out` cannot be written here."""
+    if out.suffix != ending():
+        got = f"ends with {out.suffix}" if out.suffix else "has no ending"
+        fail(out, got, f"{ending()} for a film", "films need ffmpeg for .mp4")
+
+
+def shown_errors(render: Tensor, photo: Tensor) -> Tensor:
+    """[H, W, 3] the mean absolute difference of the colours of two images [H, W, 3] in 0..1, from black (none) to light
+    yellow (WORST and more)."""
+    errors = as_bytes((render - photo).abs().mean(2) / WORST)
+    return torch.from_numpy(cv2.applyColorMap(errors, cv2.COLORMAP_INFERNO)[..., ::-1] / 255.0)
+
+
+@torch.no_grad()
+def compared(run: OpenedRun, size: tuple[int, int], progress: Progress = quiet) -> Iterator[NDArray[Any]]:
+    """Each held-out photo, its render and its errors side by side, [H, W, 3] uint8 of `size` (width, height).
+
+    Of a scene that moves camera by camera over time. What a mask leaves out has no error.
+    """
+    views, (width, height) = run.data.held_out(chosen=in_order(run.data)), size
+    for _ in progress(range(len(run.data.test)), "filming"):
+        _, camera, photo = next(views)
+        outputs = run.model.draw(camera)
+        truth, render, mask = run.model.truth(outputs, photo), outputs["rgb"], run.model.counted(photo)
+        kept = 1.0 if mask is None else mask
+        errors = shown_errors(render * kept, truth * kept)
+        picture = np.zeros((height, width, 3), np.uint8)
+        for i, panel in enumerate((truth, render, errors)):
+            pixels, left = as_bytes(panel)[:height, : width // 3], i * (width // 3)
+            picture[: len(pixels), left : left + pixels.shape[1]] = pixels
+        yield picture
+
+
+def write_comparison(run: OpenedRun, out: Path, progress: Progress = quiet) -> int:
+    """Writes `compared` as a film, as fast as the scene moves or with STILLS pictures a second; how many there are.
+
+    Raises:
+        LpmError: it cannot be written.
+    """
+    check_film(out)
+    width, height = run.data.test_cameras.sizes.amax(0).tolist()
+    size = 3 * (width - width % 2), height - height % 2  # as codecs want them
+    usual = STILLS if run.data.test_cameras.capture_times is None else FPS
+    fps = next((clip.fps for clip in clips(run.data)), usual)
+    return write_video(out, compared(run, size, progress), size, fps)
 
 
 def page_cameras(cameras: Cameras) -> list[PageCamera]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,14 @@ class RunData:
             self.train.ahead([index, *ahead[distributed.rank() :: distributed.size()]])
         return self.camera(self.train_cameras, index, index), dict(self.train[index])
 
-    def held_out(self, most: int | None = None) -> Iterator[tuple[str, Camera, Photo]]:
-        """Name, camera and photo of the held-out views, of `most` of them if given, evenly spread."""
+    def held_out(
+        self, most: int | None = None, chosen: Sequence[int] | None = None
+    ) -> Iterator[tuple[str, Camera, Photo]]:
+        """Name, camera and photo of the held-out views: those of the indices `chosen`, else all, or `most`, evenly
+        spread."""
         count = len(self.test)
-        chosen = range(count) if most is None or most >= count else [i * count // most for i in range(most)]
+        if chosen is None:
+            chosen = range(count) if most is None or most >= count else [i * count // most for i in range(most)]
         for place, i in enumerate(chosen):
             if isinstance(self.test, PhotoStore):
                 self.test.ahead(chosen[place : place + AHEAD])

@@ -27,7 +27,7 @@ from lpm.train.announcement import announcement
 from lpm.train.event_log import EventLog
 from lpm.train.model import GaussianModel
 from lpm.train.moving_model import MovingGaussianModel
-from lpm.train.opened_run import as_json, held_out_rows, load_parameters, means
+from lpm.train.opened_run import as_json, held_out_rows, load_parameters, lost_views, means
 from lpm.train.optimizers import MOVING, STILL, Optimizers, with_rates
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.train.photo_store import Budget
@@ -242,13 +242,14 @@ class Trainer:
     # Measuring
 
     def measure(self, most: int | None = None) -> list[dict[str, Any]]:
-        """Name, PSNR (dB), SSIM and, where it can be had, LPIPS of each held-out photo, of `most` of them if given.
+        """Name, PSNR (dB), SSIM and, where it can be had, LPIPS of each held-out photo, of `most` of them if given; of
+        all also FLIP, which is slow.
 
         Random numbers go on as if nothing had been measured.
         """
         state = checkpoint.random_state()
         self.model.eval()
-        rows = held_out_rows(self.model, self.data.held_out(most))
+        rows = held_out_rows(self.model, self.data.held_out(most), most is None)
         self.model.train()
         checkpoint.set_random_state(state)
         return rows
@@ -266,13 +267,14 @@ class Trainer:
         """Measures all held-out photos, writes metrics.json, says the means, and gives what was written."""
         rows = self.measure()
         mean = means(rows)
-        result = {"step": self.done, "points": self.model.num_points, **mean, "views": rows,
-                  "curve": [{"step": step, "psnr": psnr} for step, psnr in self.psnr]}  # fmt: skip
+        found = {"step": self.done, "points": self.model.num_points, **mean, "lost": len(lost_views(rows))}
+        result = found | {"views": rows, "curve": [{"step": step, "psnr": psnr} for step, psnr in self.psnr]}
         with atomic_file(self.folder / "metrics.json") as file:
             file.write(as_json(result))
         shown = f", held-out PSNR on the way {curve([psnr for _, psnr in self.psnr])}" if len(self.psnr) > 1 else ""
         parts = [f"PSNR {mean['psnr']:.2f} dB", f"SSIM {mean['ssim']:.4f}"]
         parts += [f"LPIPS {mean['lpips']:.4f}"] if "lpips" in mean else []
+        parts += [f"FLIP {mean['flip']:.4f} (less is better)"] if "flip" in mean else []
         self.say(f"{len(rows)} held-out photos: {', '.join(parts)}; {self.model.num_points:,} points{shown}")
         return result
 

@@ -15,9 +15,10 @@ import torch
 from rich.console import Console
 
 from lpm.bench import moving, report, store
-from lpm.bench.jobs import Job, grid, parse_row, parse_scene
+from lpm.bench.jobs import Job, grid, key_of, parse_row, parse_scene
 from lpm.bench.statistics import paired
 from lpm.checks import LpmError
+from lpm.train.perceptual import FLIP, have
 
 
 def made_up(strategy, scene, seed, psnr, cap=30_000, start="sfm"):
@@ -83,6 +84,86 @@ def test_a_seed_of_everything_comes_first():
     }
     with pytest.raises(LpmError, match="--starts"):
         grid(scenes, [], [0], [10], 5, ["nothing"], 1, False)  # type: ignore[list-item]
+
+
+def sector_scene(folder):
+    """A tiny scene whose sector.json holds out the photos 3, 4 and 7 of ten."""
+    tiny_scene.make_transforms(folder)
+    meta = json.loads((folder / "transforms.json").read_text())
+    files = sorted(frame["file_path"] for frame in meta["frames"])
+    held = [files[i] for i in (3, 4, 7)]
+    lists = {"test_filenames": held, "train_filenames": [file for file in files if file not in held]}
+    (folder / "sector.json").write_text(json.dumps(meta | lists))
+    return folder
+
+
+def test_a_sector_holds_out_exactly_the_photos_of_its_list(tmp_path):
+    from lpm.bench.run import configure
+    from lpm.scenes.read import read_scene
+    from lpm.scenes.split import hold_out
+
+    scenes = [parse_scene(f"a={sector_scene(tmp_path)}")]
+    jobs = grid(scenes, [parse_row("adc")], [0], [10], 5, ["sfm"], 1, False, ["every-8th", "sector"])
+    assert [job.title for job in jobs] == ["a-adc-0k-0", "a-adc-0k-sector-0"]
+    held = []
+    for job in jobs:
+        settings = configure(job)
+        scene = read_scene(settings.scene)
+        _, test = hold_out(scene, settings.eval_every)
+        held.append([scene.names[i] for i in test])
+    assert held == [["images/000.png", "images/008.png"], [f"images/00{i}.png" for i in (3, 4, 7)]]
+
+
+def test_a_sector_is_refused_where_a_scene_has_none():
+    for_all = [parse_row("adc")], [0], [10], 5, ["sfm"], 1, False, ["sector"]
+    with pytest.raises(LpmError, match=r"--hold-out: sector, and room has no sector.json"):
+        grid([parse_scene("room")], *for_all)
+
+
+def test_results_of_before_go_on_and_hold_outs_do_not_mix(tmp_path):
+    old = made_up("lpm", "a", 0, 30.0)
+    assert "hold_out" not in old
+    sector = made_up("lpm", "a", 0, 25.0) | {"hold_out": "sector"}
+    job = Job("a", "lpm", 0, 30_000, 100, "sfm", str(tmp_path), None, "lpm", {}, 1, False)
+    assert job.key == key_of(old) != key_of(sector)
+    for run in (old, sector, made_up("adc", "a", 0, 29.0)):
+        store.add(tmp_path, run, "x")
+    assert paired([sector], [old]) is None
+    report.write(tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert "| `lpm` | 30.00 (30.00 to 30.00), 0.9000 | 30.00 | 0 of 3 |" in page
+    side = page[page.index("## At most 30,000 points, 100 steps, a side of the scene held out") :]
+    assert "| `lpm` | 25.00 (25.00 to 25.00), 0.9000 | 25.00 | 0 of 3 |" in side
+    assert "- 30,000 points, sfm, a side held out, `adc` (scene, seed): all" in side
+
+
+def test_lost_views_are_counted_of_all_that_are_held_out(tmp_path):
+    for seed, lowest in ((0, 23.9), (1, 24.1)):  # 6 dB below the median or not
+        run = made_up("lpm", "a", seed, 30.0)
+        run["views"] = [{"view": str(i), "psnr": psnr, "ssim": 0.9} for i, psnr in enumerate((lowest, 30, 30, 31))]
+        store.add(tmp_path, run, "x")
+        store.add(tmp_path, made_up("adc", "a", seed, 29.0) | {"lost": 2}, "x")
+    report.write(tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert "| 30.00 | 1 of 8 |" in page
+    assert "| 29.00 | 4 of 6 |" in page
+
+
+def test_flip_and_what_is_seen_over_time_are_shown_where_they_were_measured(tmp_path):
+    old, new = made_up("adc", "a", 0, 29.0), made_up("lpm", "a", 0, 30.0) | {"flip": 0.1, "cvvdp": 8.5}
+    for view in new["views"]:
+        view["flip"] = 0.1
+    assert report.perceptual([old]) == ""
+    assert report.perceptual([old, new]).splitlines() == [
+        "| strategy | a: FLIP (less is better), ColorVideoVDP (10 is best) |",
+        "| --- | --- |",
+        "| `lpm` | 0.1000, 8.50 JOD |",
+    ]
+    other = made_up("adc", "a", 0, 29.0) | {"flip": 0.12}
+    for view in other["views"]:
+        view["flip"] = 0.12
+    assert report.against([new, other], "flip").splitlines()[0].startswith("| FLIP (less is better): `lpm` less | a |")
+    assert "| `adc` | -0.0200 (-0.0200 to -0.0200) |" in report.against([new, other], "flip")
 
 
 def test_paired_differences_have_the_mean_of_scenes():
@@ -241,6 +322,8 @@ def test_a_small_grid_is_made_once_and_gone_on_with(tmp_path):
     runs = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
     assert len(runs) == 3
     assert all(len(run["views"]) == 2 and np.isfinite(run["psnr"]) for run in runs)
+    assert {(run["hold_out"], run["lost"]) for run in runs} == {("every-8th", 0)}
+    assert all(("flip" in run) == have(FLIP) for run in runs)
     starts = {run["start"]: run["points"] for run in runs}
     assert starts["thinned"] == 6  # of 60
     assert starts["random"] == 100  # half of the cap

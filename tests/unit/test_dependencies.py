@@ -10,7 +10,7 @@ import pytest
 tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
 ROOT = Path(__file__).resolve().parents[2]
 # Distribution names that differ from what is imported.
-IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "zstandard": "zstandard", "usd-core": "pxr"}
+IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "usd-core": "pxr", "cvvdp": "pycvvdp"}
 
 
 def declared() -> set[str]:
