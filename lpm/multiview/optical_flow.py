@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import cv2
 import numpy as np
 import torch
@@ -34,25 +36,43 @@ def _at(field: NDArray[np.float32], pixels: Tensor) -> Tensor:
     return torch.from_numpy(field[row.clamp(0, height - 1), column.clamp(0, width - 1)]).to(pixels)
 
 
-def velocities(views: Views, view: int, other: int, duration: float, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Velocity [M, 3] (world per unit of time) of `places` [M, 3] across the line of sight; [M] by how much the patches
-    that the flow joins differ (gray, of 255), inf where the velocity is not known.
+class Flows:
+    """Optical flow between the photos of `views`, each pair's kept for the next call."""
 
-    The photo `view` shows the places; `other`, by a camera at the same spot, is `duration` later (earlier, if below 0).
-    It is known where the flow there and back again ends where it began, at a patch that looks the same. Motion towards
-    the camera is not seen.
-    """
-    pixels, z = project(places, views.viewmats[view], views.Ks[view])
-    a, b = _gray(views, view), _gray(views, other)
-    forth = _flow(a, b)
-    there = _at(forth, pixels)
-    back = _at(_flow(b, a), pixels + there)
-    grid = np.stack(np.meshgrid(np.arange(a.shape[1]), np.arange(a.shape[0])), -1).astype(np.float32) + forth
-    warped = cv2.remap(b, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    blurred: NDArray[np.float32] = cv2.blur(cv2.absdiff(a, warped).astype(np.float32), (5, 5))  # type: ignore[assignment]
-    unlike = _at(blurred[..., None], pixels)[:, 0]
-    known = ((there + back).norm(dim=-1) < AGREE) & (z > 0) & (unlike < ALIKE)
-    focal = torch.stack([views.Ks[view][0, 0], views.Ks[view][1, 1]])
-    across = there / duration * z[:, None] / focal
-    rotation = views.viewmats[view][:3, :3]
-    return torch.where(known[:, None], across @ rotation[:2], 0.0), unlike.where(known, torch.inf)
+    def __init__(self, views: Views, cache_bytes: int = 2**28) -> None:
+        """`cache_bytes`: of fields that are kept; the least recently used go first."""
+        self.views, self.cache_bytes = views, cache_bytes
+        self._fields: OrderedDict[tuple[int, int], NDArray[np.float32]] = OrderedDict()
+
+    def between(self, view: int, other: int) -> NDArray[np.float32]:
+        """[H, W, 2] pixels from photo `view` to photo `other`."""
+        found = self._fields.pop((view, other), None)
+        if found is None:
+            found = _flow(_gray(self.views, view), _gray(self.views, other))
+        self._fields[view, other] = found
+        while len(self._fields) > 1 and sum(field.nbytes for field in self._fields.values()) > self.cache_bytes:
+            self._fields.popitem(last=False)
+        return found
+
+    def velocities(self, view: int, other: int, duration: float, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity [M, 3] (world per unit of time) of `places` [M, 3] across the line of sight; [M] by how much the
+        patches that the flow joins differ (gray, of 255), inf where the velocity is not known.
+
+        The photo `view` shows the places; `other`, by a camera at the same spot, is `duration` later (earlier, if below
+        0). It is known where the flow there and back again ends where it began, at a patch that looks the same. Motion
+        towards the camera is not seen.
+        """
+        views = self.views
+        pixels, z = project(places, views.viewmats[view], views.Ks[view])
+        a, b, forth = _gray(views, view), _gray(views, other), self.between(view, other)
+        there = _at(forth, pixels)
+        back = _at(self.between(other, view), pixels + there)
+        grid = np.stack(np.meshgrid(np.arange(a.shape[1]), np.arange(a.shape[0])), -1).astype(np.float32) + forth
+        warped = cv2.remap(b, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        blurred: NDArray[np.float32] = cv2.blur(cv2.absdiff(a, warped).astype(np.float32), (5, 5))  # type: ignore[assignment]
+        unlike = _at(blurred[..., None], pixels)[:, 0]
+        known = ((there + back).norm(dim=-1) < AGREE) & (z > 0) & (unlike < ALIKE)
+        focal = torch.stack([views.Ks[view][0, 0], views.Ks[view][1, 1]])
+        across = there / duration * z[:, None] / focal
+        rotation = views.viewmats[view][:3, :3]
+        return torch.where(known[:, None], across @ rotation[:2], 0.0), unlike.where(known, torch.inf)

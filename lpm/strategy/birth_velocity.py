@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from lpm.gaussians import motion
-from lpm.multiview.optical_flow import velocities
-from lpm.multiview.views import Views
+from lpm.multiview.optical_flow import Flows
 
 
 def velocity(
-    params: Any, views: Views, places: Tensor, view: int, t: Tensor, frames: Sequence[tuple[float, int]]
+    params: Any, flows: Flows, places: Tensor, view: int, t: Tensor, frames: Sequence[tuple[float, int]]
 ) -> Tensor:
     """[M, 3] the velocity (world per whole clip) at time `t` of `places` [M, 3] that `view` sees.
 
@@ -31,7 +30,7 @@ def velocity(
     for side in ([f for f in frames if f[0] < 0], [f for f in frames if f[0] > 0]):
         if side:
             gap, other = min(side, key=lambda f: abs(f[0]))
-            seen, unlike = velocities(views, view, other, gap, places)
+            seen, unlike = flows.velocities(view, other, gap, places)
             best = torch.where((unlike < least)[:, None], seen, best)
             least = torch.minimum(least, unlike)
     return best

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lpm.gaussians import motion
 from lpm.gaussians.parameters import Parameters
+from lpm.multiview.optical_flow import Flows
 from lpm.multiview.views import Views
 from lpm.sending import sent
 from lpm.strategy.birth_velocity import velocity
@@ -72,6 +73,9 @@ class BirthsInTime(Births):
     static: StaticZones = field(kw_only=True)
     choice: ViewChoiceInTime = field(kw_only=True)
 
+    def __post_init__(self) -> None:
+        self.flows = Flows(self.views)
+
     def names(self, params: Parameters) -> tuple[str, ...]:
         """As Births', and those of time."""
         return (*EDITED, *motion.NAMES, *([motion.SPINS] if motion.SPINS in params else []))
@@ -93,7 +97,7 @@ class BirthsInTime(Births):
             rows["durations"][mine] = math.log(self.settings.life * capture.frame)
             rows["gates"][mine] = math.log(motion.MOVING_GATE / (1 - motion.MOVING_GATE))
             frames = [(float(capture.clock[other] - capture.clock[v]), other) for other in self.cameras.same[v]]
-            rows["motion"][mine, 0] = velocity(params, self.views, rows["means"][mine], v, t, frames)
+            rows["motion"][mine, 0] = velocity(params, self.flows, rows["means"][mine], v, t, frames)
         return rows
 
     def give_way(self, event: Event, worth: Tensor, may_go: Tensor, room: int) -> Tensor:

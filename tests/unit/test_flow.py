@@ -8,7 +8,8 @@ import cv2
 import pytest
 import torch
 
-from lpm.multiview.optical_flow import velocities
+from lpm.multiview import optical_flow
+from lpm.multiview.optical_flow import Flows
 from lpm.multiview.views import Views, unproject
 
 SIZE, FOCAL, DEPTH = (160, 120), 150.0, 4.0
@@ -37,7 +38,7 @@ def test_velocity_is_that_of_the_texture(turn, duration):
     views = photos((3.0, -2.0), turn)
     pixels = torch.tensor([[80.0, 60.0], [70.0, 55.0], [10.0, 10.0]])
     places = unproject(pixels, torch.full((3,), DEPTH), views.viewmats[0], views.Ks[0])
-    velocity, unlike = velocities(views, 0, 1, duration, places)
+    velocity, unlike = Flows(views).velocities(0, 1, duration, places)
     assert bool((unlike < 10).all())
     across = torch.tensor([3.0, -2.0, 0.0]) * DEPTH / FOCAL / duration
     wanted = views.viewmats[0, :3, :3].T @ across
@@ -50,7 +51,21 @@ def test_what_has_no_counterpart_is_not_known():
     views.images[1] = torch.rand(SIZE[1], SIZE[0], 3)  # another scene altogether
     pixels = torch.stack(torch.meshgrid(torch.arange(20.0, 140, 10), torch.arange(20.0, 100, 10), indexing="xy"), -1)
     places = unproject(pixels.reshape(-1, 2), torch.full((pixels.numel() // 2,), DEPTH), views.viewmats[0], views.Ks[0])
-    velocity, unlike = velocities(views, 0, 1, 0.1, places)
+    velocity, unlike = Flows(views).velocities(0, 1, 0.1, places)
     known = unlike.isfinite()
     assert known.float().mean() < 0.2  # of photos that show the same things, nearly all
     assert bool((velocity[~known] == 0).all())
+
+
+def test_a_pair_is_looked_at_once_while_there_is_room(monkeypatch):
+    views, looked = photos((1.0, 0.0)), []
+    flow = optical_flow._flow
+    monkeypatch.setattr(optical_flow, "_flow", lambda a, b: looked.append(1) or flow(a, b))
+    size = 4 * 2 * SIZE[0] * SIZE[1]
+    for room, wanted in ((2 * size, [1, 2, 2, 2, 2, 2]), (size, [1, 2, 3, 4, 5, 5]), (0, [1, 2, 3, 4, 5, 5])):
+        flows, counts = Flows(views, cache_bytes=room), []
+        looked.clear()
+        for pair in ((0, 1), (1, 0), (0, 1), (1, 0), (0, 1), (0, 1)):
+            assert flows.between(*pair).shape == (SIZE[1], SIZE[0], 2)
+            counts.append(len(looked))
+        assert counts == wanted
