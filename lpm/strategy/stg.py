@@ -119,9 +119,10 @@ class StgStrategy(StgOptions, AdcWithPhotos):
 
     def _through(self, params: TrainedParameters, v: int, rays: int) -> dict[str, Tensor]:
         """Points along so many rays through the worst tiles of view `v`, there around its time."""
-        photos, tile, n = self.views, self.maps.tile, self.per_ray
+        photos, n = self.views, self.per_ray
         t, error = self.capture.by_view[v], self.maps.maps[v].cpu()
         height, width = photos.images[v].shape[:2]
+        tile = self.maps.tile * max(1, round(height / (self.maps.tile * error.shape[0])))  # coarse to fine: larger
         tiles = error.flatten().topk(min(error.numel(), rays)).indices
         middle = torch.stack([tiles % error.shape[1], tiles // error.shape[1]], 1) * tile + tile / 2
         middle = torch.minimum(middle, torch.tensor([width, height]) - 0.5)
