@@ -35,6 +35,12 @@ def staging_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raises LpmError where `folder` has something in it, or is a file: a rename would not take its place."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        fail(folder, "there is something already", "a new or empty folder", "remove it, or give another name")
+
+
 @contextlib.contextmanager
 def atomic_path(out: Path) -> Iterator[Path]:
     """A path to write to (same name, so that programs see its ending); it becomes `out` if the body ends well."""

@@ -5,7 +5,7 @@ The work is lpm.formats.export, imported once it is known what is to be done: a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -165,8 +165,8 @@ TOOL_FORMATS = {
 }
 
 
-def export_main() -> None:
-    """The command lpm-export."""
+def export_main(more: Mapping[str, Callable[..., None]] | None = None) -> None:
+    """The command lpm-export. `more`: formats that need what later rooms know; of two of a name, they are taken."""
     app = tyro.extras.SubcommandApp()
     app.command(name="ply")(export_ply)
     app.command(name="splat")(export_splat)
@@ -175,8 +175,10 @@ def export_main() -> None:
     app.command(name="spz")(export_spz)
     for name, (endings, what) in PLAIN_FORMATS.items():
         app.command(name=name)(_plain_command(name, endings, what))
-    for name, (ending, what) in TOOL_FORMATS.items():
-        app.command(name=name)(_tool_command(name, ending, what))
+    more = more or {}
+    tools = {name: _tool_command(name, *said) for name, said in TOOL_FORMATS.items()}
+    for name, command in {**tools, **more}.items():
+        app.command(name=name)(command)
     one_line_errors(
         lambda: app.cli(
             prog="lpm-export",

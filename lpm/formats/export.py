@@ -149,7 +149,7 @@ def finish(
     if less:
         where = "its sidecar" if common.sidecar else "a comment in it"
         note += f"; float32 cannot hold its positions: they are less {numbers(chosen.offset)}, as {where} says"
-    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    files = [file for file in out.rglob("*") if file.is_file()] if out.is_dir() else [out]
     size = sum(file.stat().st_size for file in files) / 1e6
     print(f"{out}: {kept:,} Gaussians from {loaded.path.name}, {size:.1f} MB{note}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lpm.checks import fail
-from lpm.files import Progress, quiet, staging_folder
+from lpm.files import Progress, check_new_folder, quiet, staging_folder
 from lpm.formats.ply import read_ply, write_ply
 
 NUMBERED = re.compile(r"(.+)_(\d{4,})\.ply$")
@@ -39,8 +39,7 @@ def write_ply_sequence(
     """
     if count < 1:
         fail(folder, f"{count} time steps", "at least one")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        fail(folder, "there is something already", "a new or empty folder", "remove it, or give another name")
+    check_new_folder(folder)
     dropped = 0
     with staging_folder(folder) as unfinished:
         for i in progress(range(count), "writing"):

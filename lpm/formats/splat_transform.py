@@ -1,4 +1,4 @@
-"""Formats that npm's @playcanvas/splat-transform writes: compressed PLY, SPZ, SOG, HTML."""
+"""Formats that npm's @playcanvas/splat-transform writes: compressed PLY, SPZ, SOG, streamed SOG, HTML."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ PACKAGE = "@playcanvas/splat-transform"
 # Newer ones need Node 22; this one runs under Node 18, and what the tests know about it was seen with it.
 VERSION = "2.7.1"
 SECONDS = 3600.0
+LEVELS_NAME = "lod-meta.json"
+"""By this name programs know streamed SOG."""
 
 
 def node_folder() -> Path:
@@ -45,8 +47,8 @@ def find_tool(say: Callable[[str], None] = print) -> list[str]:
     return [npx, "--yes", f"{PACKAGE}@{VERSION}"]
 
 
-def run_tool(arguments: Sequence[str | Path], say: Callable[[str], None] = print) -> str:
-    """Runs splat-transform and returns what it printed.
+def run_tool(arguments: Sequence[str | Path], say: Callable[[str], None] = print, seconds: float = SECONDS) -> str:
+    """Runs splat-transform, for at most so many seconds, and returns what it printed.
 
     Raises:
         LpmError: it is not there, or it failed; its last line is in the text.
@@ -55,7 +57,7 @@ def run_tool(arguments: Sequence[str | Path], say: Callable[[str], None] = print
     try:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
-            errors="replace", timeout=SECONDS, env={**os.environ, "NO_COLOR": "1"},
+            errors="replace", timeout=seconds, env={**os.environ, "NO_COLOR": "1"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         fail("splat-transform", type(error).__name__, "a run that ends", f"try it by hand: {' '.join(command)[:300]}")
@@ -73,3 +75,29 @@ def convert(source: Path, out: Path, options: Sequence[str] = (), say: Callable[
     run_tool(["-w", *gpu, source, *options, out], say)
     if not out.is_file() or out.stat().st_size == 0:
         fail(out, "nothing was written by splat-transform", "a file")
+
+
+def check_levels(say: Callable[[str], None] = print) -> None:
+    """Raises LpmError where splat-transform is not there, or too old for streamed SOG: before minutes of work."""
+    if LEVELS_NAME not in run_tool(["--help"], say):
+        wanted = f"one that writes {LEVELS_NAME}, as {VERSION} does"
+        fail("splat-transform", "one that writes no levels of detail", wanted, f"npm install -g {PACKAGE}")
+
+
+def bundle_levels(
+    levels: Sequence[Path], environment: Path | None, folder: Path, say: Callable[[str], None] = print
+) -> None:
+    """Streamed SOG in the new folder `folder`: an index, LEVELS_NAME, and chunks in folders of their own.
+
+    Args:
+        levels: PLYs, the finest first. Each is tagged with its number, as the tool's guide to streamed SOG has it.
+        environment: a PLY of what is always shown, as a sky is.
+    """
+    tagged = [word for i, path in enumerate(levels) for word in (path, "-l", str(i))]
+    if environment is not None:
+        tagged += [environment, "-l", "-1"]
+    folder.mkdir()
+    say("splat-transform writes the chunks; harmonics take it minutes on a CPU")
+    run_tool(["-g", "cpu", *tagged, folder / LEVELS_NAME], say, SECONDS * len(levels))
+    if not (folder / LEVELS_NAME).is_file():
+        fail(folder / LEVELS_NAME, "nothing was written by splat-transform", "a file")

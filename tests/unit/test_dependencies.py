@@ -10,7 +10,13 @@ import pytest
 tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
 ROOT = Path(__file__).resolve().parents[2]
 # Distribution names that differ from what is imported.
-IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "usd-core": "pxr", "cvvdp": "pycvvdp"}
+IMPORTED_AS = {
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "usd-core": "pxr",
+    "cvvdp": "pycvvdp",
+    "scikit-image": "skimage",
+}
 
 
 def declared() -> set[str]:

@@ -29,6 +29,7 @@ ROOMS = (
     "lpm.prepare",
     "lpm.train",
     "lpm.editing",
+    "lpm.exporting",
     "lpm.plugin",
     "lpm.tile",
     "lpm.bench",

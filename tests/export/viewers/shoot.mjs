@@ -23,8 +23,8 @@ const server = http.createServer((request, response) => {
     const found = path.join(root, path.normalize(decodeURIComponent(name)));
     return found.startsWith(root + path.sep) ? found : "";
   };
-  const name = url.pathname.split("/").pop();
-  const file = kind === "file" ? (name.endsWith(".bin") ? inside(path.dirname(job.file), name) : job.file)  // a .gltf's
+  const name = url.pathname.split("/").slice(3).join("/");  // beside it: a .gltf's .bin, chunks of streamed SOG
+  const file = kind === "file" ? (name === job.name ? job.file : inside(path.dirname(job.file), name))
     : inside(url.pathname.startsWith("/node_modules/") ? packages : here, url.pathname);
   if (!file || !fs.existsSync(file) || fs.statSync(file).isDirectory()) return response.writeHead(404).end();
   response.writeHead(200, {

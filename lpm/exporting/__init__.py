@@ -1,0 +1,1 @@
+"""What lpm-export makes of a model before it writes it: levels of detail, meshes."""
