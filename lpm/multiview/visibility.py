@@ -32,7 +32,7 @@ COMPARED = 4
 """Of many views: one in so many points is what views are compared by, the same ones for all."""
 CANDIDATES = 96
 """Of many views: those that each is compared with."""
-BLOCK = 256
+BLOCK = 64
 """Views at a time."""
 
 
@@ -168,8 +168,8 @@ class NearbyVisibility(Visibility):
             self._hide(fronts)
             seen = inside & self._unhidden(pixels, z, torch.arange(len(block), device=device), self.sizes[block])
             of_view = [rows[i, seen[i]].int() for i in range(len(block))]
-            self._rows += [thinned(of_one, SAMPLES) for of_one in of_view]
-            self._compared += [of_one[of_one % COMPARED == 0] for of_one in of_view]
+            self._rows += _together([thinned(of_one, SAMPLES) for of_one in of_view])
+            self._compared += _together([of_one[of_one % COMPARED == 0] for of_one in of_view])
             middle = torch.where(seen, z, torch.nan).nanmedian(1).values
             self._depth[block] = middle.nan_to_num(1.0).clamp_min(1e-9)
         self._hide(limits)
@@ -182,7 +182,7 @@ class NearbyVisibility(Visibility):
         number = torch.tensor([len(rows) for rows in self._compared])
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), number.cumsum(0)]).numpy()
         columns = torch.cat(self._compared).cpu().numpy()
-        table = csr_matrix((np.ones(len(columns), np.float32), columns, ends), (len(number), len(self.points)))
+        table = csr_matrix((np.ones(len(columns), np.int16), columns, ends), (len(number), len(self.points)))
         turned, centres, found = table.T.tocsr(), self._centres.cpu(), []
         depth = self._depth.cpu()
         for block in torch.arange(len(number)).split(BLOCK):
@@ -192,6 +192,12 @@ class NearbyVisibility(Visibility):
             worth = shared * torch.exp(-(parallax.clamp_min(1e-6) / BEST_PARALLAX).log().square())
             found.append(worth.topk(min(CANDIDATES, len(centres)), dim=1).indices.sort(1).values)
         return torch.cat(found).to(self.views.device)
+
+
+def _together(rows: list[Tensor]) -> tuple[Tensor, ...]:
+    """The same in one piece of memory: many small ones leave holes between them when they are freed."""
+    parts: tuple[Tensor, ...] = torch.cat(rows).split([len(row) for row in rows])
+    return parts
 
 
 def thinned(points: Tensor, most: int) -> Tensor:

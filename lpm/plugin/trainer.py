@@ -96,8 +96,6 @@ class LpmTrainer(Trainer):
         if device_type == "cuda" and not torch.cuda.is_available():
             config.machine.device_type = device_type = "cpu"
             CONSOLE.print("No CUDA device here: training on the CPU.")
-        if device_type == "cpu":
-            keep_freed_memory()
         if config.max_num_iterations is None:
             config.max_num_iterations = STEPS.get(device_type, STEPS["cuda"])
         model = cast(LpmModelConfig, config.pipeline.model)
@@ -197,6 +195,8 @@ class LpmTrainer(Trainer):
         remaining = total - self._start_step
         # ns-train seeds each process differently, and from here on all must draw alike.
         checkpoint.set_random_state(distributed.from_first(checkpoint.random_state()))
+        if self.config.machine.device_type == "cpu":
+            keep_freed_memory()
         with self.train_lock:  # a page that was open before the run began looks already
             if distributed.rank() == 0:
                 camera = self.model.camera_of(self.data.train_dataset.cameras[0:1].to(self.model.device))

@@ -62,6 +62,8 @@ class PointStrategy:
     """Name of the group that these options stand in, shared by a strategy and its variants."""
     stop_share: ClassVar[tuple[int, int]] = (5, 6)
     """Share of the run, a fraction, after which nothing is edited unless the run says another step."""
+    num_downscales: ClassVar[int] = 0
+    """Training starts at 1/2^this of the resolution, unless the run says another number."""
     several_processes: ClassVar[bool] = False
     """Whether several processes can train one model with it (lpm.distributed)."""
     summed: ClassVar[tuple[str, ...]] = ()

@@ -14,6 +14,7 @@ class Lpm4dFields(Lpm4dOptions, LpmFields):
     """All that Lpm4dStrategy is made with."""
 
     Options: ClassVar[type] = Lpm4dOptions
+    num_downscales: ClassVar[int] = 0
     summed: ClassVar[tuple[str, ...]] = ("gradient", "present")
 
     @property

@@ -45,6 +45,7 @@ class LpmFields(LpmOptions, PointStrategy):
 
     Options: ClassVar[type] = LpmOptions
     group: ClassVar[str] = "lpm"
+    num_downscales: ClassVar[int] = 1
     several_processes: ClassVar[bool] = True
     summed: ClassVar[tuple[str, ...]] = ("gradient",)
 

@@ -33,6 +33,7 @@ from lpm.train.pose_refinement import PoseRefinement
 # What viser shows behind a scene; random backgrounds are for training only.
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
 BACKGROUNDS = {"random": VIEWER_BACKGROUND, "white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+SMALLEST = 64  # pixels, the shorter side of what a strategy makes smaller by itself
 STEPS_PER_METRIC = 10
 """Steps from one PSNR of a training view to the next."""
 
@@ -86,7 +87,7 @@ class GaussianModel(nn.Module):
         if config.use_bilateral_grid:
             self.bil_grids = BilateralGrids(start.photos, config.grid_shape)
         self.lpips_metric = Lpips() if config.with_lpips else None
-        self.step = 0
+        self.step, self.factor = 0, 1
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.background_color = torch.tensor(BACKGROUNDS[config.background_color])
         self.strategy = make_strategy(config.strategy, common, config.settings, config.moving)
@@ -159,12 +160,13 @@ class GaussianModel(nn.Module):
         """The parameters of the points that are drawn."""
         return dict(self.gauss_params.items())
 
-    def downscale_factor(self) -> int:
-        """The side of the square of a photo's pixels that one pixel of this step stands for."""
-        if not self.training:
-            return 1
-        every = self.config.resolution_schedule or max(1, self.schedule.steps // 10)
-        return int(2 ** max(self.config.num_downscales - self.step // every, 0))
+    def downscale_factor(self, width: int, height: int) -> int:
+        """The side of the square of pixels, of a photo of so many, that one pixel of this step stands for."""
+        asked, own = self.config.num_downscales, self.config.num_downscales is None
+        downscales = self.strategy.num_downscales if asked is None else asked
+        every = self.config.resolution_schedule or max(1, self.schedule.steps * (3 if own else 1) // 10)
+        factor = int(2 ** max(downscales - self.step // every, 0))
+        return 1 if not self.training or (own and min(width, height) < SMALLEST * factor) else factor
 
     def _background(self) -> Tensor:
         if self.config.background_color == "random" and self.training:
@@ -174,7 +176,8 @@ class GaussianModel(nn.Module):
     def draw(self, camera: Camera) -> dict[str, Any]:
         """Renders one camera: rgb [H, W, 3], depth [H, W, 1] (world; None in training), accumulation [H, W, 1] and
         background ([3] in training, else [H, W, 3])."""
-        config, camera = self.config, camera.smaller(self.downscale_factor())
+        self.factor = self.downscale_factor(camera.width, camera.height)
+        config, camera = self.config, camera.smaller(self.factor)
         height, width = self.last_size = camera.height, camera.width
         viewmats = camera.viewmat
         if self.training and self.camera_optimizer.on and camera.c2w is not None:
@@ -242,7 +245,7 @@ class GaussianModel(nn.Module):
         if "truth" not in photo:  # a photo is copied for one step, in which metrics and loss both ask
             image = photo["image"]
             image = image.float().div_(255.0) if image.dtype == torch.uint8 else image
-            image = downscaled(image, self.downscale_factor()).to(self.device)
+            image = downscaled(image, self.factor).to(self.device)
             if image.shape[2] == 4:
                 alpha = image[..., 3:].repeat(1, 1, 3)
                 image = alpha * image[..., :3] + (1 - alpha) * outputs["background"]
@@ -265,7 +268,7 @@ class GaussianModel(nn.Module):
         render = outputs["rgb"]
         mask = None
         if "mask" in photo:
-            mask = downscaled(photo["mask"], self.downscale_factor()).to(self.device, non_blocking=True)
+            mask = downscaled(photo["mask"], self.factor).to(self.device, non_blocking=True)
             truth, render = truth * mask, render * mask
         tiles = None
         if self.training and self.step < self.schedule.stop:
@@ -294,7 +297,7 @@ class GaussianModel(nn.Module):
         """[H, W, 1] bool, which pixels its mask lets through; None: all."""
         if "mask" not in photo:
             return None
-        return downscaled(photo["mask"], self.downscale_factor()).to(self.device) > 0.5
+        return downscaled(photo["mask"], self.factor).to(self.device) > 0.5
 
     def held_out_metrics(self, outputs: dict[str, Tensor], photo: Photo, perceptual: bool = False) -> dict[str, float]:
         """PSNR (dB), SSIM and, where its weights are at hand, LPIPS of a held-out photo where its mask lets through.

@@ -59,10 +59,10 @@ class ModelOptions:
     """Highest degree of the spherical harmonics of colours; 0: one colour a point, seen from everywhere."""
     sh_degree_interval: int | None = None
     """Steps between turning on SH degrees. None: 1,000, less in short runs."""
-    num_downscales: int = 0
-    """Training starts at 1/2^this of the resolution."""
+    num_downscales: int | None = None
+    """Training starts at 1/2^this of the resolution. None: 0, but with `lpm` 1, where photos stay large enough."""
     resolution_schedule: int | None = None
-    """Steps until the resolution doubles. None: a tenth of the run."""
+    """Steps until the resolution doubles. None: a tenth of the run; where num_downscales is None, three tenths."""
     background_color: Literal["random", "black", "white"] = "random"
     """random (in training), black or white."""
     init_from: Path | None = None

@@ -55,8 +55,6 @@ class Trainer:
         elif device == "cuda" and not torch.cuda.is_available():
             device = "cpu"
             self.say("No CUDA device here: training on the CPU.")
-        if device == "cpu":
-            keep_freed_memory()
         settings.resolve(device)
         strategy_class(settings.strategy, settings.moving)  # a wrong name is found before any photo is read
         self.settings, self.folder, self.device = settings, folder, torch.device(device)
@@ -152,6 +150,8 @@ class Trainer:
         camera = self.data.camera(self.data.train_cameras, 0, None)
         photos = len(self.data.train), len(self.data.test)
         checkpoint.set_random_state(distributed.from_first(checkpoint.random_state()))  # all processes draw alike
+        if self.device.type == "cpu":
+            keep_freed_memory()  # not sooner: what the set-up needed for a moment goes back to the system
         with self.lock:
             self.say(announcement(self.model, camera, photos, self.total - self.first))
         try:

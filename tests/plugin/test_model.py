@@ -80,6 +80,30 @@ def test_masks_from_coarse_to_fine(make_trainer, masked, strategy, downscales):
     assert info["mask"].shape[:2] == info["render"].shape[:2]
 
 
+@pytest.mark.parametrize(
+    ("options", "factors"),
+    [
+        (dict(strategy="lpm"), [2, 2, 1, 1]),
+        (dict(strategy="adc"), [1, 1, 1, 1]),
+        (dict(strategy="lpm", num_downscales=0), [1, 1, 1, 1]),
+        (dict(strategy="adc", num_downscales=2), [4, 2, 1, 1]),
+        (dict(strategy="lpm", resolution_schedule=95), [2, 2, 2, 1]),
+    ],
+)
+def test_sizes_of_the_first_steps(make_trainer, options, factors):
+    """`lpm` begins with half the size, for three tenths of a run; what is small already stays as it is."""
+    model = make_trainer("a", 100, **options).pipeline.model
+    assert model.training
+    found = []
+    for model.step in (0, 10, 30, 95):
+        found.append(model.downscale_factor(200, 128))
+    assert found == factors
+    model.step = 0
+    assert model.downscale_factor(200, 127) == (factors[0] if "num_downscales" in options else 1)
+    model.eval()
+    assert model.downscale_factor(200, 128) == 1
+
+
 def test_switches_reach_the_strategy(make_trainer):
     for name in ("lpm", "paper"):
         strategy = make_trainer(name, 5, strategy=name, insert=False, reset=False).pipeline.model.strategy
