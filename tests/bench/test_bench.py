@@ -66,6 +66,25 @@ def test_settings_are_there_before_anything_is_built(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "strategy"),
+    [
+        ("4d", "lpm"),
+        ("4d-no-zones", "lpm"),
+        ("4dgs", "4dgs"),
+        ("stg", "stg"),
+        ("freetime", "freetime"),
+        ("4d-mcmc", "mcmc"),
+    ],
+)
+def test_rows_of_a_scene_that_moves_have_its_strategies(tmp_path, text, strategy):
+    from lpm.bench.run import configure
+
+    row = parse_row(text)
+    settings = configure(Job("a", text, 0, 100, 5, "sfm", str(tmp_path), None, row.base, row.settings, 1, False))
+    assert (settings.moving, settings.strategy) == (True, strategy)
+
+
+@pytest.mark.parametrize(
     "text", ["best", "x=best", "lpm:recycle=0", "x=lpm:recycle", "x=lpm:no_such=1", "x=adc:recycle=0.1"]
 )
 def test_rows_that_cannot_be_are_refused(text):
