@@ -85,7 +85,9 @@ def pack_spz(
     n = int(sound.sum())
     if n == 0:
         fail(path, f"{len(sound)} points, none of them finite and with a rotation", "at least one to write")
-    get = {name: params[name].detach().float().cpu()[sound] for name in NAMES}
+    get = {name: params[name].detach().float().cpu() for name in NAMES}
+    if n < len(sound):
+        get = {name: value[sound] for name, value in get.items()}
     if axes is None:
         get = move(get, to_ply_axes(SYSTEMS[0]).inverse())
     bits, rest = _fractional_bits(path, get), get["features_rest"].shape[1]
@@ -140,8 +142,8 @@ def _streams(get: dict[str, Tensor], bits: int, version: Version) -> list[bytes]
 def _little_turned(quats: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     """The same ellipsoids as of `quats` [N, 4] (wxyz, unit) and `scales` [N, 3], with axes named anew: 0.85 <= w.
 
-    Version 2 keeps x, y, z in bytes and leaves w to be computed, which is wrong by degrees near w = 0. Of the 24 ways
-    to name an ellipsoid's axes one is turned by 63 degrees at most.
+    Version 2 keeps x, y, z in bytes and leaves w to be computed, which near w = 0 is wrong by up to 9 degrees. Of the
+    24 ways to name an ellipsoid's axes one is turned by 63 degrees at most, and wrong by less than one.
     """
     turns = [turn for turn in itertools.product((0, 1, -1), repeat=4) if sum(map(abs, turn)) in (1, 2, 4)]
     table = torch.nn.functional.normalize(torch.tensor(turns, dtype=torch.float64), dim=1)
