@@ -34,7 +34,7 @@ FINE = 32
 BUCKETS = (8, 16)
 """Steps of a coefficient's 256 that are kept apart, of degree 1 and beyond: Niantic's own choice, half of the size."""
 GZIP_LEVEL = 4
-"""6 is 2 % smaller, and takes four times as long."""
+"""Of a million with harmonics 6 makes 4 % less in twice the time, 1 makes 6 % more in 0.8 of it (docs/export.md)."""
 
 
 Version = Literal[2, 3, 4]

@@ -274,6 +274,36 @@ def test_spz_in_gltf_lies_where_the_plain_one_does(shoot, tmp_path):
     assert (seen[:, :2] / seen[:, 2:] * focal + torch.tensor([160.0, 120]) - spz_y).abs().max() < 1.5
 
 
+UNPACK = """
+import fs from "node:fs";
+import {createRequire} from "node:module";
+import {pathToFileURL} from "node:url";
+const [folder, file, out] = process.argv.slice(-3);
+const library = createRequire(folder + "/package.json").resolve("@adobe/spz");
+const spz = await (await import(pathToFileURL(library))).default();
+const read = name => {
+  const {positions, sh} = spz.loadSpzFromBuffer(new Uint8Array(fs.readFileSync(file)), {to: spz.CoordinateSystem[name]});
+  return {positions: [...positions], sh: [...sh]};
+};
+fs.writeFileSync(out, JSON.stringify({LUF: read("LUF"), UNSPECIFIED: read("UNSPECIFIED")}));
+"""
+
+
+def test_spz_in_gltf_means_the_same_by_the_drafts_text(packages, tmp_path):
+    """SPZ's own library (Adobe's build of it) unpacks to LUF, as the draft wants it, what CesiumJS takes as it is."""
+    params = visible(50)
+    write_gltf(tmp_path / "a.glb", params, Placement([0.0, 1, 0]), compression="spz")
+    document, body = parts_of(tmp_path / "a.glb")
+    (tmp_path / "a.spz").write_bytes(body[: document["bufferViews"][0]["byteLength"]])
+    (tmp_path / "unpack.mjs").write_text(UNPACK)
+    command = ["node", tmp_path / "unpack.mjs", packages, tmp_path / "a.spz", tmp_path / "out.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    for found in json.loads((tmp_path / "out.json").read_text()).values():
+        assert (torch.tensor(found["positions"]).view(-1, 3) - params["means"]).abs().max() <= 2.0**-13
+        assert (torch.tensor(found["sh"]).view(-1, 15, 3) - params["features_rest"]).abs().max() <= 9 / 128
+
+
 def test_canaries_of_spz_in_gltf(shoot, tmp_path):
     """Harmonics (below a node that turns, too), rotation, opacity and size, in CesiumJS."""
     jobs = []
