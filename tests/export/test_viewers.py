@@ -281,8 +281,9 @@ import {pathToFileURL} from "node:url";
 const [folder, file, out] = process.argv.slice(-3);
 const library = createRequire(folder + "/package.json").resolve("@adobe/spz");
 const spz = await (await import(pathToFileURL(library))).default();
+const data = new Uint8Array(fs.readFileSync(file));
 const read = name => {
-  const {positions, sh} = spz.loadSpzFromBuffer(new Uint8Array(fs.readFileSync(file)), {to: spz.CoordinateSystem[name]});
+  const {positions, sh} = spz.loadSpzFromBuffer(data, {to: spz.CoordinateSystem[name]});
   return {positions: [...positions], sh: [...sh]};
 };
 fs.writeFileSync(out, JSON.stringify({LUF: read("LUF"), UNSPECIFIED: read("UNSPECIFIED")}));
