@@ -137,7 +137,7 @@ def _gltf_command(name: str, what: str) -> Callable[..., None]:
         to_gltf(run, out, common, compression, f".{name}")
 
     packed = (
-        "spz: a tenth of the size, rounded, by the draft KHR_gaussian_splatting_compression_spz_2; for CesiumJS. Other "
+        "spz: a ninth of the size, rounded, by the draft KHR_gaussian_splatting_compression_spz_2; for CesiumJS. Other "
         "viewers show nothing of it."
     )
     return _named(export, name, f".{name}", what, f"compression: {packed}")

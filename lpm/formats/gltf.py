@@ -199,10 +199,12 @@ def read_gltf(path: Path) -> tuple[dict[str, Tensor], Placement, list[str]]:
     if not found:
         fail(path, f"no points with {NAME} in it", "Gaussians", "a mesh is not read")
     counts = [gltf.whole(gltf.entry("accessors", _position(gltf, primitive)), "count") for primitive, _ in found]
-    distinct = {_source(gltf, primitive): count for (primitive, _), count in zip(found, counts, strict=True)}
+    distinct = {_position(gltf, primitive): count for (primitive, _), count in zip(found, counts, strict=True)}
     check_some(path, sum(counts))
     if sum(counts) > MOST_EXPANSION * sum(distinct.values()):  # nodes that show the same ones again and again
         gltf.wrong(f"{sum(distinct.values()):,} Gaussians shown {len(found):,} times", f"at most {MOST_EXPANSION}")
+    views = (gltf_spz.payload(gltf, _extension(gltf, primitive)) for primitive, _ in found)
+    gltf_spz.check_total(gltf, [(v, count) for v, count in zip(views, counts, strict=True) if v is not None])
     asset = gltf.json["asset"].get("extras")
     ours = placement_of(asset.get(KEY)) if isinstance(asset, dict) else None
     parts, antialiased = [], False
@@ -222,12 +224,6 @@ def _position(gltf: Gltf, primitive: dict[str, Any]) -> Any:
 
 def _extension(gltf: Gltf, primitive: dict[str, Any]) -> dict[str, Any]:
     return gltf.object(gltf.object(primitive, "extensions"), NAME)
-
-
-def _source(gltf: Gltf, primitive: dict[str, Any]) -> tuple[str, Any]:
-    """Where the numbers of a primitive are."""
-    view = gltf_spz.payload(gltf, _extension(gltf, primitive))
-    return ("accessors", _position(gltf, primitive)) if view is None else ("bufferViews", view)
 
 
 def _primitive(gltf: Gltf, primitive: dict[str, Any], notes: list[str]) -> tuple[dict[str, Tensor], bool]:

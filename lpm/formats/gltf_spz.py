@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lpm.formats.bounds import check_expansion
 from lpm.formats.gltf_container import Gltf
 from lpm.formats.spz import unpack_spz
 from lpm.formats.spz_extensions import to_ply_axes
@@ -26,17 +27,32 @@ NAME = "KHR_gaussian_splatting_compression_spz_2"
 NAMES = (NAME, "KHR_gaussian_splatting_compression_spz")
 """The draft's own text has both."""
 AXES = "LUF"
+LEAST_BYTES = 19
+"""Of a Gaussian in a .spz of version 2 that is unpacked, without harmonics."""
 UNTOLD = (
     "its SPZ does not say where its axes point: taken as glTF's own, as CesiumJS does; programs that go by the text of "
     "the draft show it turned by 180 degrees about y"
 )
 
 
-def payload(gltf: Gltf, extension: dict[str, Any]) -> Any:
+def payload(gltf: Gltf, extension: dict[str, Any]) -> int | None:
     """The index of the bufferView with the .spz of a primitive's KHR_gaussian_splatting; None where it has none."""
     inside = gltf.object(extension, "extensions")
     found = next((name for name in NAMES if name in inside), None)
     return None if found is None else gltf.whole(gltf.object(inside, found), "bufferView")
+
+
+def check_total(gltf: Gltf, shown: list[tuple[int, int]]) -> None:
+    """Raises LpmError where few bytes would fill the memory: the same .spz again and again, each time unpacked.
+
+    `shown`: bufferView and number of Gaussians of each primitive as often as it is shown.
+    """
+    sizes: dict[tuple[str, int], int] = {}
+    for index, _ in shown:
+        view, size = gltf.entry("bufferViews", index), len(gltf.view(index)[0])
+        place = str(view.get("buffer")), gltf.whole(view, "byteOffset", 0)
+        sizes[place] = max(size, sizes.get(place, 0))
+    check_expansion(gltf.path, LEAST_BYTES * sum(count for _, count in shown), sum(sizes.values()))
 
 
 def unpack(gltf: Gltf, view: int, count: int, notes: list[str]) -> tuple[dict[str, Tensor], bool]:

@@ -24,6 +24,7 @@ from lpm.gaussians.similarity import move
 
 RECORD = struct.pack("<III", 0xADBE0003, 4, 7)
 """The extension of a .spz whose axes are LUF."""
+ALIKE = visible(1, 0)
 
 
 def write(path, params, placement=None):
@@ -178,7 +179,7 @@ def refused(path, said):
     ("place", "value", "said"),
     [
         (("accessors", 0, "count"), 9, "10 Gaussians in its SPZ, 9 by its accessors"),
-        (("accessors", 0, "count"), 10**9, "10 Gaussians in its SPZ, 1,000,000,000 by its accessors"),
+        (("accessors", 0, "count"), 10**9, "its header says 19,000,000,000 bytes packed into"),
         (("bufferViews", 0, "byteLength"), 10**9, "its header says 1,000,000,000 rows"),
         (("meshes", 0, "primitives", 0, "extensions", NAME, "extensions", gltf_spz.NAME), {}, "bufferView 'None'"),
         (("meshes", 0, "primitives", 0, "extensions", NAME, "extensions", gltf_spz.NAME), [], "that is no object"),
@@ -196,6 +197,24 @@ def test_broken_json_ends_with_one_line(tmp_path, place, value, said):
     inner[place[-1]] = value
     (tmp_path / "a.gltf").write_text(json.dumps(document))
     refused(tmp_path / "a.gltf", said)
+
+
+@pytest.mark.parametrize("views", [1, 100])
+def test_one_payload_many_times_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, views):
+    """Gaussians that are all alike pack into little; a hundred primitives of them would be 10 million."""
+    write(tmp_path / "a.gltf", {name: value.repeat(100_000, *[1] * (value.dim() - 1)) for name, value in ALIKE.items()})
+    assert len(load(tmp_path / "a.gltf").params["means"]) == 100_000
+    document = json.loads((tmp_path / "a.gltf").read_text())
+    primitives, text = document["meshes"][0]["primitives"], json.dumps(document["meshes"][0]["primitives"][0])
+    document["bufferViews"] *= views
+    for i in range(1, 100):
+        primitives.append(json.loads(text))
+        primitives[-1]["extensions"][NAME]["extensions"][gltf_spz.NAME]["bufferView"] = i % views
+        primitives[-1]["attributes"]["POSITION"] = len(document["accessors"])
+        document["accessors"].append(document["accessors"][0])
+    (tmp_path / "a.gltf").write_text(json.dumps(document))
+    monkeypatch.setattr(gltf_spz, "unpack_spz", None)
+    refused(tmp_path / "a.gltf", "190,000,000 bytes packed into")
 
 
 def test_the_command(tmp_path, capsys):
