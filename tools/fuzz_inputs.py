@@ -154,7 +154,8 @@ def splats(work):
     PlyData([PlyElement.describe(more, "vertex")], text=True).write(files[1])
     files[2].write_bytes(extended(params, 3, record(0xADBE0003, 5)))
     write_splat(files[3], params)
-    for name, write in (("a.glb", write_gltf), ("a.gltf", write_gltf), ("b.spz", partial(write_spz, version=4))):
+    packed, spz_4 = partial(write_gltf, compression="spz"), partial(write_spz, version=4)
+    for name, write in (("a.glb", write_gltf), ("a.gltf", write_gltf), ("b.gltf", packed), ("b.spz", spz_4)):
         files.append(work / name)
         write(files[-1], params)
     for name in ("a.usd", "a.usda", "a.usdz") if importlib.util.find_spec("pxr") else ():

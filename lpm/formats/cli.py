@@ -121,11 +121,26 @@ def export_spz(run: Positional[Source], out: Positional[Path], common: Options, 
 
 def _plain_command(name: str, endings: tuple[str, ...], what: str) -> Callable[..., None]:
     def export(run: Positional[Source], out: Positional[Path], common: Options) -> None:
-        from lpm.formats import export as work
+        from lpm.formats.export import to_usd
 
-        (work.to_usd if name.startswith("usd") else work.to_gltf)(run, out, common, *endings)
+        to_usd(run, out, common, *endings)
 
     return _named(export, name, endings[0], what)
+
+
+def _gltf_command(name: str, what: str) -> Callable[..., None]:
+    def export(
+        run: Positional[Source], out: Positional[Path], common: Options, compression: Literal["none", "spz"] = "none"
+    ) -> None:
+        from lpm.formats.export import to_gltf
+
+        to_gltf(run, out, common, compression, f".{name}")
+
+    packed = (
+        "spz: a ninth of the size, rounded, by the draft KHR_gaussian_splatting_compression_spz_2; for CesiumJS. Other "
+        "viewers show nothing of it."
+    )
+    return _named(export, name, f".{name}", what, f"compression: {packed}")
 
 
 def _tool_command(name: str, ending: str, what: str) -> Callable[..., None]:
@@ -137,22 +152,27 @@ def _tool_command(name: str, ending: str, what: str) -> Callable[..., None]:
     return _named(export, name, ending, f"{what} Needs Node (npm's splat-transform writes it).")
 
 
-def _named(export: Callable[..., None], name: str, ending: str, what: str) -> Callable[..., None]:
-    """`export` with the help text of a command that has no options of its own."""
+def _named(export: Callable[..., None], name: str, ending: str, what: str, more: str = "") -> Callable[..., None]:
+    """`export` with its help text; `more`: the line of an option of its own."""
     export.__doc__ = f"""{what}
 
     Args:
         run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
         out: The {ending} to write.
         common: What every format takes.
+        {more}
     """
     export.__name__ = f"export_{name}"
     return export
 
 
+GLTF_FORMATS = {
+    "glb": "glTF with KHR_gaussian_splatting in one file; three.js, Babylon, PlayCanvas; nothing is lost.",
+    "gltf": "The same as glb in two files: a JSON to read, and the numbers in a .bin beside it.",
+}
+
+
 PLAIN_FORMATS = {
-    "glb": ((".glb",), "glTF with KHR_gaussian_splatting in one file; three.js, Babylon, PlayCanvas; nothing is lost."),
-    "gltf": ((".gltf",), "The same as glb in two files: a JSON to read, and the numbers in a .bin beside it."),
     "usd": ((".usd", ".usdc", ".usda"), "OpenUSD's ParticleField3DGaussianSplat; nothing is lost. Needs usd-core."),
     "usdz": ((".usdz",), "The same as usd in a package. Needs usd-core (pip install 'lpm-splat[usd]')."),
 }
@@ -173,6 +193,8 @@ def export_main(more: Mapping[str, Callable[..., None]] | None = None) -> None:
     app.command(name="splatv")(export_splatv)
     app.command(name="ply-sequence")(export_ply_sequence)
     app.command(name="spz")(export_spz)
+    for name, what in GLTF_FORMATS.items():
+        app.command(name=name)(_gltf_command(name, what))
     for name, (endings, what) in PLAIN_FORMATS.items():
         app.command(name=name)(_plain_command(name, endings, what))
     more = more or {}

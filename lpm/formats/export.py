@@ -215,11 +215,12 @@ def placement(loaded: Loaded, chosen: Chosen) -> Placement:
     return Placement(up_direction(loaded, chosen.frame), loaded.rasterize_mode, chosen.offset)
 
 
-def to_gltf(run: Path, out: Path, common: Options, *endings: str) -> None:
+def to_gltf(run: Path, out: Path, common: Options, compression: Literal["none", "spz"], ending: str) -> None:
     """A .glb or .gltf."""
-    check_ending(out, *endings)
+    check_ending(out, ending)
     loaded, chosen = prepare(run, common)
-    finish(out, loaded, chosen, write_gltf(out, chosen.params, placement(loaded, chosen), bar), common)
+    dropped = write_gltf(out, chosen.params, placement(loaded, chosen), bar, compression)
+    finish(out, loaded, chosen, dropped, common)
 
 
 def to_spz(run: Path, out: Path, common: Options, version: Literal[3, 4]) -> None:

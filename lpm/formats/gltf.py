@@ -5,6 +5,7 @@ ROTATION (unit quaternion xyzw), SCALE (standard deviations, linear), OPACITY (0
 l = 0..3, n = 0..2l, real harmonics with the Condon-Shortley phase: 3DGS's own order and signs; the colour is 0.5 more
 than their sum). COLOR_0 is for viewers that know no Gaussians and show points. Axes: right, up (+y), back.
 Source: Khronos, KHR_gaussian_splatting (ratified 2026), which the loaders of three.js, Babylon and PlayCanvas follow.
+Packed as SPZ: lpm.formats.gltf_spz.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +23,21 @@ from torch import Tensor
 import lpm
 from lpm.checks import fail
 from lpm.files import Progress, atomic_file, quiet, staging_folder
+from lpm.formats import gltf_spz
 from lpm.formats.bounds import MOST_EXPANSION, check_some
 from lpm.formats.gltf_container import Gltf, glb_head
 from lpm.formats.gltf_nodes import placed_meshes
 from lpm.formats.linear import Linear, from_linear, to_linear
 from lpm.formats.placement import KEY, TO_PLY_AXES, Placement, joined, placement_of
 from lpm.formats.ply_columns import REST
+from lpm.formats.spz_write import pack_spz
 from lpm.gaussians.similarity import quaternion
 from lpm.gaussians.spherical_harmonics import SH_C0
 
 NAME = "KHR_gaussian_splatting"
 COLOR_SPACE = "srgb_rec709_display"
 Part = tuple[str, str, Callable[[], NDArray[Any]]]
+Bounds = tuple[list[float], list[float]]
 
 
 def harmonic_names(rest: int) -> list[str]:
@@ -43,9 +47,12 @@ def harmonic_names(rest: int) -> list[str]:
 
 
 def write_gltf(
-    path: Path, params: Mapping[str, Tensor], placement: Placement | None = None, progress: Progress = quiet
-) -> int:
+    path: Path, params: Mapping[str, Tensor], placement: Placement | None = None, progress: Progress = quiet,
+    compression: Literal["none", "spz"] = "none",
+) -> int:  # fmt: skip
     """Writes `params` to `path`, a .glb or (by its ending) a .gltf; rows that nobody can draw are left out.
+
+    `compression`: spz rounds as a .spz does, for the few programs that read lpm.formats.gltf_spz's draft.
 
     The files appear whole: of a .gltf the .bin first, after a .gltf that was there is gone.
 
@@ -53,15 +60,24 @@ def write_gltf(
         The number of rows left out.
 
     Raises:
-        LpmError: no row is left, or the folder cannot be written.
+        LpmError: no row is left, the scene is too wide for SPZ's 24 bits, or the folder cannot be written.
     """
-    linear, dropped = to_linear(path, params)
-    parts = _parts(linear)
-    document, lengths = _document(linear, parts, placement or Placement())
+    placement = placement or Placement()
+    if compression == "spz":
+        packed = pack_spz(path, params, 2, placement.rasterize_mode == "antialiased", gltf_spz.AXES)
+        names, dropped = _placeholders(params["features_rest"].shape[1]), packed.left_out
+        document, lengths = _document(packed.count, packed.bounds, names, placement, sum(map(len, packed.body)))
+        pieces: list[Callable[[], Any]] = [lambda: b"".join(packed.body)]
+    else:
+        linear, dropped = to_linear(path, params)
+        parts, bounds = _parts(linear), (linear.means.min(0).tolist(), linear.means.max(0).tolist())
+        document, lengths = _document(len(linear.means), bounds, [part[:2] for part in parts], placement)
+        pieces = [part[2] for part in parts]
 
     def write(file: Any) -> None:
-        for i in progress(range(len(parts)), "writing"):
-            file.write(np.ascontiguousarray(parts[i][2]()).data)
+        for i in progress(range(len(pieces)), "writing"):
+            piece = pieces[i]()
+            file.write(piece if isinstance(piece, bytes) else np.ascontiguousarray(piece).data)
             file.write(bytes(-lengths[i] % 4))
 
     total = document["buffers"][0]["byteLength"]
@@ -104,26 +120,43 @@ def _parts(linear: Linear) -> list[Part]:
     return parts
 
 
-def _document(linear: Linear, parts: list[Part], placement: Placement) -> tuple[dict[str, Any], list[int]]:
-    """The JSON, and the bytes of each part."""
-    n, start, views, accessors = len(linear.means), 0, list[dict[str, Any]](), list[dict[str, Any]]()
-    lengths = [
-        n * (4 if name == "COLOR_0" else 4 * {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[kind]) for name, kind, _ in parts
-    ]
-    for (name, kind, _), length in zip(parts, lengths, strict=True):
-        views.append({"buffer": 0, "byteOffset": start, "byteLength": length, "target": 34962})
-        accessor: dict[str, Any] = {"bufferView": len(accessors), "componentType": 5126, "count": n, "type": kind}
+def _placeholders(rest: int) -> list[tuple[str, str]]:
+    """Attributes whose numbers are in a .spz with `rest` harmonics beyond the first, and their accessors' types."""
+    return [
+        ("POSITION", "VEC3"), ("COLOR_0", "VEC4"), (f"{NAME}:ROTATION", "VEC4"), (f"{NAME}:SCALE", "VEC3"),
+        *((name, "VEC3") for name in harmonic_names(rest)),
+    ]  # fmt: skip
+
+
+def _document(
+    n: int, bounds: Bounds, parts: list[tuple[str, str]], placement: Placement, packed: int | None = None
+) -> tuple[dict[str, Any], list[int]]:
+    """The JSON of attributes `parts` (with their types), and the bytes of each piece of the buffer.
+
+    `packed`: the bytes of a .spz that is all of the buffer.
+    """
+    start, views, accessors = 0, list[dict[str, Any]](), list[dict[str, Any]]()
+    lengths = [packed] if packed is not None else [
+        n * (4 if name == "COLOR_0" else 4 * {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[kind]) for name, kind in parts
+    ]  # fmt: skip
+    for length in lengths:
+        views.append({"buffer": 0, "byteOffset": start, "byteLength": length})
+        start += length + -length % 4
+    for name, kind in parts:
+        accessor: dict[str, Any] = {"componentType": 5126, "count": n, "type": kind}
+        if packed is None:
+            accessor["bufferView"] = len(accessors)
+            views[len(accessors)]["target"] = 34962
         if name == "COLOR_0":
             accessor |= {"componentType": 5121, "normalized": True}
         if name == "POSITION":
-            accessor |= {"min": linear.means.min(0).tolist(), "max": linear.means.max(0).tolist()}
+            accessor |= {"min": bounds[0], "max": bounds[1]}
         accessors.append(accessor)
-        start += length + -length % 4
     w, x, y, z = (float(v) for v in quaternion(placement.turn()))
-    extension = {"kernel": "ellipse", "colorSpace": COLOR_SPACE, "projection": "perspective"}
+    extension: dict[str, Any] = {"kernel": "ellipse", "colorSpace": COLOR_SPACE, "projection": "perspective"}
     extension["sortingMethod"] = "cameraDistance"
-    attributes = {name: i for i, (name, _, _) in enumerate(parts)}
-    document = {
+    attributes = {name: i for i, (name, _) in enumerate(parts)}
+    document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": f"lpm-splat {lpm.__version__}", "extras": {KEY: placement.as_json()}},
         "extensionsUsed": [NAME],
         "scene": 0,
@@ -134,6 +167,12 @@ def _document(linear: Linear, parts: list[Part], placement: Placement) -> tuple[
         "bufferViews": views,
         "buffers": [{"byteLength": start}],
     }
+    if packed is not None:
+        extension["extensions"] = {gltf_spz.NAME: {"bufferView": 0}}
+        document["extensionsUsed"] = document["extensionsRequired"] = [NAME, gltf_spz.NAME]
+        matrix = np.eye(4)
+        matrix[:3, :3] = placement.turn().T  # column by column
+        document["nodes"] = [{"mesh": 0, "matrix": matrix.reshape(-1).tolist()}]  # CesiumJS passes rotations over
     return document, lengths
 
 
@@ -164,10 +203,18 @@ def read_gltf(path: Path) -> tuple[dict[str, Tensor], Placement, list[str]]:
     check_some(path, sum(counts))
     if sum(counts) > MOST_EXPANSION * sum(distinct.values()):  # nodes that show the same ones again and again
         gltf.wrong(f"{sum(distinct.values()):,} Gaussians shown {len(found):,} times", f"at most {MOST_EXPANSION}")
+    views = (gltf_spz.payload(gltf, _extension(gltf, primitive)) for primitive, _ in found)
+    gltf_spz.check_total(gltf, [(v, count) for v, count in zip(views, counts, strict=True) if v is not None])
     asset = gltf.json["asset"].get("extras")
     ours = placement_of(asset.get(KEY)) if isinstance(asset, dict) else None
-    parts = [(_primitive(gltf, primitive, notes), to_scene) for primitive, to_scene in found]
+    parts, antialiased = [], False
+    for primitive, to_scene in found:
+        params, smooth = _primitive(gltf, primitive, notes)
+        parts.append((params, to_scene))
+        antialiased |= smooth
     params, placement = joined(parts, TO_PLY_AXES, ours, "y")
+    if antialiased and placement.rasterize_mode is None:
+        placement.rasterize_mode = "antialiased"
     return params, placement, list(dict.fromkeys(notes))
 
 
@@ -175,12 +222,17 @@ def _position(gltf: Gltf, primitive: dict[str, Any]) -> Any:
     return gltf.object(primitive, "attributes").get("POSITION")
 
 
-def _primitive(gltf: Gltf, primitive: dict[str, Any], notes: list[str]) -> dict[str, Tensor]:
-    """The Gaussians of one primitive in its own axes."""
+def _extension(gltf: Gltf, primitive: dict[str, Any]) -> dict[str, Any]:
+    return gltf.object(gltf.object(primitive, "extensions"), NAME)
+
+
+def _primitive(gltf: Gltf, primitive: dict[str, Any], notes: list[str]) -> tuple[dict[str, Tensor], bool]:
+    """The Gaussians of one primitive in its own axes, and whether they say that they were trained antialiased."""
     attributes = gltf.object(primitive, "attributes")
-    extension = gltf.object(gltf.object(primitive, "extensions"), NAME)
+    extension = _extension(gltf, primitive)
     packed = sorted(gltf.object(extension, "extensions"))
-    if packed and f"{NAME}:SCALE" not in attributes:
+    view = gltf_spz.payload(gltf, extension)
+    if packed and view is None and f"{NAME}:SCALE" not in attributes:
         gltf.wrong(f"Gaussians packed by {packed[0][:60]}", "plain ones", "unpack it with the program that it is from")
     said = extension.get("kernel", "ellipse"), extension.get("colorSpace", COLOR_SPACE)
     if said[0] != "ellipse":
@@ -188,6 +240,8 @@ def _primitive(gltf: Gltf, primitive: dict[str, Any], notes: list[str]) -> dict[
     if said[1] != COLOR_SPACE:
         notes.append(f"its colours are of {str(said[1])[:30]!r}: read as {COLOR_SPACE}")
     n = gltf.whole(gltf.entry("accessors", _position(gltf, primitive)), "count")
+    if view is not None:
+        return gltf_spz.unpack(gltf, view, n, notes)
 
     def column(name: str, width: int) -> NDArray[np.float32]:
         if name not in attributes:
@@ -201,13 +255,12 @@ def _primitive(gltf: Gltf, primitive: dict[str, Any], notes: list[str]) -> dict[
     rest = np.empty((n, REST[degree], 3), np.float32)
     for k, name in enumerate(harmonic_names(REST[degree])):
         rest[:, k] = column(name, 3)
-    return from_linear(
-        Linear(
-            means=column("POSITION", 3),
-            scales=column(f"{NAME}:SCALE", 3),
-            xyzw=column(f"{NAME}:ROTATION", 4),
-            opacities=column(f"{NAME}:OPACITY", 1)[:, 0],
-            features_dc=column(f"{NAME}:SH_DEGREE_0_COEF_0", 3),
-            features_rest=rest,
-        )
+    linear = Linear(
+        means=column("POSITION", 3),
+        scales=column(f"{NAME}:SCALE", 3),
+        xyzw=column(f"{NAME}:ROTATION", 4),
+        opacities=column(f"{NAME}:OPACITY", 1)[:, 0],
+        features_dc=column(f"{NAME}:SH_DEGREE_0_COEF_0", 3),
+        features_rest=rest,
     )
+    return from_linear(linear), False

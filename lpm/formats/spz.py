@@ -25,7 +25,7 @@ from lpm.formats import zstd
 from lpm.formats.bounds import check_expansion, check_file, check_rows, check_some
 from lpm.formats.bytes import Numbers, logit, sh0_params, smallest_three
 from lpm.formats.ply_columns import BEYOND, REST
-from lpm.formats.spz_extensions import read_extensions, to_ply_axes
+from lpm.formats.spz_extensions import SYSTEMS, read_extensions, to_ply_axes
 from lpm.gaussians.similarity import move
 
 MAGIC = 0x5053474E
@@ -48,8 +48,8 @@ class SpzHeader:
     flags: int
     streams: int
     """Number of streams (version 4)."""
-    coordinates: str = "RUB"
-    """Where x, y and z point in the file (lpm.formats.spz_extensions)."""
+    coordinates: str | None = None
+    """Where x, y and z point in the file, if it says so (lpm.formats.spz_extensions)."""
     notes: list[str] = field(default_factory=list)
     """What of it a person should know, one line each."""
 
@@ -82,10 +82,15 @@ def read_spz(path: Path) -> tuple[dict[str, Tensor], SpzHeader]:
     Raises:
         LpmError: no such file, not a .spz, an unknown version, more than SH degree 4, or its size is not what it says.
     """
-    size = check_file(path, "a .spz file")
-    data = path.read_bytes()
+    check_file(path, "a .spz file")
+    params, header = unpack_spz(path, path.read_bytes())
+    return move(params, to_ply_axes(header.coordinates or SYSTEMS[0])), header
+
+
+def unpack_spz(path: Path, data: bytes) -> tuple[dict[str, Tensor], SpzHeader]:
+    """What read_spz() reads, of the bytes `data` from `path`, and in the axes that they are in."""
     try:
-        header, parts = _gzip_parts(path, data) if data[:2] == b"\x1f\x8b" else _zstd_parts(path, data, size)
+        header, parts = _gzip_parts(path, data) if data[:2] == b"\x1f\x8b" else _zstd_parts(path, data)
     except (zlib.error, ValueError) as error:
         if isinstance(error, LpmError):
             raise
@@ -106,7 +111,7 @@ def read_spz(path: Path) -> tuple[dict[str, Tensor], SpzHeader]:
         opacities=logit(alpha / 255.0),
         features_rest=(harmonics.reshape(n, rest, 3)[:, : REST[-1]] - 128.0) / 128.0,
     )
-    return move(params, to_ply_axes(header.coordinates)), header
+    return params, header
 
 
 def _header(path: Path, raw: bytes) -> SpzHeader:
@@ -142,8 +147,8 @@ def _gzip_parts(path: Path, data: bytes) -> tuple[SpzHeader, list[NDArray[np.uin
     return header, np.split(np.frombuffer(body, np.uint8), ends[:-1])
 
 
-def _zstd_parts(path: Path, data: bytes, size: int) -> tuple[SpzHeader, list[NDArray[np.uint8]]]:
-    header = _header(path, data)
+def _zstd_parts(path: Path, data: bytes) -> tuple[SpzHeader, list[NDArray[np.uint8]]]:
+    header, size = _header(path, data), len(data)
     if header.version != 4 or size < 32:
         fail(path, f"version {header.version} without gzip", "version 4 there, or a gzip stream")
     sizes = header.sizes()

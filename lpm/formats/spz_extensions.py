@@ -30,13 +30,18 @@ def to_ply_axes(system: str) -> Similarity:
     return Similarity(np.array([DIRECTIONS[letter] for letter in system], np.float64).T, np.zeros(3), 1.0)
 
 
-def read_extensions(path: Path, data: bytes) -> tuple[str, list[str]]:
-    """The coordinate system that the records in `data` name (else RUB), and a line for each that is passed over.
+def coordinates(system: str) -> bytes:
+    """The record that says that x, y and z point as in `system`, such as LUF."""
+    return struct.pack("<III", COORDINATES, 4, SYSTEMS.index(system))
+
+
+def read_extensions(path: Path, data: bytes) -> tuple[str | None, list[str]]:
+    """The coordinate system that the records in `data` name, if any, and a line for each that is passed over.
 
     Raises:
         LpmError: a coordinate system that nobody knows.
     """
-    system, notes, at = SYSTEMS[0], [], 0
+    system, notes, at = None, list[str](), 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<II", data, at)
         payload, at = data[at + 8 : at + 8 + size], at + 8 + size

@@ -59,3 +59,11 @@ def scale_canary(scale: float = 0.2, opacity: float = 0.8) -> dict[str, Tensor]:
     params = _scene(1, scale, opacity, rest=0)
     params["features_dc"][:] = rgb_to_sh0(torch.ones(3))
     return params
+
+
+def corner_canary() -> dict[str, Tensor]:
+    """Four round Gaussians: red along +x, green along +y, blue along +z, white opposite."""
+    params = _scene(4, 0.12, 0.999, rest=0)
+    params["means"] = torch.tensor([[0.8, 0.1, 0.0], [0.0, 0.7, 0.2], [-0.1, 0.0, 0.9], [-0.5, -0.6, -0.3]])
+    params["features_dc"] = rgb_to_sh0(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]))
+    return params

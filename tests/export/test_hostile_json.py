@@ -76,11 +76,11 @@ def test_a_sidecar_of_others_is_used_or_passed_over(export, data):
         loaded.world_to_train.inverse()  # what an export would ask of it
 
 
-@pytest.fixture(scope="module")
-def gltf(tmp_path_factory):
+@pytest.fixture(scope="module", params=["none", "spz"])
+def gltf(tmp_path_factory, request):
     """A .gltf and its JSON."""
     out = tmp_path_factory.mktemp("gltf") / "a.gltf"
-    write_gltf(out, visible(3, 1))
+    write_gltf(out, visible(3, 1), compression=request.param)
     return out, json.loads(out.read_text())
 
 

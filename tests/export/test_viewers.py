@@ -18,11 +18,13 @@ import pytest
 import torch
 from export import canaries
 from export.some import visible
+from export.test_gltf import parts_of
 
 from lpm.formats import splat_transform
 from lpm.formats.cli import Options
 from lpm.formats.export import prepare
 from lpm.formats.gltf import write_gltf
+from lpm.formats.gltf_container import glb_head
 from lpm.formats.moving import at_time, for_splatv
 from lpm.formats.picture import draw
 from lpm.formats.placement import Placement
@@ -43,6 +45,7 @@ PACKAGES = {
     "@mkkellogg/gaussian-splats-3d": "0.4.7",
     "gsplat": "1.2.9",
     "playcanvas": "2.23.3",
+    "cesium": "1.145.0",
     splat_transform.PACKAGE: splat_transform.VERSION,
 }
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -216,6 +219,131 @@ def test_sh_canary_in_gltf(shoot, tmp_path, viewer, ending):
         assert abs(rgb[0] - red) <= 3
         assert abs(rgb[1] - 127) <= 3
         assert abs(rgb[2] - 127) <= 3
+
+
+def tileset_of(glb):
+    """A tileset.json of one tile at the equator with `glb` in it, which is what CesiumJS opens; its path."""
+    document, _ = parts_of(glb)
+    content = {name: document[name] for name in ("extensionsUsed", "extensionsRequired") if name in document}
+    east, north, up, place = [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [6378137, 0, 0, 1]
+    root = {
+        "boundingVolume": {"sphere": [0, 0, 0, 10]}, "geometricError": 0, "refine": "ADD",
+        "transform": [*east, *north, *up, *place], "content": {"uri": glb.name},
+    }  # fmt: skip
+    tiles = {"asset": {"version": "1.1"}, "geometricError": 100, "root": root}
+    if content:
+        tiles |= {"extensionsUsed": ["3DTILES_content_gltf"], "extensions": {"3DTILES_content_gltf": content}}
+    glb.with_suffix(".json").write_text(json.dumps(tiles))
+    return glb.with_suffix(".json")
+
+
+def write_points(path, params, placement):
+    """A plain .glb of ours without its extension: points."""
+    write_gltf(path, params, placement)
+    document, body = parts_of(path)
+    (primitive,) = document["meshes"][0]["primitives"]
+    del primitive["extensions"], document["extensionsUsed"]
+    primitive["attributes"] = {name: primitive["attributes"][name] for name in ("POSITION", "COLOR_0")}
+    path.write_bytes(glb_head(document, len(body)) + body)
+
+
+def test_spz_in_gltf_lies_where_the_plain_one_does(shoot, tmp_path):
+    """In CesiumJS: four Gaussians in four colours, none of which a turn or a mirror brings to another."""
+    params = canaries.corner_canary()
+    jobs = []
+    for name, up in (("y", [0.0, 1, 0]), ("z", [0.0, 0, 1])):
+        write_gltf(tmp_path / f"{name}.glb", params, Placement(up), compression="spz")
+        write_points(tmp_path / f"{name}-points.glb", params, Placement(up))
+        jobs += [tileset_of(tmp_path / f"{name}.glb"), tileset_of(tmp_path / f"{name}-points.glb")]
+    jobs = [{"viewer": "cesium", "file": file, "position": [2.5, 1.0, 1.5]} for file in jobs]
+
+    def places(picture):
+        """[4, 2] x and y of what is red, green, blue and white."""
+        colors = torch.tensor([[255.0, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]])
+        close = ((picture - colors[:, None, None]).abs() < 90).all(-1)
+        return torch.stack([each.nonzero().float().mean(0).flip(0) for each in close])
+
+    spz_y, points_y, spz_z, points_z = map(places, shoot(jobs))
+    print(spz_y.tolist(), points_y.tolist(), spz_z.tolist(), points_z.tolist())
+    assert (spz_y - points_y).abs().max() < 1.5
+    assert (spz_z - points_z).abs().max() < 1.5
+    assert (spz_y - spz_z).abs().max() > 20
+    camera = look_at(torch.tensor([2.5, 1.0, 1.5]), torch.zeros(3), torch.tensor([0.0, 1, 0]))
+    seen = params["means"] @ camera[:3, :3].T + camera[:3, 3]
+    focal = 120 / math.tan(math.radians(FOV / 2))
+    assert (seen[:, :2] / seen[:, 2:] * focal + torch.tensor([160.0, 120]) - spz_y).abs().max() < 1.5
+
+
+UNPACK = """
+import fs from "node:fs";
+import {createRequire} from "node:module";
+import {pathToFileURL} from "node:url";
+const [folder, file, out] = process.argv.slice(-3);
+const library = createRequire(folder + "/package.json").resolve("@adobe/spz");
+const spz = await (await import(pathToFileURL(library))).default();
+const data = new Uint8Array(fs.readFileSync(file));
+const read = name => {
+  const {positions, sh} = spz.loadSpzFromBuffer(data, {to: spz.CoordinateSystem[name]});
+  return {positions: [...positions], sh: [...sh]};
+};
+fs.writeFileSync(out, JSON.stringify({LUF: read("LUF"), UNSPECIFIED: read("UNSPECIFIED")}));
+"""
+
+
+def test_spz_in_gltf_means_the_same_by_the_drafts_text(packages, tmp_path):
+    """SPZ's own library (Adobe's build of it) unpacks to LUF, as the draft wants it, what CesiumJS takes as it is."""
+    params = visible(50)
+    write_gltf(tmp_path / "a.glb", params, Placement([0.0, 1, 0]), compression="spz")
+    document, body = parts_of(tmp_path / "a.glb")
+    (tmp_path / "a.spz").write_bytes(body[: document["bufferViews"][0]["byteLength"]])
+    (tmp_path / "unpack.mjs").write_text(UNPACK)
+    command = ["node", tmp_path / "unpack.mjs", packages, tmp_path / "a.spz", tmp_path / "out.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    for found in json.loads((tmp_path / "out.json").read_text()).values():
+        assert (torch.tensor(found["positions"]).view(-1, 3) - params["means"]).abs().max() <= 2.0**-13
+        assert (torch.tensor(found["sh"]).view(-1, 15, 3) - params["features_rest"]).abs().max() <= 9 / 128
+
+
+def test_canaries_of_spz_in_gltf(shoot, tmp_path):
+    """Harmonics (below a node that turns, too), rotation, opacity and size, in CesiumJS."""
+    jobs = []
+
+    def job(name, params, place, up=(0.0, 1, 0)):
+        write_gltf(tmp_path / f"{name}.glb", params, Placement(list(up)), compression="spz")
+        jobs.append({"viewer": "cesium", "file": tileset_of(tmp_path / f"{name}.glb"), **place})
+
+    for name, up in (("y", [0.0, 1, 0]), ("z", [0.0, 0, 1])):
+        for x in (3, -3):
+            turned = Placement(up).turn()
+            place = {"position": (turned @ (x, 0.001, 0.001)).tolist(), "up": (turned @ up).tolist()}
+            job(f"{name}{x}", canaries.sh_canary(), place, up)
+    for name in ("quaternion", "opacity", "scale"):
+        # Not quite from the front: of a circle's covariance CesiumJS makes no axes, and shows nothing.
+        job(name, getattr(canaries, f"{name}_canary")(), {"position": [0.003, 0.001, 3]})
+    *harmonics, needle, opacity, scale = shoot(jobs)
+    focal = 120 / math.tan(math.radians(FOV / 2))
+    at = [float(scale[120, 160 + round(step * 0.2 / 3 * focal), 0]) for step in (0, 1, 2)]
+    seen = [picture[120, 160].tolist() for picture in harmonics]
+    print(seen, needle[80, 160].tolist(), needle[120, 200].tolist(), float(opacity[120, 160, 0]), at)
+    for rgb, red in zip(seen, (252, 3, 252, 3), strict=True):
+        assert abs(rgb[0] - red) <= 3
+        assert abs(rgb[1] - 127) <= 3
+        assert abs(rgb[2] - 127) <= 3
+    assert needle[120 - 40, 160].min() > 220
+    assert needle[120, 160 + 40].max() < 10
+    assert abs(opacity[120, 160, 0] - 0.25 * 255) <= 4
+    for step, value in enumerate(at):
+        assert abs(value - 255 * 0.8 * math.exp(-0.5 * step**2)) <= 8
+
+
+def test_spz_in_gltf_shows_what_we_render(shoot, tmp_path):
+    params = visible(3000)
+    write_gltf(tmp_path / "a.glb", params, Placement([0.0, 1, 0]), compression="spz")
+    place = ([2.5, 1.0, 1.5], [0.0] * 3, [0.0, 1, 0])
+    psnr, _, _ = compare(shoot, tileset_of(tmp_path / "a.glb"), params, *place, (400, 300), FOV, 0, "cesium")
+    print(f"cesium: {psnr:.1f} dB")
+    assert psnr >= 30
 
 
 WRITERS = {
