@@ -11,10 +11,9 @@
 - The rate of the scales falls exponentially, from .02 to .002.
 
 The authors' settings are the shape of the halves, .25, the square root, the rates, and, of their first version (arXiv
-2411.10133), 300 and .05. The threshold on the gradient is AbsGS's, and large points are removed as in 3DGS. Here beside
-it: resets come every fifth of the editing (the authors' 3,000 of 15,000 steps), but no sooner than two recoveries after
-one another, and none that could not be judged any more, so that a short run has some, too. Edges are looked at in
-renders of half the photo's size.
+2411.10133), 300 and .05. The threshold on the gradient is AbsGS's. Here beside it: resets come every fifth of the
+editing (the authors' 3,000 of 15,000 steps), but no sooner than two recoveries after one another, and none that could
+not be judged any more, so that a short run has some, too. Edges are looked at in renders of half the photo's size.
 Their multi-step update, several views for one step of the optimizers late in the run, is not here: the trainer steps
 after each view, and a strategy cannot make it wait.
 """
@@ -118,8 +117,8 @@ class IgsStrategy(IgsOptions, AdcWithPhotos):
         return super()._resets(step) and step + self.recovery < self.refine_stop_iter
 
     def _useless(self, params: TrainedParameters, state: dict[str, Any], step: int) -> Tensor:
-        """What AdcStrategy removes; at the first event after the time for recovery those that have not, too."""
+        """Faint points; at the first event after the time for recovery those that have not."""
         opacity = torch.sigmoid(params["opacities"].flatten())
         since = step % self.reset_every
         judged = step > self.reset_every and self.recovery <= since < self.recovery + self.refine_every
-        return super()._useless(params, state, step) | (opacity < (self.recovered if judged else self.prune_opa))
+        return opacity < (self.recovered if judged else self.prune_opa)
