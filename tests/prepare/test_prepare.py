@@ -379,7 +379,7 @@ def test_rendered_scene(rendered, tmp_path, monkeypatch):
     for again in (out, tmp_path / "other"):
         prepare(Settings(folder, again, mapper="incremental", overwrite=True), quiet())
     degrees, away = alignment(read_scene(out).c2w, read_scene(tmp_path / "other").c2w)
-    assert degrees < 0.02
+    assert degrees < 0.05  # two runs of the mapper differ by a hundredth or two
     assert away < 1e-3
 
 
