@@ -50,6 +50,8 @@ class AdcStrategy(PointStrategy):
     Options: ClassVar[type] = AdcOptions
     group: ClassVar[str] = "adc"
     stop_share: ClassVar[tuple[int, int]] = (1, 2)
+    gathered: ClassVar[tuple[str, ...]] = ("grad2d", "count")
+    """What of the state is gathered from step to step, and begins anew after an event."""
     threshold: ClassVar[float] = 0.0002
     """Published threshold on the mean gradient of means2d (in units of half the image): 3DGS's."""
 
@@ -107,8 +109,8 @@ class AdcStrategy(PointStrategy):
         if due and step % self.reset_every >= self.pause_refine_after_reset:
             self._grow_gs(params, optimizers, state, step)
             self._prune_gs(params, optimizers, state, step)
-            state["grad2d"].zero_()
-            state["count"].zero_()
+            for name in self.gathered:
+                state[name].zero_()
         if self._resets(step):
             self._reset_opacities(params, optimizers)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ SMALLER = 1.6
 class FourdgsStrategy(AdcStrategy):
     """See the module. Parameters are those of lpm.gaussians and lpm.gaussians.motion."""
 
+    gathered: ClassVar[tuple[str, ...]] = ("grad2d", "count", "grad_time")
+
     def initialize_state(self, scene_scale: float = 1.0) -> dict[str, Any]:
         """As AdcStrategy's, with the sum of the gradients of the temporal centre."""
         return super().initialize_state(scene_scale) | {"grad_time": None}
@@ -48,7 +50,6 @@ class FourdgsStrategy(AdcStrategy):
         """[N] that of the screen, or that of time, scaled so that as many are above the threshold, if it is larger."""
         gradient = super().mean_gradient(state)
         in_time = state["grad_time"] / state["count"].clamp_min(1)
-        state["grad_time"] = torch.zeros_like(in_time)
         asking = int((gradient > self.grow_grad2d).sum())
         if asking == 0:
             return gradient

@@ -31,7 +31,6 @@ from lpm.gaussians.optim_state import apply
 from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.points_from_photos import points_from_photos
 from lpm.multiview.views import Views
-from lpm.strategy.births import EDITED
 from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.mcmc import McmcStrategy
 from lpm.strategy.options import FreetimeOptions
@@ -70,14 +69,10 @@ class FreetimeStrategy(FreetimeOptions, McmcStrategy):
     group: ClassVar[str] = "freetime"
 
     @classmethod
-    def make(cls, common: Common, options: Any) -> FreetimeStrategy:
-        """See PointStrategy."""
-        plan = common.schedule
-        return cls(
-            max_points=plan.max_points or 1_000_000, refine_start_iter=plan.start, refine_stop_iter=plan.stop,
-            refine_every=plan.every, min_opacity=common.prune_opacity, steps=plan.steps, growth="line", noise_lr=0.0,
-            **vars(options),
-        )  # fmt: skip
+    def arguments(cls, common: Common, options: Any) -> dict[str, Any]:
+        """The fields of the strategy for a run."""
+        own = dict(steps=common.schedule.steps, growth="line", noise_lr=0.0)
+        return super().arguments(common, options) | own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,8 +123,9 @@ class FreetimeStrategy(FreetimeOptions, McmcStrategy):
             x, y = gradient.reshape(-1, len(state["grad2d"]), 2).unbind(-1)
             state["grad2d"] += torch.hypot(x * info["width"], y * info["height"]).sum(0)
             state["count"] += (info["radii"].reshape(-1, len(state["grad2d"]), 2)[..., 0] > 0).sum(0)
-            mean = state["grad2d"] / state["count"].clamp_min(1)
-            self._score = mean / mean.mean().clamp_min(1e-30)
+            if step % self.refine_every == 0:  # what an event of this step draws by
+                mean = state["grad2d"] / state["count"].clamp_min(1)
+                self._score = mean / mean.mean().clamp_min(1e-30)
         if step == 0:
             self._start(params, optimizers, state)
         super().step_post_backward(params, optimizers, state, step, info, packed, lr)
@@ -142,15 +138,14 @@ class FreetimeStrategy(FreetimeOptions, McmcStrategy):
         room = ((self.max_points or 2 * len(params["means"])) - len(params["means"])) // 2
         found = self.surfaces()
         keep = min(1.0, room / max(1, sum(len(xyz) for xyz, *_ in found)))
-        names = [name for name in (*EDITED, *motion.NAMES, motion.SPINS) if name in params]
         rows = []
         for xyz, rgb, size, velocity, t in found:
             some = torch.linspace(0, len(xyz) - 1, int(keep * len(xyz)), device=xyz.device).round().long()
             new = new_points(xyz[some], rgb[some], size[some, None].expand(-1, 3), params["features_rest"].shape[1] > 0)
             rows.append(timed(new, params, t, self.life * self.capture.frame, velocity[some]))
         if rows:
-            joined = {name: torch.cat([row[name] for row in rows]) for name in names}
-            old = {name: params[name].detach() for name in names}
+            joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+            old = {name: params[name].detach() for name in joined}
             apply(edits.insert(old, joined), params, optimizers, state)
 
     def surfaces(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor, float]]:

@@ -62,8 +62,13 @@ class McmcStrategy(McmcOptions, PointStrategy):
     @classmethod
     def make(cls, common: Common, options: Any) -> McmcStrategy:
         """See PointStrategy."""
+        return cls(**cls.arguments(common, options))
+
+    @classmethod
+    def arguments(cls, common: Common, options: Any) -> dict[str, Any]:
+        """The fields of the strategy for a run."""
         plan = common.schedule
-        return cls(
+        return dict(
             max_points=plan.max_points or 1_000_000, refine_start_iter=plan.start, refine_stop_iter=plan.stop,
             refine_every=plan.every, min_opacity=common.prune_opacity, opacity_reg=common.opacity_reg,
             scale_reg=common.scale_reg, **vars(options),

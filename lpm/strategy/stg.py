@@ -29,7 +29,6 @@ from lpm.multiview.views import Views, unproject
 from lpm.render.losses import TileRequest
 from lpm.sending import sent
 from lpm.strategy.adc_with_photos import AdcWithPhotos
-from lpm.strategy.births import EDITED
 from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.options import StgOptions
 from lpm.strategy.selection import new_points
@@ -99,10 +98,8 @@ class StgStrategy(StgOptions, AdcWithPhotos):
             room = round(self.guided_share * (whole or 10 * len(params["means"]))) // len(self.guided_at)
             if self.max_points is not None:
                 room = min(room, self.max_points - len(params["means"]))
-            found = self.along_rays(params, room)
-            names = [name for name in (*EDITED, *motion.NAMES, motion.SPINS) if name in params]
-            for rows in found:
-                old = {name: params[name].detach() for name in names}
+            for rows in self.along_rays(params, room):
+                old = {name: params[name].detach() for name in rows}
                 apply(edits.insert(old, rows), params, optimizers, state)
                 self.inserted += len(rows["means"])
         grown = super().grow(params, optimizers, state, step)

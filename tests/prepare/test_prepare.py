@@ -331,7 +331,24 @@ def test_report_and_advice(tmp_path):
 # The whole way.
 
 
-def test_rendered_scene(rendered, tmp_path, monkeypatch):
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Mappers on one thread: on several their sums come in another order each time, and models with them."""
+    pycolmap = pytest.importorskip("pycolmap")
+
+    def on_one_thread(mapping):
+        def mapped(database, images, folder, options, **callbacks):
+            options.num_threads = 1
+            options.mapper.num_threads = 1
+            return mapping(database, images, folder, options, **callbacks)
+
+        return mapped
+
+    for name in ("incremental_mapping", "global_mapping"):
+        monkeypatch.setattr(pycolmap, name, on_one_thread(getattr(pycolmap, name)))
+
+
+def test_rendered_scene(rendered, tmp_path, monkeypatch, one_thread):
     folder, truth = rendered
     out, console = tmp_path / "out", quiet()
     numbers = prepare(Settings(folder, out), console)
@@ -379,7 +396,7 @@ def test_rendered_scene(rendered, tmp_path, monkeypatch):
     for again in (out, tmp_path / "other"):
         prepare(Settings(folder, again, mapper="incremental", overwrite=True), quiet())
     degrees, away = alignment(read_scene(out).c2w, read_scene(tmp_path / "other").c2w)
-    assert degrees < 0.05  # two runs of the mapper differ by a hundredth or two
+    assert degrees < 0.02
     assert away < 1e-3
 
 

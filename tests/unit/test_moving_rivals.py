@@ -84,7 +84,11 @@ def test_as_many_ask_by_time_as_by_space():
     strategy._update_state(params, state, info_with_gradients(8, torch.tensor([0, 5, 5, 0, 0, 0, 0, 0.0]) * 1e-4))
     wanted = strategy._wanted(params, state, strategy.mean_gradient(state))
     assert wanted.nonzero().flatten().tolist() == [0, 1, 2]  # two by space; of time the largest, and the least at it
-    assert float(state["grad_time"].max()) == 0
+    assert float(state["grad_time"].max()) > 0
+    info = info_with_gradients(8, torch.zeros(8))
+    strategy.step_post_backward(params, optimizers_of(params), state, strategy.refine_start_iter + 100, info)
+    assert len(params["means"]) == len(state["grad_time"]) == 8 + 3
+    assert float(state["grad_time"].max()) == 0  # begins anew
 
 
 def test_nothing_asks_by_time_where_nothing_asks_by_space():
