@@ -30,6 +30,7 @@ from lpm.runs.checkpoint import seed_everything
 from lpm.scenes.read import read_scene
 from lpm.train import model as model_module
 from lpm.train.optimizers import Optimizers
+from lpm.train.out_of_memory import keep_freed_memory
 from lpm.train.run_settings import RunSettings
 from lpm.train.trainer import Trainer
 
@@ -127,6 +128,7 @@ def main() -> None:
 
     if native() is None:
         raise SystemExit("the native kernels are not to be had: see the line above")
+    keep_freed_memory()  # as the trainers do before their first step
     seconds: dict[str, dict[str, float]] = {face: defaultdict(float) for face in options.faces}
     now = [options.faces[0]]
 

@@ -39,6 +39,7 @@ _SIGNATURES = {
     "tile_errors": ("i llii pp p d p", None),
     "zncc": ("i l pp i l i p ll ppp pp p", None),
     "zone_votes": ("i li pp p ppp pp p", None),
+    "not_finite": ("i lp", _LONG),
 }
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 

@@ -83,7 +83,7 @@ void backward_tile(const Scene<S>& scene, const Tile<S>& tile, const int32_t* pa
             const int v = row * PER_ROW + column / lanes<S>, lane = column % lanes<S>;
             const int64_t pixel = tile.first_pixel + int64_t(row) * scene.width + column;
             const S alpha = out_alpha[pixel];
-            S grad_of_alpha = grad_alpha[pixel], total = 0;
+            S grad_of_alpha = grad_alpha ? grad_alpha[pixel] : S(0), total = 0;
             for (int c = 0; c < CH && c < channels; c++) {
                 const S value = out[pixel * channels + c];
                 S grad = grad_out[pixel * channels + c];

@@ -222,17 +222,19 @@ class _Raster(torch.autograd.Function):
             lists = (splat_begin, tile_begin, pair_splat, pair_rows, pair_slot, visited)
             ctx.save_for_backward(means2d, values, packed, depth_values, *lists, out, alphas)
         ctx.options = (size, depth_mode, absgrad, camera_stride, library)
+        ctx.set_materialize_grads(False)  # a step has none for alphas: zeros that would be written and read
         return out, alphas
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor, grad_alphas: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_out: Tensor | None, grad_alphas: Tensor | None) -> tuple[Tensor | None, ...]:
         means2d, values, packed, depths, *lists, out, alphas = ctx.saved_tensors
         splat_begin, tile_begin, pair_splat, pair_rows, pair_slot, visited = lists
         size, depth_mode, absgrad, camera_stride, library = ctx.options
         cameras, n = depths.shape
         dtype, channels = means2d.dtype, values.shape[-1]
-        grad_out, grad_alphas = grad_out.contiguous(), grad_alphas.contiguous()
+        grad_out = torch.zeros_like(out) if grad_out is None else grad_out.contiguous()
+        grad_alphas = _ready(grad_alphas)
         grad_values = torch.empty_like(values)
         grad_colors = grad_values if channels else None
         grad_backgrounds = None

@@ -87,7 +87,8 @@ class AdcStrategy(PointStrategy):
         self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
     ) -> None:
         """Asks for the gradient that is read after the backward pass."""
-        info[self.key_for_gradient].retain_grad()
+        if not self.absgrad:  # which would be a copy for nothing
+            info[self.key_for_gradient].retain_grad()
 
     def step_post_backward(
         self,

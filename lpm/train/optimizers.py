@@ -77,6 +77,17 @@ def with_rates(rates: Rates, changed: dict[str, float]) -> Rates:
     return result
 
 
+class Falling(LambdaLR):
+    """LambdaLR of one group without its bookkeeping, which takes a fifth of a host's time for a plain step."""
+
+    def step(self, epoch: int | None = None) -> None:
+        """Sets the rate of the next step."""
+        self.last_epoch += 1
+        self._step_count += 1
+        rate = self.base_lrs[0] * self.lr_lambdas[0](self.last_epoch)
+        self.optimizer.param_groups[0]["lr"], self._last_lr = rate, [rate]
+
+
 class Optimizers:
     """The optimizers of a model's groups, by name; see the module."""
 
@@ -90,7 +101,7 @@ class Optimizers:
             rate = Rate(rate.first * by, None if rate.last is None else rate.last * by)
             optimizer = self.optimizers[name] = Adam(parameters, lr=rate.first, eps=EPS)
             if rate.last is not None:
-                self.schedulers[name] = LambdaLR(optimizer, functools.partial(share_of_rate, rate, steps))
+                self.schedulers[name] = Falling(optimizer, functools.partial(share_of_rate, rate, steps))
         self.flag = torch.zeros(())
         """[]: 1 where the last step was left out, else 0."""
 

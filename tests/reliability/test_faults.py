@@ -465,3 +465,22 @@ print("not reached")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-15, "15\n")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_value_is_looked_at_for_nan_and_infinity(dtype, monkeypatch):
+    """By the kernel and by torch alike: in the first, the last, and a middle value of a tensor of several blocks."""
+    for kernels in ("auto", "off"):
+        monkeypatch.setenv("LPM_NATIVE", kernels)
+        largest = torch.finfo(dtype).max
+        tensors = [
+            torch.full((70_001,), largest, dtype=dtype),
+            torch.zeros((), dtype=dtype),
+            torch.ones(5, 3).to(dtype),
+        ]
+        assert bad_steps.not_finite(tensors).item() == 0
+        for value in (torch.nan, torch.inf, -torch.inf):
+            for place in (0, 40_000, 70_000):
+                spoilt = tensors[0].clone()
+                spoilt[place] = value
+                assert bad_steps.not_finite([tensors[1], spoilt, tensors[2]]).item() == 1
