@@ -17,6 +17,8 @@ from lpm.train.trainer import Trainer
 FACES = ("nerfstudio", "core")
 BOTH = pytest.mark.parametrize("face", FACES)
 """Of a test that takes make_trainer: it runs with each."""
+CORE_FIRST = pytest.mark.parametrize("face", ["core", pytest.param("nerfstudio", marks=pytest.mark.slow)])
+"""The same of a test that takes many seconds with each: with the host it is in the slow group."""
 
 
 class _Config:

@@ -13,6 +13,7 @@ from lpm.scenes.samples import make
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native() is None, reason="no C++ compiler on this machine")
 def test_runs_and_tells(tmp_path):
     make.make("room", tmp_path / "room", views=10)

@@ -54,7 +54,8 @@ WAITS = {
 """Of an event, at most: each is a gap in which the device has nothing to do."""
 
 
-SLOW = dict.fromkeys(("paper", "masked"), pytest.mark.slow)  # are `lpm` but for zones and resets, or for masks
+SLOW = dict.fromkeys(("paper", "masked", "igs", "fastgs", "steepgs"), pytest.mark.slow)
+"""They are `lpm` but for zones and resets, or for masks, or `adc` but for what it scores and how it splits."""
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, ())) for name in RUNS])

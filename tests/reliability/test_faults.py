@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from faces import BOTH
+from faces import BOTH, CORE_FIRST
 from plugin.test_resume import BUSY, everything
 
 from lpm.checks import LpmError
@@ -90,7 +90,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_trainer, monkeypatch, ca
     assert (trainer.left_out.total, trainer.left_out.in_a_row) == (1, 0)
 
 
-@BOTH
+@CORE_FIRST
 def test_ten_in_a_row_end_the_run_with_a_checkpoint(make_trainer, monkeypatch):
     trainer = make_trainer("a", 60, **BUSY)
     usual = GaussianModel.loss
@@ -253,7 +253,7 @@ def test_memory_that_really_runs_out(tmp_path):
 # -- disk --------------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@CORE_FIRST
 def test_a_full_disk_for_a_while(make_trainer, monkeypatch, capsys):
     """A limit on the size of files makes every write of a checkpoint fail, as a full disk does, in torch's writer."""
     trainer = make_trainer("a", 40, **BUSY)

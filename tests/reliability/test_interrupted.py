@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from faces import BOTH
+from faces import CORE_FIRST
 
 from lpm import records
 from lpm.runs import checkpoint
@@ -64,7 +64,7 @@ def assert_whole(folder: Path, steps: int, face: str) -> None:
     assert saved.max_num_iterations == steps
 
 
-@BOTH
+@CORE_FIRST
 @pytest.mark.parametrize(
     ("times", "steps"), [(3, 60), pytest.param(30, 400, marks=pytest.mark.slow)], ids=["3 times", "30 times"]
 )
@@ -78,7 +78,7 @@ def test_killed(tmp_path, times, steps, face):
     assert_whole(tmp_path, steps, face)
 
 
-@BOTH
+@CORE_FIRST
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)])
 def test_asked_to_stop(tmp_path, name, code, face):
     first, last, whole = interrupted(tmp_path, name, 1, 50, face)
