@@ -95,6 +95,33 @@ def export_mesh(
     to_mesh(run, out, frame, how)
 
 
+@dataclass
+class Playing:
+    """How it plays, and from where it is seen at first."""
+
+    steps: int = 50
+    """Times to write, from the first frame to the last."""
+    fps: float = 25.0
+    """Of them so many are shown in a second."""
+    scene: Path | None = None
+    """A scene's folder or a run: its first camera is where the player begins. Default: the run's that the source is,
+    else a place beside the points."""
+
+
+def export_clip(run: Positional[Source], out: Positional[Path], common: Options, how: Playing) -> None:
+    """A folder that plays what moves in a browser, streamed: what stands still once, the rest as an SPZ for each time.
+
+    Args:
+        run: A run's folder, its config.yml, a checkpoint, or a file of Gaussians that move.
+        out: The folder to make; index.html in it is the player (three.js and Spark, from a CDN).
+        common: What every format takes.
+        how: How it plays.
+    """
+    from lpm.exporting.clip import to_clip
+
+    to_clip(run, out, common, how)
+
+
 def main() -> None:
     """The command lpm-export."""
-    export_main({"sog": export_sog, "mesh": export_mesh})
+    export_main({"sog": export_sog, "mesh": export_mesh, "clip": export_clip})

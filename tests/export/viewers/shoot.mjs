@@ -2,6 +2,8 @@
 //   node shoot.mjs JOBS.json
 // JOBS.json: {chromium, packages, jobs: [{viewer, file, name, out, width, height, fov, position, target, up,
 //            background, settings}]}; fov is vertical, in degrees. Prints a line for each job; code 1 if one failed.
+// A job without a viewer is a page of its own: `file`, with its query `settings.query`. What it asks the CDN for comes
+// from the packages.
 import fs from "node:fs";
 import http from "node:http";
 import {createRequire} from "node:module";
@@ -49,7 +51,16 @@ for (const [i, job] of jobs.entries()) {
   page.on("pageerror", error => said.push(String(error.message || error).slice(0, 300)));
   try {
     await page.setViewport({width: job.width, height: job.height, deviceScaleFactor: 1});
-    await page.goto(`${origin}/${job.viewer}.html?job=${i}`, {waitUntil: "load", timeout: 60000});
+    await page.setRequestInterception(true);
+    page.on("request", request => {
+      const cdn = request.url().match(/^https:\/\/cdn\.jsdelivr\.net\/npm\/((?:@[^/]+\/)?[^@/]+)@[^/]+\/(.+)$/);
+      if (!cdn) return request.continue();
+      const body = fs.readFileSync(path.join(packages, "node_modules", cdn[1], cdn[2]));
+      const headers = {"access-control-allow-origin": "*"};
+      request.respond({status: 200, contentType: "text/javascript", headers, body});
+    });
+    const place = job.viewer ? `/${job.viewer}.html?job=${i}` : job.url + (job.settings.query || "");
+    await page.goto(origin + place, {waitUntil: "load", timeout: 60000});
     await page.waitForFunction("window.frames > 0 || window.failure", {timeout: 120000, polling: 200});
     const failure = await page.evaluate(() => window.failure);
     if (failure) throw new Error(failure);
