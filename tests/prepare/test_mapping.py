@@ -17,7 +17,7 @@ from rich.console import Console
 from scipy.spatial.transform import Rotation
 
 from lpm.checks import LpmError
-from lpm.prepare import mapping, pair_choice, refine, sfm, verdict
+from lpm.prepare import live, mapping, pair_choice, refine, sfm, verdict
 from lpm.prepare.agreement import agreement, fitting, turning_share
 from lpm.prepare.match_graph import largest_group, well_joined
 from lpm.prepare.run import prepare
@@ -183,6 +183,30 @@ def test_which_model_is_better():
 def posed_by(work, mapper, lines):
     settings = {"mapper": mapper, "camera_model": "auto", "feature_size": 1600, "seed": 0}
     return mapping.reconstruct(work, settings, lambda count: None, lines.append)
+
+
+@pytest.mark.parametrize("mapper", mapping.MAPPERS)
+def test_the_model_is_shown_as_it_grows(matched, mapper, monkeypatch):
+    page = live.Live(matched, sorted(path.name for path in (matched / "images").iterdir()))
+    page.matches(sfm.load_pycolmap())
+    assert f"pairs of {VIEWS} images match" in page.page.read_text()
+    monkeypatch.setattr(live, "SHARE", 1e9)  # draws as often as it is asked to
+    told = []
+
+    def show(model, doing, whole):
+        before = (matched / "live.png").stat().st_mtime_ns
+        page.show(model, doing, whole)
+        assert (matched / "live.png").stat().st_mtime_ns > before
+        told.append(page.page.read_text())
+
+    settings = {"mapper": mapper, "camera_model": "auto", "feature_size": 1600, "seed": 0}
+    mapping.reconstruct(matched, settings, lambda count: None, [].append, show)
+    assert f"{VIEWS} of {VIEWS} images have a pose" in told[-1]
+    if mapper == "incremental":
+        assert [f": {count} of {VIEWS} images" in text for count, text in enumerate(told, 2)] == [True] * (VIEWS - 1)
+    else:
+        assert "a quick look" in told[0]
+    assert not list(matched.glob("live.unfinished*"))
 
 
 def true_error(work, truth):
