@@ -4,96 +4,115 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from lpm.checks import fail
+from lpm.checks import fail, need
+from lpm.prepare import hdr
 
 WIDTH = 960
 """Sharpness is measured at most this wide: less noise, and blur of a pixel or two does not matter."""
 QUALITY = 97
+FRAMES = ("a video that FFmpeg decodes (H.264 in MP4, ...)", "convert it: ffmpeg -i VIDEO -crf 16 OUT.mp4")
 
 
-def sharpness(image: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of `image` [H, W, 3], BGR 0..255, relative to that of its grey values.
+def sharpness(gray: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of `gray` [H, W], 0..255, relative to its own variance.
 
     The division makes frames of a flickering or fading video comparable.
     """
     import cv2
 
-    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     if gray.shape[1] > WIDTH:
         size = (WIDTH, max(round(gray.shape[0] * WIDTH / gray.shape[1]), 1))
-        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+        gray = np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), np.uint8)
     return float(cv2.Laplacian(gray, cv2.CV_64F).var() / (float(gray.var()) + 1.0))
 
 
-def decoded(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Every frame of the video [H, W, 3], BGR, turned upright as its file says. Raises LpmError."""
-    import cv2
+def opened(path: Path) -> Any:
+    """PyAV's container of the video. Raises LpmError."""
+    need("av", "prepare")
+    import av
 
-    video = cv2.VideoCapture(str(path))
     try:
-        if not video.isOpened():
-            fail(path, "cannot be decoded", "a video that OpenCV reads (H.264 in MP4, ...)", "convert it with ffmpeg")
-        video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # its default, on which nothing here should hang
-        while True:
-            ok, image = video.read()
-            if not ok:
-                return
-            yield np.asarray(image, dtype=np.uint8)
-    finally:
-        video.release()
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError):
+        fail(path, "cannot be decoded", *FRAMES)
+    if not container.streams.video:
+        container.close()
+        fail(path, "no picture in it", *FRAMES)
+    return container
 
 
-def count(path: Path) -> int:
-    """Number of frames: as the file says, or counted where it does not say."""
-    import cv2
+def times(path: Path) -> list[int]:
+    """When each frame is shown, in order, in the stream's own unit; its number, where the file tells no times.
 
-    video = cv2.VideoCapture(str(path))
-    said = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-    video.release()
-    return said if said > 0 else sum(1 for _ in decoded(path))
+    Nothing is decoded. Raises LpmError.
+    """
+    with opened(path) as container:
+        found = [packet.pts for packet in container.demux(video=0) if packet.size]
+    return list(range(len(found))) if None in found else sorted(found)
+
+
+def decoded(path: Path) -> Iterator[Any]:
+    """PyAV's frames of the video, in order, as far as it can be decoded. Raises LpmError."""
+    import av
+
+    with opened(path) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        try:
+            yield from container.decode(video=0)
+        except av.FFmpegError:  # a film that breaks off; who wants more frames than there are says so
+            return
+
+
+def picture(frame: Any) -> NDArray[np.uint8]:
+    """PyAV's `frame` as sRGB [H, W, 3], turned upright as its file says."""
+    pixels = hdr.tone_mapped(frame) if hdr.transfer(frame) else frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
 def sharpest(
     path: Path, wanted: int, folder: Path, done: Callable[[float], None] = lambda share: None
 ) -> list[tuple[str, float]]:
-    """Writes the sharpest frame of each of `wanted` equal parts of the video into `folder` as frame_INDEX.jpg.
+    """Writes the sharpest frame of each of `wanted` parts of the video, of equal time, into `folder`.
 
     Args:
         done: called after every frame with the share of the video that is done.
 
     Returns:
-        names and sharpness of the frames taken, in order of time.
+        names (frame_INDEX.jpg) and sharpness of the frames taken, in order of time.
 
     Raises:
         LpmError: not a video, or fewer than 3 frames in it.
     """
-    import cv2
-
-    total = count(path)
+    shown = times(path)
+    count = max(len(shown), 1)
+    # To the end of the last frame, which is as long as the others are in the mean.
+    length = (shown[-1] - shown[0]) * count / (count - 1) if count > 1 else 1.0
     taken: list[tuple[str, float]] = []
-    best: tuple[float, int, NDArray[np.uint8]] | None = None
+    best: tuple[float, int, Any] | None = None
     part = 0
 
     def keep() -> None:
         if best is not None:
             name = f"frame_{best[1]:06d}.jpg"
-            cv2.imwrite(str(folder / name), best[2], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+            Image.fromarray(picture(best[2])).save(folder / name, quality=QUALITY)
             taken.append((name, best[0]))
 
-    for i, image in enumerate(decoded(path)):
-        # Files may say less frames than they have: the last part takes the rest.
-        now = min(i * wanted // max(total, 1), wanted - 1)
+    for i, frame in enumerate(decoded(path)):
+        at = i if frame.pts is None else frame.pts - shown[0]
+        now = min(max(int(at / length * wanted + 1e-6), part), wanted - 1)
         if now != part:
             keep()
             best, part = None, now
-        value = sharpness(image)
+        value = sharpness(frame.to_ndarray(format="gray"))
         if best is None or value > best[0]:
-            best = (value, i, image)
-        done(min((i + 1) / max(total, 1), 1.0))
+            best = (value, i, frame)
+        done(min((i + 1) / count, 1.0))
     keep()
     if len(taken) < 3:
         fail(path, f"{len(taken)} frames in it", "a video of at least 3 frames", "check that it plays")

@@ -59,13 +59,24 @@ class Attempt:
         return [self.why] if self.judged is None else list(self.judged.faults.values())
 
 
-def reconstruct(work: Path, settings: dict[str, Any], done: Done, say: Callable[[str], None]) -> dict[str, Any]:
+Show = Callable[[Any, str, bool], None]
+"""Is shown pycolmap's unfinished reconstruction: what has been done, and whether in any case; see lpm.prepare.live."""
+
+
+def reconstruct(
+    work: Path,
+    settings: dict[str, Any],
+    done: Done,
+    say: Callable[[str], None],
+    show: Show = lambda model, doing, whole: None,
+) -> dict[str, Any]:
     """Poses and points; the better model, refined, into work/model.
 
     Args:
         settings: mapper (the one that is tried first), camera_model, feature_size (pixels), seed.
         done: called with the number of further images that got a pose; the global mapper places all at once.
         say: is told in a line when the other mapper is tried, and why.
+        show: is shown the model as it grows.
 
     Returns:
         registered (images of the largest model), models (images of each model, largest first), mapper (that made it),
@@ -80,10 +91,10 @@ def reconstruct(work: Path, settings: dict[str, Any], done: Done, say: Callable[
     folder = fresh(work / "models")
     expected = expectations(pycolmap, work, settings)
     other = MAPPERS[1 - MAPPERS.index(settings["mapper"])]
-    attempts = [attempt(pycolmap, settings["mapper"], work, folder, expected, settings, done)]
+    attempts = [attempt(pycolmap, settings["mapper"], work, folder, expected, settings, done, show)]
     if attempts[0].doubts:
         say(f"{settings['mapper']} mapper: {'; '.join(attempts[0].doubts)}; the {other} mapper is tried")
-        attempts.append(attempt(pycolmap, other, work, folder, expected, settings, done))
+        attempts.append(attempt(pycolmap, other, work, folder, expected, settings, done, show))
     best = better(attempts)
     if best is None:
         most = max((tried.counts[0] for tried in attempts if tried.counts), default=0)
@@ -147,17 +158,18 @@ def expectations(pycolmap: Any, work: Path, settings: dict[str, Any]) -> Expecte
 
 
 def attempt(
-    pycolmap: Any, mapper: str, work: Path, folder: Path, expected: Expected, settings: dict[str, Any], done: Done
-) -> Attempt:
+    pycolmap: Any, mapper: str, work: Path, folder: Path, expected: Expected, settings: dict[str, Any], done: Done,
+    show: Show,
+) -> Attempt:  # fmt: skip
     """What `mapper` makes of the matches, refined and judged; `folder` is for what it writes."""
     start = time.process_time()
     counts: list[int] = []
     model, judged, why = None, None, ""
     try:
         if mapper == "global":
-            models = mapped_in_passes(pycolmap, work, folder, settings["seed"])
+            models = mapped_in_passes(pycolmap, work, folder, settings["seed"], show)
         else:
-            models = mapped_incrementally(pycolmap, work, folder, settings["seed"], done)
+            models = mapped_incrementally(pycolmap, work, settings["seed"], done, show)
         counts = [one.num_reg_images() for one in models]
         if counts and counts[0] >= 3:
             model = models[0]
@@ -172,7 +184,7 @@ def attempt(
     return Attempt(mapper, model, counts, why, judged, time.process_time() - start)
 
 
-def mapped_in_passes(pycolmap: Any, work: Path, folder: Path, seed: int) -> list[Any]:
+def mapped_in_passes(pycolmap: Any, work: Path, folder: Path, seed: int, show: Show) -> list[Any]:
     """Models by the global mapper, begun with the focal length that it ends at; largest first.
 
     It takes the rotations between pairs as its first focal length makes them, and what is wrong there it cannot mend:
@@ -189,10 +201,13 @@ def mapped_in_passes(pycolmap: Any, work: Path, folder: Path, seed: int) -> list
     if not known:
         looked = mapped_globally(pycolmap, work, database, seed, quick=True)
         if looked:
+            show(looked[0], "a quick look for the focal length", True)
             take_focal_lengths(pycolmap, looked[0], database)
     models: list[Any] = []
     for _ in range(PASSES):
         models = mapped_globally(pycolmap, work, database, seed) or models
+        if models:
+            show(models[0], "global mapper", True)
         if not models or not take_focal_lengths(pycolmap, models[0], database):
             break
     return models
@@ -253,7 +268,7 @@ def mapped_globally(pycolmap: Any, work: Path, database: Path, seed: int, quick:
     return largest_first(pycolmap.global_mapping(database, work / "images", folder, options))
 
 
-def mapped_incrementally(pycolmap: Any, work: Path, folder: Path, seed: int, done: Done) -> list[Any]:
+def mapped_incrementally(pycolmap: Any, work: Path, seed: int, done: Done, show: Show) -> list[Any]:
     """Models by COLMAP's incremental mapper, which adds image after image, largest first.
 
     Raises:
@@ -264,17 +279,20 @@ def mapped_incrementally(pycolmap: Any, work: Path, folder: Path, seed: int, don
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
     options.min_model_size = 3
     options.ba_refine_sensor_from_rig = False
+    options.image_path = work / "images"
+    kinds, models = pycolmap.IncrementalPipelineCallback, pycolmap.ReconstructionManager()
+
+    def added(count: int) -> None:
+        done(count)
+        show(models.get(models.size() - 1), "incremental mapper", False)
+
     with pycolmap.Database.open(work / "database.db") as db:
         options.constant_cameras = options.mapper.constant_cameras = on_rigs(db)
-    models = pycolmap.incremental_mapping(
-        work / "database.db",
-        work / "images",
-        fresh(folder / "incremental"),
-        options,
-        initial_image_pair_callback=lambda: done(2),
-        next_image_callback=lambda: done(1),
-    )
-    return largest_first(models)
+        pipeline = pycolmap.IncrementalPipeline(options, db, models)
+        pipeline.add_callback(int(kinds.INITIAL_IMAGE_PAIR_REG_CALLBACK), lambda: added(2))
+        pipeline.add_callback(int(kinds.NEXT_IMAGE_REG_CALLBACK), lambda: added(1))
+        pipeline.run()
+    return largest_first({i: models.get(i) for i in range(models.size())})
 
 
 def largest_first(models: dict[int, Any]) -> list[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpm.prepare.figures import Figures, Floats
 
@@ -13,7 +14,20 @@ SHOWN = 60_000
 """Points drawn at most."""
 
 
-def frame(figures: Figures) -> Floats:
+class Seen(NamedTuple):
+    """What the view from above shows; of a model that is not finished."""
+
+    centres: Floats
+    """[V, 3] where the cameras are."""
+    rotations: Floats
+    """[V, 3, 3] world to camera, OpenCV axes."""
+    xyz: Floats
+    """[N, 3] points."""
+    rgb: NDArray[np.uint8]
+    """[N, 3] their colours; all black where they are not known yet."""
+
+
+def frame(figures: Figures | Seen) -> Floats:
     """[3, 3] rows: right, forward and up of the view from above; forward is the shorter way of the cameras' places."""
     up = -figures.rotations[:, 1].mean(0)
     offset = figures.centres - figures.centres.mean(0)
@@ -43,7 +57,7 @@ def limits(points: Floats, cameras: Floats) -> tuple[tuple[float, float], tuple[
     return (low[0] - pad, high[0] + pad), (low[1] - pad, high[1] + pad)
 
 
-def frustums(figures: Figures, axes: Floats, size: float) -> Floats:
+def frustums(figures: Figures | Seen, axes: Floats, size: float) -> Floats:
     """[V, 4, 2] outlines of the cameras as triangles in the first two of `axes` [3, 3]: tip, both far corners, tip."""
     corners = np.array([[0, 0, 0], [-0.5, 0, 1.0], [0.5, 0, 1.0], [0, 0, 0]]) * size
     world = corners @ figures.rotations + figures.centres[:, None]
@@ -86,13 +100,39 @@ def draw(figures: Figures, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+def draw_from_above(seen: Seen, path: Path) -> None:
+    """Writes the view from above alone to `path` (.png)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    _from_above(figure.add_subplot(), seen)
+    figure.savefig(path, dpi=100)
+
+
+def draw_matches(counts: Floats, path: Path) -> None:
+    """Writes the verified matches of each pair of images, `counts` [V, V], to `path` (.png)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.add_subplot()
+    shown = axis.imshow(np.where(counts > 0, counts, np.nan), cmap="viridis", interpolation="nearest")
+    figure.colorbar(shown, ax=axis, label="verified matches")
+    axis.set_xlabel("images by name")
+    axis.set_ylabel("images by name")
+    figure.savefig(path, dpi=100)
+
+
 def _colors(count: int) -> Any:
     import matplotlib
 
     return matplotlib.colormaps["plasma"](np.linspace(0.05, 0.85, max(count, 1)))
 
 
-def _from_above(axis: Any, figures: Figures) -> None:
+def _from_above(axis: Any, figures: Figures | Seen) -> None:
     from matplotlib.collections import PolyCollection
 
     axes = frame(figures)
@@ -104,7 +144,8 @@ def _from_above(axis: Any, figures: Figures) -> None:
     x, y = limits(points[:, :2], cameras)
     # Pale colours would vanish on white.
     area = float(np.clip(12_000 / max(len(keep), 1), 0.6, 5))
-    axis.scatter(*points[keep, :2].T, s=area, c=figures.rgb[keep] / 255.0 * 0.85, linewidths=0, rasterized=True)
+    colors = figures.rgb[keep] / 255.0 * 0.85 if figures.rgb.any() else "0.5"
+    axis.scatter(*points[keep, :2].T, s=area, c=colors, linewidths=0, rasterized=True)
     size = 0.03 * max(x[1] - x[0], y[1] - y[0])
     colors = _colors(len(cameras))
     axis.plot(*cameras.T, color="0.6", linewidth=0.6, zorder=3)

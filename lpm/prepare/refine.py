@@ -19,6 +19,8 @@ ENOUGH = 10
 """Images of a camera from which its principal point and all of its distortion are found; fewer do not fix them."""
 WORST = 4.0
 """Observations with a larger reprojection error (pixels) are dropped, as COLMAP does while mapping."""
+LEAST_SCALE = 0.02
+"""Pixels, of the robust loss: no feature is placed better."""
 
 
 def radial_parameters(model: str, params: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,16 +51,32 @@ def refine(pycolmap: Any, model: Any, most: bool) -> None:
         camera.params = params
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1  # some of the matches are wrong
-    options.ceres.loss_function_scale = 1.0
-    # COLMAP's 0 goes on for a hundred steps, ten times as long, to the same poses and lens (126 photos, 18,000 points).
-    options.ceres.solver_options.function_tolerance = 1e-6
     options.refine_principal_point = bool(enough) and enough == set(images) - known
     options.refine_sensor_from_rig = False
-    for _ in range(2):
+    # Soft L1 comes to the right lens from far; where it ends, half of the features are within a fifth of a pixel and
+    # the coarse ones are several times that, and Cauchy's loss, at that scale, has the fine ones decide. COLMAP's
+    # tolerance of 0 takes ten times as long to the same poses.
+    loss = pycolmap.LossFunctionType
+    for kind, tolerance in ((loss.SOFT_L1, 1e-6), (loss.CAUCHY, 1e-4)):
+        options.ceres.loss_function_type = kind
+        options.ceres.loss_function_scale = 1.0 if kind == loss.SOFT_L1 else max(middle_error(model), LEAST_SCALE)
+        options.ceres.solver_options.function_tolerance = tolerance
         adjust(pycolmap, model, options, known)
         pycolmap.ObservationManager(model).filter_all_points3D(WORST, 1.5)
     model.update_point_3d_errors()
+
+
+def middle_error(model: Any) -> float:
+    """The median reprojection error of the observations in `model`, pixels."""
+    errors = []
+    for image in model.images.values():
+        seen = [point for point in image.points2D if point.has_point3D()] if image.has_pose else []
+        if not seen:
+            continue
+        world = np.array([model.points3D[point.point3D_id].xyz for point in seen])
+        pixels = model.cameras[image.camera_id].img_from_cam(image.cam_from_world() * world)
+        errors.append(np.linalg.norm(np.asarray(pixels) - [point.xy for point in seen], axis=1))
+    return float(np.nanmedian(np.concatenate(errors))) if errors else 0.0
 
 
 def adjust(pycolmap: Any, model: Any, options: Any, known: set[int]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from lpm.checks import fail, need
-from lpm.prepare import figures, frames, mapping, pair_choice, panorama, photos, progress, report, sfm, undistort
+from lpm.prepare import figures, frames, live, mapping, pair_choice, panorama, photos, progress, report, sfm, undistort
 from lpm.prepare.settings import Settings
 from lpm.prepare.work import Work, fresh, opened, stderr_to
 from lpm.prepare.world_frame import MAPPED, stand_up
@@ -178,7 +178,10 @@ class Stages:
 
         def pose(anew: bool) -> dict[str, Any]:
             with self.bar("poses", len(names)) as bar, progress.phases(bar, work.path("log.txt")):
-                made = mapping.reconstruct(work.folder, asked, bar.add, work.say)
+                page = live.Live(work.folder, names)
+                page.matches(sfm.load_pycolmap())
+                work.say(f"the model as it grows: {page.page}")
+                made = mapping.reconstruct(work.folder, asked, bar.add, work.say, page.show)
             os.replace(work.path("model"), fresh(work.path(MAPPED)))
             return made
 

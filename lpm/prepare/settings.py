@@ -54,7 +54,7 @@ class Settings:
     wrong, the other one is tried and the better model taken."""
     max_features: int | None = None
     """At most this many features an image. By default 4000 for a megapixel (of what is searched), growing with the
-    image's side, fewer beyond 60 photos, and always 2000 to 8192: 2000 to 4000 for photos below a megapixel."""
+    image's side; fewer beyond 60 photos, up to twice as many for fewer photos; always 2000 to 8192."""
     distance: tuple[str, str, float] | None = None
     """Two photos, and how many metres apart they were taken: the scene is then in metres. GPS in the photos says so,
     too, where they are spread much wider than it errs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import types
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lpm.checks import LpmError
-from lpm.prepare import frames, photos, sfm
+from lpm.prepare import frames, hdr, photos, sfm
 
 
 def texture(size=(96, 80), seed=0) -> Image.Image:
@@ -83,6 +84,7 @@ def turned(path, quarter):
 
 
 def test_a_video_of_an_upright_phone(tmp_path):
+    pytest.importorskip("av")
     path = tmp_path / "a.mp4"
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
     if not video.isOpened():
@@ -92,10 +94,68 @@ def test_a_video_of_an_upright_phone(tmp_path):
     for _ in range(3):
         video.write(image)
     video.release()
-    assert next(frames.decoded(path)).shape == (64, 96, 3)
+    assert frames.picture(next(frames.decoded(path))).shape == (64, 96, 3)
     turned(path, 1)
-    upright = next(frames.decoded(path))
+    upright = frames.picture(next(frames.decoded(path)))
     assert upright.shape == (96, 64, 3)
     assert upright[80].mean() > 200 > 50 > upright[15].mean()  # clockwise: the right side is below now
     assert len(frames.sharpest(path, 3, tmp_path)) == 3
     assert Image.open(tmp_path / "frame_000000.jpg").size == (64, 96)
+
+
+def film(path, images, times, kind="rgb24", stored="bgr0", **told):
+    """A lossless video of `images` shown at `times`, milliseconds; `told` is what the stream says of its colours."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = stored
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for name, value in told.items():
+            setattr(stream.codec_context, name, value)
+        for image, at in zip(images, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format=kind).reformat(format=stored)
+            frame.pts, frame.time_base = at, Fraction(1, 1000)
+            for name, value in told.items():
+                setattr(frame, name, value)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_a_video_whose_rate_changes(tmp_path):
+    """One second of 30 frames, then two in which the phone took five a second: each second gives its sharpest frame."""
+    sharp = np.asarray(texture((96, 80), 3))
+    blurred = cv2.GaussianBlur(sharp, (0, 0), 2.0)
+    times = [*range(0, 990, 33), *range(1000, 3000, 200)]
+    best = {7, 32, 38}
+    film(tmp_path / "a.mkv", [sharp if i in best else blurred for i in range(len(times))], times)
+    assert frames.times(tmp_path / "a.mkv") == times
+    taken = frames.sharpest(tmp_path / "a.mkv", 3, tmp_path)
+    assert [name for name, _ in taken] == ["frame_000007.jpg", "frame_000032.jpg", "frame_000038.jpg"]
+
+
+# Of BT.2100's HLG and of PQ, 10 bits, limited range: white at 203 cd/m2, and a grey of 26.
+HLG, PQ = {"white": 0.75, "grey": 0.38}, {"white": 0.5807, "grey": 0.3796}
+
+
+@pytest.mark.parametrize(("number", "signal"), [(18, HLG), (16, PQ)], ids=["HLG", "PQ"])
+def test_hdr_becomes_srgb(tmp_path, number, signal):
+    """Four bars: black, grey, white and what is brighter than white, by its luma alone; then BT.2020's red."""
+    colours = np.array([[0, 0, 0], [signal["grey"]] * 3, [signal["white"]] * 3, [1, 1, 1], [signal["grey"], 0, 0]])
+    luma = colours @ hdr.LUMA
+    blue, red = (colours[:, 2] - luma) / (2 * (1 - hdr.LUMA[2])), (colours[:, 0] - luma) / (2 * (1 - hdr.LUMA[0]))
+    planes = np.round(np.stack([64 + 876 * luma, 512 + 896 * blue, 512 + 896 * red], -1)) * 64
+    image = np.repeat(planes, 16, 0)[None].repeat(64, 0).astype(np.uint16)
+    told = {"color_trc": number, "color_primaries": 9, "colorspace": 9, "color_range": 1}
+    film(tmp_path / "a.mkv", [image] * 3, [0, 40, 80], "yuv444p16le", "yuv444p10le", **told)
+    frame = next(frames.decoded(tmp_path / "a.mkv"))
+    assert hdr.transfer(frame) == {18: "HLG", 16: "PQ"}[number]
+    black, grey, white, brightest, red = frames.picture(frame)[32, 8::16].astype(int)
+    assert black.tolist() == [0, 0, 0]
+    assert grey.tolist() == pytest.approx([102] * 3, abs=2)  # .128 of white, linear: below the knee nothing is changed
+    assert np.ptp(white) <= 1
+    assert 200 < white[0] < 230  # room for what is brighter
+    assert brightest.tolist() == pytest.approx([255] * 3, abs=1)
+    assert red[0] > 110
+    assert red[1:].tolist() == [0, 0]  # outside of sRGB
+    assert len(frames.sharpest(tmp_path / "a.mkv", 3, tmp_path)) == 3

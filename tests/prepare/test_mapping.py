@@ -17,7 +17,7 @@ from rich.console import Console
 from scipy.spatial.transform import Rotation
 
 from lpm.checks import LpmError
-from lpm.prepare import mapping, pair_choice, refine, sfm, verdict
+from lpm.prepare import live, mapping, pair_choice, refine, sfm, verdict
 from lpm.prepare.agreement import agreement, fitting, turning_share
 from lpm.prepare.match_graph import largest_group, well_joined
 from lpm.prepare.run import prepare
@@ -70,9 +70,12 @@ def test_pairs_that_hold_all_together():
 
 
 def test_features_fit_the_photos():
-    assert sfm.budget((800, 533), 1600, 30) == 2600
-    assert sfm.budget((533, 800), 1600, 30) == 2600
-    assert sfm.budget((288, 216), 1600, 12) == sfm.LEAST_FEATURES
+    assert sfm.budget((800, 533), 1600, 60) == 2600
+    assert sfm.budget((533, 800), 1600, 60) == 2600
+    assert sfm.budget((800, 533), 1600, 40) == 3900
+    assert sfm.budget((800, 533), 1600, 30) == sfm.budget((800, 533), 1600, 10) == 5200
+    assert sfm.budget((288, 216), 1600, 100) == sfm.LEAST_FEATURES
+    assert sfm.budget((288, 216), 1600, 12) == 2 * sfm.LEAST_FEATURES
     assert sfm.budget((800, 533), 1600, 126) == sfm.LEAST_FEATURES
     assert sfm.budget((4000, 3000), 1600, 60) == sfm.budget((1600, 1200), 1600, 60) == 5500
     assert sfm.budget((4000, 3000), 1600, 240) == sfm.budget((4000, 3000), 1600, 1000) == 2800
@@ -86,6 +89,24 @@ def test_radial_parameters():
     assert some("SIMPLE_RADIAL", 500, 320, 240, 0.1) == [500, 320, 240, 0.1, 0]
     assert some("PINHOLE", 500, 510, 320, 240) == [505, 320, 240, 0, 0]
     assert some("OPENCV", 1, 3, 4, 5, 6, 7, 8, 9) == [2, 4, 5, 6, 7]
+
+
+def test_the_last_adjustment_listens_to_the_fine_features():
+    """A third of the features lie ten times as far from where they should be as the others, as coarse ones do."""
+    pycolmap = sfm.load_pycolmap()
+    told = pycolmap.SyntheticDatasetOptions()
+    told.num_rigs, told.num_frames_per_rig, told.num_points3D = 1, 12, 400
+    pycolmap.set_random_seed(0)
+    model = pycolmap.synthesize_dataset(told)
+    rng = np.random.default_rng(0)
+    for image in model.images.values():
+        for point in image.points2D:
+            point.xy = point.xy + rng.normal(size=2) * (1.0 if rng.random() < 0.33 else 0.1)
+    (camera,) = model.cameras.values()
+    true = camera.params.copy()
+    refine.refine(pycolmap, model, False)
+    assert refine.middle_error(model) < 0.16  # .25 by soft L1 alone
+    assert np.abs(model.cameras[camera.camera_id].params - true)[:3].max() < 0.25  # pixels; 1.06
 
 
 # Judging.
@@ -162,6 +183,30 @@ def test_which_model_is_better():
 def posed_by(work, mapper, lines):
     settings = {"mapper": mapper, "camera_model": "auto", "feature_size": 1600, "seed": 0}
     return mapping.reconstruct(work, settings, lambda count: None, lines.append)
+
+
+@pytest.mark.parametrize("mapper", mapping.MAPPERS)
+def test_the_model_is_shown_as_it_grows(matched, mapper, monkeypatch):
+    page = live.Live(matched, sorted(path.name for path in (matched / "images").iterdir()))
+    page.matches(sfm.load_pycolmap())
+    assert f"pairs of {VIEWS} images match" in page.page.read_text()
+    monkeypatch.setattr(live, "SHARE", 1e9)  # draws as often as it is asked to
+    told = []
+
+    def show(model, doing, whole):
+        before = (matched / "live.png").stat().st_mtime_ns
+        page.show(model, doing, whole)
+        assert (matched / "live.png").stat().st_mtime_ns > before
+        told.append(page.page.read_text())
+
+    settings = {"mapper": mapper, "camera_model": "auto", "feature_size": 1600, "seed": 0}
+    mapping.reconstruct(matched, settings, lambda count: None, [].append, show)
+    assert f"{VIEWS} of {VIEWS} images have a pose" in told[-1]
+    if mapper == "incremental":
+        assert [f": {count} of {VIEWS} images" in text for count, text in enumerate(told, 2)] == [True] * (VIEWS - 1)
+    else:
+        assert "a quick look" in told[0]
+    assert not list(matched.glob("live.unfinished*"))
 
 
 def true_error(work, truth):

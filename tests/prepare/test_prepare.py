@@ -51,6 +51,7 @@ def collected(folder, work, masks=None, most=None):
 
 
 def write_video(path, images):
+    pytest.importorskip("av")
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, images[0].shape[1::-1])
     assert video.isOpened()
     for image in images:
@@ -84,7 +85,7 @@ def test_short_video_gives_all_frames_and_a_broken_one_an_error(tmp_path):
 
 
 def test_sharpness_does_not_follow_brightness():
-    image = np.asarray(texture((160, 120)))
+    image = np.asarray(texture((160, 120)).convert("L"))
     blurred = cv2.GaussianBlur(image, (0, 0), 2.0)
     assert frames.sharpness((image * 0.4).astype(np.uint8)) > frames.sharpness(blurred)
 
