@@ -15,6 +15,7 @@ from lpm.editing.cli import Common, Floaters
 from lpm.editing.contradicted import STRONG, contradicted
 from lpm.editing.free_space import before_surfaces
 from lpm.editing.opened import Params, chosen_device, mode_of, opened, taken, written
+from lpm.editing.pulled import Photos
 from lpm.editing.seen_light import drawn_by_fewer
 from lpm.files import bar
 from lpm.formats.rows import sound_rows
@@ -22,6 +23,10 @@ from lpm.multiview.views import centres_of
 from lpm.render.rasterize import RasterizeMode
 from lpm.strategy.selection import around_cameras
 
+UNWANTED = 0.8
+"""Share of the photos that a Gaussian changes which must want less of it, for it to be taken until they miss it."""
+ROUNDS = 2
+"""So often photos say what they do not want, and of what is gone what they miss: pictures are cleaner each time."""
 Found = dict[str, Tensor]
 """What a person is told of a rule, and the rows [N] bool that it met."""
 
@@ -44,11 +49,7 @@ def clean(source: Path, out: Path, floaters: Floaters, scene: Path | None, devic
         if len(cameras.points) == 0 and floaters.front:
             print(f"{scene} has no points: what stands before surfaces is not known")
         if floaters.against:
-            rest = torch.ones(len(params["means"]), dtype=torch.bool)
-            for rows in found.values():
-                rest &= ~rows
-            found[f"against {floaters.against} photos or more"] = by_photos(params, rest, cameras, floaters.against,
-                                                                            mode_of(loaded), where)  # fmt: skip
+            found = by_photos(params, found, cameras, floaters, mode_of(loaded), where)
     if not found:
         fail("clean", "all rules are off", "at least one, or --scene for those that need one")
     gone = torch.zeros(len(params["means"]), dtype=torch.bool)
@@ -66,7 +67,7 @@ def by_statistics(params: Params, floaters: Floaters) -> Found:
     """What the Gaussians themselves tell."""
     found: Found = {}
     if floaters.faint:
-        found[f"nearly transparent (below {floaters.faint:g})"] = outliers.faint(params, floaters.faint)
+        found[faint_rule(floaters)] = outliers.faint(params, floaters.faint)
     if floaters.needle:
         found[f"needles (over {floaters.needle:g} to 1)"] = outliers.needles(params, floaters.needle)
     if floaters.giant:
@@ -82,10 +83,9 @@ def by_scene(params: Params, cameras: Cameras, floaters: Floaters, mode: Rasteri
     views = cameras.views()
     if floaters.few:
         seeing = on_device(cameras, device).views()
-        found[f"in fewer than {floaters.few} photos"] = drawn_by_fewer(params, seeing, floaters.few, mode)
+        found[few_rule(floaters)] = drawn_by_fewer(params, seeing, floaters.few, mode)
     if floaters.front and len(cameras.points):
-        rows = before_surfaces(params["means"], views, cameras.points, floaters.front)
-        found[f"before surfaces, by {floaters.front} photos or more"] = rows
+        found[front_rule(floaters)] = before_surfaces(params["means"], views, cameras.points, floaters.front)
     if floaters.around:
         centres = centres_of(views.viewmats)
         found["around cameras"] = around_cameras(
@@ -94,18 +94,46 @@ def by_scene(params: Params, cameras: Cameras, floaters: Floaters, mode: Rasteri
     return found
 
 
-def by_photos(params: Params, rest: Tensor, cameras: Cameras, photos: int, mode: RasterizeMode, device: str) -> Tensor:
-    """[N] bool, of what is left by other rules (`rest` [N] bool): what photos contradict.
+def by_photos(
+    params: Params, found: Found, cameras: Cameras, floaters: Floaters, mode: RasterizeMode, device: str
+) -> Found:
+    """`found` as photos see it, and what they contradict besides.
 
-    What hid others is gone in the next pass.
+    What is before surfaces goes only if photos do not want it: points of SfM tell of surfaces, not of all that is thin
+    before them. What hid others is gone in the next pass. In the end photos say what they miss of all that they can
+    judge, and that stays.
     """
-    seeing, found = on_device(cameras, device), torch.zeros_like(rest)
+    assert cameras.photo is not None
+    seeing, none = on_device(cameras, device), torch.zeros(len(params["means"]), dtype=torch.bool)
+    sure = found.get(faint_rule(floaters), none) | found.get(few_rule(floaters), none)
+    front, against = found.get(front_rule(floaters), none), none.clone()
+    gone = torch.stack([none, *(rows for rule, rows in found.items() if rule != front_rule(floaters))]).any(0)
     for strong in STRONG:
-        rows = (rest & ~found).nonzero().flatten()
+        rows = (~gone).nonzero().flatten()
         if len(rows) == 0:
-            break
-        assert cameras.photo is not None
+            return found
         these = {name: value[rows] for name, value in params.items()}
-        wrong = contradicted(these, seeing, cameras.photo, photos, strong, mode, bar)
-        found[rows[wrong]] = True
-    return found
+        wrong = contradicted(these, seeing, cameras.photo, floaters.against, strong, mode, bar)
+        gone[rows[wrong]] = against[rows[wrong]] = True
+    photos = Photos(params, seeing, cameras.photo, mode, bar)
+    for _ in range(ROUNDS):
+        pull = photos.pull(~gone)
+        unwanted = (pull.gradient > 0) & (pull.seeing >= floaters.against) & (pull.down >= UNWANTED * pull.seeing)
+        against |= unwanted & ~gone
+        gone |= unwanted | front & (pull.gradient >= 0)
+        gone &= ~photos.missed(gone, gone & ~sure)
+    told = {**found, f"against {floaters.against} photos or more": against}
+    return {rule: rows & gone for rule, rows in told.items()}
+
+
+def faint_rule(floaters: Floaters) -> str:
+    """What a person is told of it, as of the next two."""
+    return f"nearly transparent (below {floaters.faint:g})"
+
+
+def few_rule(floaters: Floaters) -> str:
+    return f"in fewer than {floaters.few} photos"
+
+
+def front_rule(floaters: Floaters) -> str:
+    return f"before surfaces, by {floaters.front} photos or more"

@@ -51,12 +51,7 @@ def contradicted(
     background = torch.full((3,), GREY, device=device)
     own = (~cameras.held_out).nonzero().flatten().tolist()
     for k in progress(range(len(own)), "comparing with photos"):
-        given = photo(k)
-        image = (given["image"].float() / 255).to(device)
-        truth = image[..., :3]
-        if image.shape[2] == 4:  # what is transparent shows what is drawn behind
-            truth = truth * image[..., 3:] + GREY * (1 - image[..., 3:])
-        known = torch.ones_like(truth[..., :1]) if "mask" not in given else given["mask"].to(truth)
+        truth, known = truth_of(photo(k), device)
         opacity = moved["opacities"].clone().requires_grad_()
         base = moved["features_dc"].clone().requires_grad_()
         color, _ = drawn({**moved, "opacities": opacity, "features_dc": base}, cameras, own[k], background, mode)
@@ -74,3 +69,13 @@ def contradicted(
         gain += without * sees
     found = (seen >= photos) & (against >= AGREE * seen) & (gain > strong * light)
     return found.cpu()
+
+
+def truth_of(photo: Photo, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Colours [H, W, 3] in 0..1 of `photo`, over GREY where it is transparent, and where it counts [H, W, 1], 0..1."""
+    image = (photo["image"].float() / 255).to(device)
+    truth = image[..., :3]
+    if image.shape[2] == 4:
+        truth = truth * image[..., 3:] + GREY * (1 - image[..., 3:])
+    known = torch.ones_like(truth[..., :1]) if "mask" not in photo else photo["mask"].to(truth)
+    return truth, known

@@ -1,5 +1,7 @@
 """lpm-edit clean: planted floaters go, kind by kind, and what is no floater stays."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,14 +10,16 @@ import torch
 from editing.walls import cameras, wall, with_row
 from export.some import call
 
-from lpm.editing import outliers
-from lpm.editing.cli import main
+from lpm.editing import cleaning, outliers
+from lpm.editing.cli import Floaters, main
 from lpm.editing.contradicted import contradicted
 from lpm.editing.free_space import before_surfaces, votes
+from lpm.editing.pulled import TRACE, Photos
 from lpm.editing.refit import drawn
 from lpm.editing.seen_light import drawn_by_fewer, stopped_light
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
+from lpm.render.losses import l1_dssim
 from lpm.scenes.read import read_scene
 
 
@@ -87,6 +91,66 @@ def test_photos_contradict():
     assert found.nonzero().flatten().tolist() == [1501]
     assert not contradicted(own, seen, photo, 2, 0.05, "classic").any()
     assert not contradicted(planted, seen, photo, 8, 0.05, "classic").any()  # seven see it
+
+
+@pytest.fixture
+def hung():
+    """The wall with what hangs before it (row 1500) and a floater (1501), and cameras whose photos lack the floater."""
+    own = with_row(wall(), means=[-0.5, 0.3, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[1.5, -1.5, 1.0])
+    planted = with_row(own, means=[0.5, 0, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[-1.7, -1.7, -1.7])
+    seen = cameras(own)
+    trained = [v for v in range(8) if v != 3]
+
+    def photo(k):
+        color = drawn(own, seen, trained[k], torch.full((3,), 0.5), "classic")[0]
+        return {"image": (color.clamp(0, 1) * 255).round().byte()}
+
+    return planted, replace(seen, photo=photo)
+
+
+def test_photos_pull(hung):
+    """By what the loss does when an opacity is a little more, of what is drawn in full and as a trace."""
+    params, seen = hung
+    photos = Photos(params, seen, seen.photo, "classic")
+    rows, traces = torch.arange(1502) < 1500, torch.arange(1502) >= 1500
+    pull = photos.pull(rows, traces)
+    assert pull.seeing[1500:].tolist() == [7, 7]
+    assert pull.down[1500:].tolist() == [0, 7]
+    assert pull.gradient[1500] < 0 < pull.gradient[1501]
+    changed = {**params, "opacities": params["opacities"].clone()}
+    losses = []
+    for opacity in (TRACE - 0.002, TRACE + 0.002):
+        changed["opacities"][1501] = torch.logit(torch.tensor(opacity))
+        loss = 0.0
+        for k, v in enumerate(v for v in range(8) if v != 3):
+            shown = {name: value[torch.arange(1502) != 1500] for name, value in changed.items()}
+            color, _ = drawn(shown, seen, v, torch.full((3,), 0.5), "classic")
+            truth = seen.photo(k)["image"] / 255
+            loss += float(l1_dssim(color, truth, 0.2)) * truth.shape[0] * truth.shape[1]
+        losses.append(loss)
+    alone = photos.pull(rows, torch.arange(1502) == 1501)
+    assert float(alone.gradient[1501]) == pytest.approx((losses[1] - losses[0]) / 0.004, rel=0.1)
+    assert not photos.pull(rows).gradient[1500:].any()
+
+
+def test_photos_say_what_they_miss(hung):
+    params, seen = hung
+    gone = torch.arange(1502) >= 1499
+    missed = Photos(params, seen, seen.photo, "classic").missed(gone, gone)
+    assert missed.nonzero().flatten().tolist() == [1499, 1500]
+
+
+def test_before_surfaces_goes_what_photos_do_not_show(hung):
+    """Both stand before the wall by SfM's points; only one is in the photos."""
+    params, seen = hung
+    seen = replace(seen, points=params["means"][:1500:3])
+    floaters = Floaters()
+    found = cleaning.by_scene(params, seen, floaters, "classic", "cpu")
+    assert found[cleaning.front_rule(floaters)].nonzero().flatten().tolist() == [1500, 1501]
+    found = cleaning.by_photos(params, found, seen, floaters, "classic", "cpu")
+    gone = torch.stack(list(found.values())).any(0)
+    assert gone[1500:].tolist() == [False, True]
+    assert gone[:1500].sum() < 15  # what the wall's others hide
 
 
 def test_command(tmp_path, capsys):
