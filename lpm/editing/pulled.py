@@ -62,10 +62,11 @@ class Photos:
         gradient = torch.zeros(len(shown), device=device)
         down, seeing = (torch.zeros(len(shown), dtype=torch.int64, device=device) for _ in range(2))
         background = torch.full((3,), GREY, device=device)
-        for k, v in enumerate(self.progress((~self.cameras.held_out).nonzero().flatten().tolist(), "asking photos")):
+        own = (~self.cameras.held_out).nonzero().flatten().tolist()
+        for k in self.progress(range(len(own)), "asking photos"):
             truth, known = truth_of(self.photo(k), device)
             asked = opacities.clone().requires_grad_()
-            color, _ = drawn({**these, "opacities": asked}, self.cameras, v, background, self.mode)
+            color, _ = drawn({**these, "opacities": asked}, self.cameras, own[k], background, self.mode)
             loss = l1_dssim(color * known, truth * known, SSIM_LAMBDA) * truth.shape[0] * truth.shape[1]
             by_logit = torch.autograd.grad(loss, asked)[0]
             by_alpha = (by_logit / (alpha * (1 - alpha)).clamp_min(1e-6)).reshape(-1)
