@@ -62,7 +62,7 @@ class LeftOut:
             return
         unread, self._unread = self._unread, []
         flags = [flag for *_, flag in unread]
-        bad = torch.stack(flags).tolist() if flag.is_cuda else [flag.item() for flag in flags]
+        bad = [float(f.numpy()) for f in flags] if flag.device.type == "cpu" else torch.stack(flags).tolist()
         for (step, view, _), spoilt in zip(unread, bad, strict=True):
             if spoilt:
                 self.count(step, f"the loss or gradient of {self.image(view)} is not finite")
