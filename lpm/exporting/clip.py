@@ -10,13 +10,14 @@ The player has the next files fetched while it shows one, and waits where they a
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -54,33 +55,30 @@ def to_clip(run: Path, out: Path, common: Options, how: Playing) -> None:
     moving = moving_rows(loaded.params)
     antialiased, dropped = loaded.rasterize_mode == "antialiased", 0
 
-    def write(path: Path, rows: Tensor, time: float) -> str | None:
-        """The name of `path` in the folder; None where nothing is there to write."""
+    def write(name: str, part: Literal["still", "moving"], time: float) -> str | None:
+        """`name`, a file of the folder; None where nothing of the part is there to write."""
         nonlocal dropped
-        params = at_time({name: value[rows] for name, value in loaded.params.items()}, time)
-        part = replace(common, part="moving" if rows is moving else "still")
-        try:  # prepare() has seen that the options are right
-            chosen = choose(loaded, params, part).params
-        except LpmError:
+        rows = moving if part == "moving" else ~moving
+        there = at_time({key: value[rows] for key, value in loaded.params.items()}, time)
+        try:
+            chosen = choose(loaded, there, replace(common, part=part)).params
+        except LpmError:  # nothing is left: prepare() has seen that the options are right
             return None
-        if not len(chosen["means"]):
-            return None
-        left_out = write_spz(path, chosen, antialiased=antialiased)
-        dropped = max(dropped, left_out)
-        return path.relative_to(unfinished).as_posix()
+        dropped = max(dropped, write_spz(unfinished / name, chosen, antialiased=antialiased))
+        return name
 
     with staging_folder(out) as unfinished:
         (unfinished / "moving").mkdir()
-        still = write(unfinished / "still.spz", ~moving, 0.0)
-        files = [
-            write(unfinished / "moving" / f"{i:04d}.spz", moving, i / (how.steps - 1))
-            for i in bar(range(how.steps), "writing")
-        ]
+        still = write("still.spz", "still", 0.0)
+        if still is None and first.dome:
+            fail(run, "a sky, and no point that stands still", "one to show it with", "--no-sky leaves it out")
+        steps = bar(range(how.steps), "writing")
+        files = [write(f"moving/{i:04d}.spz", "moving", i / (how.steps - 1)) for i in steps]
         placed = replace(loaded, params=first.params, frame=first.frame, offset=first.offset)
         told = {"frames_per_second": how.fps, "still": still, "moving": files, "antialiased": antialiased}
         told |= first_view(placed, first.params, how.scene)
         (unfinished / "clip.json").write_text(json.dumps(told, indent=1) + "\n")
-        (unfinished / "index.html").write_text(PLAYER.read_text().replace("{title}", out.name))
+        (unfinished / "index.html").write_text(PLAYER.read_text().replace("{title}", html.escape(out.name)))
         os.replace(unfinished, out)
     finish(out, loaded, first, dropped, common)
     print(f"to see it: python3 -m http.server --directory {out}, then http://localhost:8000")

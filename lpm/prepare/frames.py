@@ -16,7 +16,7 @@ from lpm.prepare import hdr
 WIDTH = 960
 """Sharpness is measured at most this wide: less noise, and blur of a pixel or two does not matter."""
 QUALITY = 97
-FRAMES = ("a video that FFmpeg decodes (H.264 in MP4, ...)", "convert it: ffmpeg -i VIDEO -crf 16 OUT.mp4")
+VIDEO = ("a video that FFmpeg decodes (H.264 in MP4, ...)", "convert it: ffmpeg -i VIDEO -crf 16 OUT.mp4")
 
 
 def sharpness(gray: NDArray[np.uint8]) -> float:
@@ -40,10 +40,10 @@ def opened(path: Path) -> Any:
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError):
-        fail(path, "cannot be decoded", *FRAMES)
+        fail(path, "cannot be decoded", *VIDEO)
     if not container.streams.video:
         container.close()
-        fail(path, "no picture in it", *FRAMES)
+        fail(path, "no picture in it", *VIDEO)
     return container
 
 

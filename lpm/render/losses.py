@@ -115,7 +115,7 @@ class _L1Dssim(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         # Nearly always a sum's one: the gradient need not be written anew then.
-        return ctx.gradient if float(grad.numpy()) == 1 else ctx.gradient * grad, None, None
+        return ctx.gradient if float(grad.detach().numpy()) == 1 else ctx.gradient * grad, None, None
 
 
 class _DeviceL1Dssim(torch.autograd.Function):

@@ -87,7 +87,7 @@ class AdcStrategy(PointStrategy):
         self, params: TrainedParameters, optimizers: Optimizers, state: dict[str, Any], step: int, info: dict[str, Any]
     ) -> None:
         """Asks for the gradient that is read after the backward pass."""
-        if not self.absgrad:  # which would be a copy for nothing
+        if not self.absgrad:  # else nobody reads it, and keeping it is a copy in every step
             info[self.key_for_gradient].retain_grad()
 
     def step_post_backward(

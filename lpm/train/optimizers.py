@@ -78,7 +78,7 @@ def with_rates(rates: Rates, changed: dict[str, float]) -> Rates:
 
 
 class Falling(LambdaLR):
-    """LambdaLR of one group without its bookkeeping, which takes a fifth of a host's time for a plain step."""
+    """LambdaLR of one group without its bookkeeping, which no rate here needs."""
 
     def step(self, epoch: int | None = None) -> None:
         """Sets the rate of the next step."""

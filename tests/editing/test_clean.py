@@ -75,18 +75,24 @@ def test_seen():
     assert float(light.sum()) == pytest.approx(alpha, rel=1e-3)
 
 
-def test_photos_contradict():
-    """A black one before the bright half of the wall, and one that the photos show."""
-    params = wall()
-    own = with_row(params, means=[-0.5, 0.3, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[1.5, -1.5, 1.0])
-    planted = with_row(own, means=[0.5, 0, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[-1.7, -1.7, -1.7])
-    seen = cameras(params)
+def photos_of(own, seen):
+    """photo(k): what the k-th of the cameras `seen` that do not only measure shows of `own`."""
     trained = [v for v in range(8) if v != 3]
 
     def photo(k):
         color = drawn(own, seen, trained[k], torch.full((3,), 0.5), "classic")[0]
         return {"image": (color.clamp(0, 1) * 255).round().byte()}
 
+    return photo
+
+
+def test_photos_contradict():
+    """A black one before the bright half of the wall, and one that the photos show."""
+    params = wall()
+    own = with_row(params, means=[-0.5, 0.3, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[1.5, -1.5, 1.0])
+    planted = with_row(own, means=[0.5, 0, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[-1.7, -1.7, -1.7])
+    seen = cameras(params)
+    photo = photos_of(own, seen)
     found = contradicted(planted, seen, photo, 2, 0.05, "classic")
     assert found.nonzero().flatten().tolist() == [1501]
     assert not contradicted(own, seen, photo, 2, 0.05, "classic").any()
@@ -99,13 +105,7 @@ def hung():
     own = with_row(wall(), means=[-0.5, 0.3, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[1.5, -1.5, 1.0])
     planted = with_row(own, means=[0.5, 0, 0.4], scales=[-2.5, -2.5, -2.5], features_dc=[-1.7, -1.7, -1.7])
     seen = cameras(own)
-    trained = [v for v in range(8) if v != 3]
-
-    def photo(k):
-        color = drawn(own, seen, trained[k], torch.full((3,), 0.5), "classic")[0]
-        return {"image": (color.clamp(0, 1) * 255).round().byte()}
-
-    return planted, replace(seen, photo=photo)
+    return planted, replace(seen, photo=photos_of(own, seen))
 
 
 def test_photos_pull(hung):

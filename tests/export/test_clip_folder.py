@@ -64,8 +64,9 @@ def test_a_time_with_nothing_there_is_null(tmp_path):
         to_clip(tmp_path / "a.splatv", tmp_path / "clip", Options(), Playing(steps=3))
     params["times"][:10] = 0.0
     write_splatv(tmp_path / "a.splatv", for_splatv(params))
-    to_clip(tmp_path / "a.splatv", tmp_path / "clip", Options(), Playing(steps=4))
-    said = json.loads((tmp_path / "clip" / "clip.json").read_text())
+    to_clip(tmp_path / "a.splatv", tmp_path / "a&b", Options(), Playing(steps=4))
+    said = json.loads((tmp_path / "a&b" / "clip.json").read_text())
+    assert "<title>a&amp;b</title>" in (tmp_path / "a&b" / "index.html").read_text()
     assert said["still"] is None
     assert said["moving"] == ["moving/0000.spz", None, None, None]
 
