@@ -86,7 +86,7 @@ static void gradient_row(const S* x, const S* y, int64_t row, int channels, cons
     });
 }
 
-// loss[0]: mean L1, loss[1]: mean SSIM. gradient: [height, width, channels] of the weighted sum, or null.
+// loss[0]: (1 - lambda) mean L1 + lambda (1 - mean SSIM). gradient: [height, width, channels] of it, or null.
 // maps: scratch for 3 (height - 10) (width - 10) channels values, or null together with gradient.
 template <typename S>
 static void l1_ssim(int threads, int64_t height, int64_t width, int channels, const S* x, const S* y, S lambda, S* maps,
@@ -136,8 +136,7 @@ static void l1_ssim(int threads, int64_t height, int64_t width, int channels, co
     double l1 = 0, ssim = 0;
     for (S v : row_l1) l1 += v;
     for (S v : row_ssim) ssim += v;
-    loss[0] = S(l1 / double(height * row));
-    loss[1] = S(ssim / double(stride));
+    loss[0] = S((1 - double(lambda)) * l1 / double(height * row) + double(lambda) * (1 - ssim / double(stride)));
 }
 
 }  // namespace lpm

@@ -105,12 +105,10 @@ class _L1Dssim(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             maps = render.new_empty(3 * (height - WINDOW + 1) * (width - WINDOW + 1) * channels)
             gradient = torch.empty_like(render)
-        parts = render.new_empty(2)  # mean L1, mean SSIM
-        kernels.call(
-            "l1_ssim", render.dtype, height, width, channels, render, truth, ssim_lambda, maps, gradient, parts
-        )  # fmt: skip
+        loss = render.new_empty(())
+        kernels.call("l1_ssim", render.dtype, height, width, channels, render, truth, ssim_lambda, maps, gradient, loss)
         ctx.gradient = gradient
-        return (1 - ssim_lambda) * parts[0] + ssim_lambda * (1 - parts[1])
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

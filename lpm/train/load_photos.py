@@ -132,6 +132,7 @@ class Straightened:
         x, y, width, height = self.crop
         image: NDArray[Any] = photo["image"].numpy()
         image = np.asarray(cv2.undistort(image, self.K, self.bent, None, self.straight))[y : y + height, x : x + width]
+        image = np.ascontiguousarray(image)  # a cut would keep the whole, and be slow to read in every step
         result = photo | {"image": torch.from_numpy(image)}
         if "mask" in photo:
             mask: NDArray[Any] = photo["mask"].numpy().astype(np.uint8) * 255

@@ -60,7 +60,7 @@ def share_of_rate(rate: Rate, steps: int, step: int) -> float:
     """The rate at `step`, over the first one."""
     if rate.last is None:
         return 1.0
-    t = np.clip(step / steps, 0, 1)
+    t = min(max(step / steps, 0.0), 1.0)
     return float(np.exp(np.log(rate.first) * (1 - t) + np.log(rate.last) * t) / rate.first)
 
 

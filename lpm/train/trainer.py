@@ -186,7 +186,8 @@ class Trainer:
             LpmError: too many in a row could not; what was reached is saved.
         """
         model, points = self.model, self.model.num_points
-        model.train()
+        if not model.training:  # it goes through all modules
+            model.train()
         model.step, model.optimizers, model.spoilt = step, self.optimizers.optimizers, False
         flag = None
         try:
