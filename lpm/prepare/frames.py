@@ -57,16 +57,41 @@ def times(path: Path) -> list[int]:
     return list(range(len(found))) if None in found else sorted(found)
 
 
+def broken_off(path: Path) -> str | None:
+    """What is missing at the end of a video that is not all there, in words; None: nothing is.
+
+    Nothing is decoded: the file says how many frames there should be or how long they last. Raises LpmError.
+    """
+    shown = times(path)
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        if stream.frames:
+            there, whole, unit = float(len(shown)), float(stream.frames), "frames"
+        else:
+            length = stream.duration or (container.duration or 0) * 1e-6 / float(stream.time_base)
+            there, whole = (float(t * stream.time_base) for t in (shown[-1] - shown[0] if shown else 0, length))
+            unit = "seconds"
+    if there > 0.95 * whole - (1 if unit == "seconds" else 0):  # sound may go on for longer
+        return None
+    return f"what comes after {there:.4g} of {whole:.4g} {unit}: the file breaks off there"
+
+
 def decoded(path: Path) -> Iterator[Any]:
-    """PyAV's frames of the video, in order, as far as it can be decoded. Raises LpmError."""
+    """PyAV's frames of the video, in order; what cannot be decoded is left out. Raises LpmError."""
     import av
 
     with opened(path) as container:
         container.streams.video[0].thread_type = "AUTO"
-        try:
-            yield from container.decode(video=0)
-        except av.FFmpegError:  # a film that breaks off; who wants more frames than there are says so
-            return
+        packets = container.demux(video=0)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.FFmpegError):
+                return
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
 
 
 def picture(frame: Any) -> NDArray[np.uint8]:

@@ -131,7 +131,7 @@ class Stages:
         self, settings: Settings, video: bool, root: Path, paths: list[Path], masks: Path | None
     ) -> dict[str, Any]:
         """Frames of the video, or the photos, in the work folder; see photos.collect."""
-        work = self.work
+        work, videos = self.work, paths if video else []
         if video:
             asked = {"video": stamp(paths[:1]), "frames": settings.frames}
 
@@ -154,7 +154,9 @@ class Stages:
                 made = photos.collect(root, paths, masks, work.folder, bar.add)
                 return panorama.cut_all(work.folder, made, settings.camera_model)
 
-        return work.stage("photos", asked, collect)
+        taken = work.stage("photos", asked, collect)
+        missing = frames.broken_off(videos[0]) if videos else None
+        return taken | ({"skipped": [*taken["skipped"], [videos[0].name, missing]]} if missing else {})
 
     def sfm(
         self, taken: list[dict[str, Any]], names: list[str], features: dict[str, Any], settings: Settings

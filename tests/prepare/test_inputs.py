@@ -134,6 +134,28 @@ def test_a_video_whose_rate_changes(tmp_path):
     assert [name for name, _ in taken] == ["frame_000007.jpg", "frame_000032.jpg", "frame_000038.jpg"]
 
 
+def test_a_video_that_breaks_off_or_is_damaged(tmp_path):
+    av = pytest.importorskip("av")
+    path, cut, damaged = (tmp_path / name for name in ("a.mp4", "cut.mp4", "damaged.mp4"))
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 96, 80, "yuv420p", 5
+        for seed in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(texture((96, 80), seed)))))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    cut.write_bytes(data[: len(data) * 6 // 10])
+    assert frames.broken_off(path) is None
+    there = len(frames.times(cut))
+    assert 10 < there < 35
+    assert frames.broken_off(cut) == f"what comes after {there} of 40 frames: the file breaks off there"
+    assert there - 2 <= sum(1 for _ in frames.decoded(cut)) <= there
+    middle, hole = len(data) // 2, len(data) // 40  # a frame or two
+    damaged.write_bytes(data[:middle] + bytes(hole) + data[middle + hole :])
+    assert frames.broken_off(damaged) is None
+    assert sum(1 for _ in frames.decoded(damaged)) >= 35  # those behind the damage, too
+
+
 # Of BT.2100's HLG and of PQ, 10 bits, limited range: white at 203 cd/m2, and a grey of 26.
 HLG, PQ = {"white": 0.75, "grey": 0.38}, {"white": 0.5807, "grey": 0.3796}
 
