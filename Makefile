@@ -36,8 +36,9 @@ test: setup lint types
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow
 
+# They wait for pages most of the time: two at a time.
 test-export: setup
-	@$(BIN)/python -m pytest -m export
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 -m export
 
 test-viewer: setup
 	@$(BIN)/python -m pytest -m "viewer and not slow"

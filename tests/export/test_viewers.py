@@ -4,6 +4,7 @@ Node packages are installed once into lpm.formats.splat_transform.node_folder(),
 by name: other test runs use what is there and never the network.
 """
 
+import fcntl
 import json
 import math
 import re
@@ -61,19 +62,25 @@ def packages(request) -> Path:
     if shutil.which("node") is None:
         pytest.skip("no Node on this machine")
     folder = splat_transform.node_folder()
-    missing = [name for name in PACKAGES if not (folder / "node_modules" / name / "package.json").is_file()]
-    if not missing:
+
+    def missing():
+        return [name for name in PACKAGES if not (folder / "node_modules" / name / "package.json").is_file()]
+
+    if not missing():
         return folder
     if "export" not in re.findall(r"\w+", request.config.option.markexpr.replace("not export", "")):
-        pytest.skip(f"{missing[0]} is not in {folder}: `pytest -m export` installs it")
+        pytest.skip(f"{missing()[0]} is not in {folder}: `pytest -m export` installs it")
     if shutil.which("npm") is None:
         pytest.skip("no npm on this machine")
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
     command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", *wanted]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        pytest.skip(f"npm install failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}")
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of the processes that test side by side one installs
+        if missing():
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+            if done.returncode:
+                pytest.skip(f"npm install failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}")
     return folder
 
 
