@@ -194,10 +194,8 @@ class Lpm4dOptions(LpmOptions):
     """As in a static scene; not measured where things move, and so off."""
     views_per_event: int = 12
     """Twice as many as of a static scene: a moment is seen in few of them."""
-    widest: float = 0.0
-    """The same."""
     few_photos: int = 0
-    """The same."""
+    """Off: the many times of one camera count as many photos, and counting cameras instead brought nothing."""
     zones_in_time: ZonesInTime = "calibrated"
     """none: points are added by error alone. time-blind: zones as in a static scene, whatever the time. same-time: of
     photos of one time. calibrated: and resets need several times."""
