@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 import types
@@ -150,6 +151,14 @@ def test_a_video_that_breaks_off_or_is_damaged(tmp_path):
     assert 10 < there < 35
     assert frames.broken_off(cut) == f"what comes after {there} of 40 frames: the file breaks off there"
     assert there - 2 <= sum(1 for _ in frames.decoded(cut)) <= there
+    # A Matroska file tells its length, not how many frames there are.
+    whole, part = tmp_path / "a.mkv", tmp_path / "cut.mkv"
+    film(whole, [np.asarray(texture((96, 80), seed)) for seed in range(40)], range(0, 4000, 100))
+    part.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    assert frames.broken_off(whole) is None
+    assert re.fullmatch(
+        r"what comes after 2\.\d+ of (3\.9|4)\d* seconds: the file breaks off there", frames.broken_off(part)
+    )
     middle, hole = len(data) // 2, len(data) // 40  # a frame or two
     damaged.write_bytes(data[:middle] + bytes(hole) + data[middle + hole :])
     assert frames.broken_off(damaged) is None
