@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ def append(path: Path, record: EditRecord) -> None:
         if file.tell():
             file.seek(-1, 2)
             broken = file.read(1) != b"\n"
-        file.write(("\n" * broken + json.dumps(asdict(record)) + "\n").encode())
+        file.write(("\n" * broken + json.dumps(record, default=vars) + "\n").encode())
 
 
 def read(path: Path) -> list[EditRecord]:

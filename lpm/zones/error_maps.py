@@ -5,6 +5,7 @@ The residual is made from the render and the photo that the training step has an
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -99,13 +100,18 @@ def tile_errors_torch(
     return errors
 
 
-def spread(error: Tensor, size: tuple[int, int], tile: int) -> Tensor:
-    """Each pixel's error [H, W] of an image of `size` (width, height), from a map of tiles of `tile` pixels.
+def full_tile(rows: int, height: int, tile: int) -> int:
+    """Side, in pixels of an image of `height`, of the tiles of a map with `rows` of them.
 
-    A map with fewer tiles was made at a half, a quarter, ... of the resolution (coarse to fine).
+    A map with fewer tiles than that makes was made at a half, a quarter, ... of the resolution (coarse to fine).
     """
+    return tile * max(1, round(height / (tile * rows)))
+
+
+def spread(error: Tensor, size: tuple[int, int], tile: int) -> Tensor:
+    """Each pixel's error [H, W] of an image of `size` (width, height), from a map of tiles of `tile` pixels."""
     width, height = size
-    tile *= max(1, round(height / (tile * error.shape[0])))
+    tile = full_tile(error.shape[0], height, tile)
     row, column = (
         (torch.arange(n, device=error.device) // tile).clamp(max=m - 1)
         for n, m in zip((height, width), error.shape, strict=True)
@@ -114,8 +120,30 @@ def spread(error: Tensor, size: tuple[int, int], tile: int) -> Tensor:
 
 
 def coarse(error: Tensor, size: tuple[int, int], tile: int, own: int) -> Tensor:
-    """A map of tiles of `own` pixels as means over tiles of `tile` pixels, of an image of `size` (width, height)."""
-    return pool(spread(error, size, own), tile)
+    """A map of tiles of `own` pixels as means over tiles of `tile` pixels, of an image of `size` (width, height).
+
+    What pool(spread()) gives, without an image of pixels in between.
+    """
+    width, height = size
+    own = full_tile(error.shape[0], height, own)
+    down, across = (
+        shares(pixels, tiles, own, tile, error.device, error.dtype)
+        for pixels, tiles in zip((height, width), error.shape, strict=True)
+    )
+    return down @ error @ across.T
+
+
+@lru_cache(maxsize=64)
+def shares(pixels: int, tiles: int, own: int, tile: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[ceil(pixels / tile), tiles]: which share of a tile of `tile` pixels is in each of `tiles` tiles of `own` pixels.
+
+    Along one side of an image of so many pixels. The last of the tiles has what is beyond it, too.
+    """
+    row = torch.arange(pixels) // tile
+    column = (torch.arange(pixels) // own).clamp(max=tiles - 1)
+    count = torch.zeros(-(-pixels // tile), tiles, dtype=dtype)
+    count.index_put_((row, column), torch.ones(pixels, dtype=dtype), accumulate=True)
+    return (count / count.sum(1, keepdim=True)).to(device)
 
 
 class ErrorMaps:
