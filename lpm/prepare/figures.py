@@ -123,7 +123,8 @@ def advice(figures: Figures, settings: dict[str, Any]) -> list[str]:
     if figures.doubts:
         said.append(
             f"This model may be wrong ({'; '.join(figures.doubts)}): look at the cameras in the picture. Photos "
-            "between those that are far apart, and --matching exhaustive, help most."
+            "between those that are far apart, and --matching exhaustive, help most; where things look the same from "
+            "several sides, something unlike beside each."
         )
     if len(figures.views) < FEW * figures.total:
         said.append(

@@ -24,6 +24,7 @@ from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
 from lpm.scenes.read import read_scene
 from lpm.scenes.samples.make import render
+from lpm.scenes.samples.random_still import random_still
 from lpm.scenes.samples.worlds import SAMPLES, look_at
 
 # Pairs.
@@ -367,23 +368,53 @@ def test_photos_of_which_no_scene_can_be_made(rendered, tmp_path):
 # Real photos.
 
 
+def photos_with_gaps(folder, sample, seed, poses, focal, size):
+    """Renders photos of `sample` from `poses`, of whose first quarter every second one is left out; the rest's rows.
+
+    `focal`: as a share of the width.
+    """
+    folder.mkdir()
+    kept = [i for i in range(len(poses)) if i >= len(poses) // 4 or i % 2 == 0]
+    width, height = size
+    lens = np.array([focal * width, focal * width, width / 2, height / 2])
+    shots = render(sample, sample.world(seed), poses[kept], lens, size, lambda: None)
+    for i, shot in zip(kept, shots, strict=True):
+        pixels = (np.clip(shot.rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return kept
+
+
+@pytest.mark.slow
+def test_a_folded_ring_is_noticed(tmp_path):
+    """35 photos around a table with crates whose sides are all alike: every photo gets a pose, and most are wrong."""
+    sample = random_still(5)
+    poses = sample.cameras(40, np.random.default_rng([5, 1]))
+    kept = photos_with_gaps(tmp_path / "photos", sample, 5, poses, sample.focal, (256, 192))
+
+    def settings(name, **changes):
+        return Settings(tmp_path / "photos", tmp_path / name, max_features=600, matching="exhaustive", **changes)
+
+    with pytest.raises(LpmError, match="verified matches between them fit"):
+        prepare(settings("refused"), Console(file=io.StringIO()))
+    assert not (tmp_path / "refused" / "images").exists()
+    prepare(settings("accepted", accept=True), Console(file=io.StringIO()))
+    found = read_scene(tmp_path / "accepted")
+    assert len(found.names) == len(kept)
+    assert alignment(poses[[int(Path(name).stem) for name in found.names]], found.c2w)[0] > 30
+    tried = json.loads((tmp_path / "accepted" / "report.json").read_text())["poses"]["tried"]
+    assert [one["judged"]["images"] for one in tried] == [len(kept), len(kept)]
+
+
 @pytest.mark.slow
 def test_a_ring_with_gaps(tmp_path, monkeypatch):
     """42 photos by a narrow lens around a table; of the first quarter of the ring every second one is missing.
 
     There the incremental mapper stops: its check says so. The whole command gets the ring.
     """
-    sample, (width, height) = SAMPLES["garden"], (256, 171)
+    sample = SAMPLES["garden"]
     poses = sample.cameras(126, np.random.default_rng([0, 1]))[::3]
-    kept = [i for i in range(len(poses)) if i >= len(poses) // 4 or i % 2 == 0]
-    focal = sample.focal / 0.6 * width
-    lens = np.array([focal, focal, width / 2, height / 2])
-    shots = render(sample, sample.world(0), poses[kept], lens, (width, height), lambda: None)
     photos = tmp_path / "photos"
-    photos.mkdir()
-    for i, shot in zip(kept, shots, strict=True):
-        pixels = (np.clip(shot.rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
-        Image.fromarray(pixels).save(photos / f"{i:02d}.png")
+    kept = photos_with_gaps(photos, sample, 0, poses, sample.focal / 0.6, (256, 171))
 
     def prepared(name, **changes):
         settings = Settings(photos, tmp_path / name, max_features=600, matching="exhaustive", **changes)
