@@ -4,13 +4,14 @@ BIN := .venv/bin
 # Neither tests nor demo may touch the network once the environment stands.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup wheel demo test test-slow test-export test-viewer test-gpu gpu-check gpu-kit lint types format clean
+.PHONY: help setup wheel demo test test-core test-slow test-export test-viewer test-gpu gpu-check gpu-kit lint types format clean
 help:
 	@echo "make setup      the environment in .venv (idempotent)"
 	@echo "make setup FACE=core  the same without nerfstudio, in .venv-core"
 	@echo "make wheel      a wheel that needs no compiler, in dist/"
 	@echo "make demo       make a sample scene, train on it, evaluate, export a PLY"
 	@echo "make test       lint, types and the test suite (needs no GPU)"
+	@echo "make test-core  the test suite without nerfstudio and gsplat, by PYTHON= (3.10 to 3.13)"
 	@echo "make test-slow  training and rendering on real scenes (LPM_TEST_DATA=folder)"
 	@echo "make test-export  what we write, opened by programs of others (needs Node, npm and Chromium)"
 	@echo "make test-viewer  our pages in headless Chromium (needs Node, npm and Chromium)"
@@ -32,6 +33,12 @@ demo: setup
 # Two tests at a time, with a thread each: two that think they have all cores would wait for one another.
 test: setup lint types
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not export and not viewer"
+
+# What needs the host is skipped, and named; see tests/conftest.py.
+test-core:
+	@$(PYTHON) tools/setup.py core
+	@.venv-core/bin/python -m pip --disable-pip-version-check -q install -e '.[test]'
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-core/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not export and not viewer"
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow

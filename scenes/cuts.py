@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -110,14 +111,12 @@ class Cut:
             pixels = np.concatenate([pixels[:, -2:], pixels, pixels[:, :2]], 1)
             mask = None if mask is None else np.concatenate([mask[:, -2:], mask, mask[:, :2]], 1)
             places = places + np.array([2, 0], np.float32)
-        none = np.empty(0, np.float32)  # where the second of two maps could be
-        view = np.asarray(cv2.remap(pixels, places, none, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+        view = _remapped(pixels, places, cv2.INTER_CUBIC)
         view = view.reshape(*there.shape, *pixels.shape[2:])
         view[~there] = 0
         if mask is not None:
             solid = np.where(mask > 0, 255, 0).astype(np.uint8)
-            straight = cv2.remap(solid, places, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            there = there & (np.asarray(straight) > 250)
+            there = there & (_remapped(solid, places, cv2.INTER_LINEAR) > 250)
         return view, there
 
     def centred(self, longer: int) -> Cut:
@@ -147,6 +146,13 @@ class Cut:
         turned = c2w.copy()
         turned[:3, :3] = c2w[:3, :3] @ flip @ self.turn @ flip
         return turned
+
+
+def _remapped(picture: NDArray[np.uint8], places: NDArray[np.float32], how: int) -> NDArray[np.uint8]:
+    """`picture` [H, W] or [H, W, C] at `places` [h, w, 2] (x, y; pixels from the first one's centre)."""
+    # None, which OpenCV's types do not know: an empty array in its place is read beyond its end by OpenCV 5.0.
+    nothing: Any = None
+    return np.asarray(cv2.remap(picture, places, nothing, how, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def check_fov(fov: float | None) -> None:

@@ -17,13 +17,17 @@ import time
 from pathlib import Path
 
 import torch
-from nerfstudio.scripts.train import main as ns_train
 from tiny_scene import make_transforms
 
-from lpm.plugin.config import lpm_splat
-from lpm.plugin.trainer import LpmTrainer
 from lpm.train import cli
 from lpm.train.trainer import Trainer
+
+CORE = sys.argv[7] == "core"
+if not CORE:
+    from nerfstudio.scripts.train import main as ns_train
+
+    from lpm.plugin.config import lpm_splat
+    from lpm.plugin.trainer import LpmTrainer
 
 
 def train_core(folder: Path, name: str, steps: int, every: int, report: int) -> None:
@@ -74,7 +78,7 @@ def attempt(folder: Path, name: str, steps: int, every: int, stop: int | None, n
         code = 1
         try:
             os.close(reading)
-            (train_core if sys.argv[7] == "core" else train)(folder, name, steps, every, writing)
+            (train_core if CORE else train)(folder, name, steps, every, writing)
             code = 0
         except SystemExit as end:
             code = end.code

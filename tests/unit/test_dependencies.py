@@ -22,7 +22,9 @@ IMPORTED_AS = {
 def declared() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = project["dependencies"] + [line for name, lines in extras.items() if name != "dev" for line in lines]
+    lines = project["dependencies"] + [
+        line for name, lines in extras.items() if name not in ("dev", "test") for line in lines
+    ]
     names = {re.split(r"[\[<>=!~ ;]", line)[0].lower() for line in lines}
     return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
 

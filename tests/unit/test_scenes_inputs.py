@@ -281,7 +281,7 @@ def write_ply(path: Path, kind: str = "<f4", color: str = "u1", scale: float = 1
     rows = np.zeros(len(xyz), [*((c, kind) for c in "xyz"), *((c, color) for c in ("red", "green", "blue"))])
     for i in range(3):
         rows["xyz"[i]] = xyz[:, i]
-        values = rgb[:, i] * scale
+        values = rgb[:, i] * float(scale)
         rows[("red", "green", "blue")[i]] = (
             values if color[-2] == "f" else values.round().astype(np.int64).astype(color)
         )
