@@ -82,7 +82,7 @@ def finish(
         cut = [] if refused else undistort.undistort(work.folder, own, new, bar.set_done, settings.lens_fov)
         told = {"camera_model": settings.camera_model, "matching": settings.matching, "masks": own}
         todo = figures.advice(result, told)
-        command = f"ns-train lpm-splat --data {settings.out}"
+        command = f"lpm-train {settings.out}"
         compared, seconds = work.state["matches"]["result"], work.seconds()
         pycolmap = features["pycolmap"]
         more = {

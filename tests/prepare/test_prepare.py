@@ -318,7 +318,7 @@ def test_report_and_advice(tmp_path):
     assert "may be wrong (the focal length differs)" in figures.advice(doubted, told)[0]
     assert "class='verdict poor'" in report.page("a", doubted, {}, [], [], b"", tmp_path, "b")
     assert "class='verdict good'" in report.page("a", some_figures(), {}, [], [], b"", tmp_path, "b")
-    command = "ns-train lpm-splat --data out"
+    command = "lpm-train out"
     report.write(tmp_path, "out", some, {"masks": "none"}, todo, [["b.jpg", "broken"]], tmp_path, command, {"seed": 0})
     page = (tmp_path / "report.html").read_text()
     for wanted in ("<b>4 of 7 images got a pose</b>", "x&lt;y.jpg", "b.jpg: broken", "0.500 px", command):
@@ -356,7 +356,7 @@ def test_rendered_scene(rendered, tmp_path, monkeypatch, one_thread):
     assert numbers["registered"] == VIEWS
     assert numbers["reprojection_error_px"] < 1
     assert numbers["cameras"][0].startswith(f"RADIAL {SIZE[0]}x{SIZE[1]}")
-    assert f"next: ns-train lpm-splat --data {out}" in said(console)
+    assert f"next: lpm-train {out}" in said(console)
     (line,) = [line for line in said(console).splitlines() if line.startswith("check of the model")]
     page = (out / "report.html").read_text()
     assert "nothing speaks against it" in line
