@@ -18,7 +18,7 @@ CameraModel = Literal[
 
 @dataclass(frozen=True)
 class Settings:
-    """From a folder of photos, or a video, to a scene that `lpm-train OUT` and `ns-train lpm-splat --data OUT` train on.
+    """From photos or a video to a scene that `lpm-train OUT` and `ns-train lpm-splat --data OUT` train on.
 
     Poses come from COLMAP's structure from motion (pycolmap). Repeat an interrupted command to go on with it.
     """
