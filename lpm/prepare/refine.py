@@ -61,8 +61,8 @@ def refine(pycolmap: Any, model: Any, most: bool) -> None:
     options.ceres.loss_function_type, options.ceres.solver_options.function_tolerance = loss.SOFT_L1, 1e-6
     adjust(pycolmap, model, options, known)
     pycolmap.ObservationManager(model).filter_all_points3D(WORST, 1.5)
-    # Soft L1 comes to the right lens from far. Where most features are placed that well, coarse ones are off by several
-    # times as much, and Cauchy's loss has the fine ones decide. In photos it would give up what the lens model has least
+    # Soft L1 comes to the right lens from far. Where most features are placed so well, coarse ones are off by several
+    # times as much, and Cauchy's loss has the fine ones decide. In photos it gives up what the lens model has least
     # exactly: .25 dB of fox and .004 of its SSIM (docs/prepare.md).
     middle = middle_error(model)
     if middle < FINE:
