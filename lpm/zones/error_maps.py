@@ -139,11 +139,11 @@ def shares(pixels: int, tiles: int, own: int, tile: int, device: torch.device, d
 
     Along one side of an image of so many pixels. The last of the tiles has what is beyond it, too.
     """
-    row = torch.arange(pixels) // tile
-    column = (torch.arange(pixels) // own).clamp(max=tiles - 1)
-    count = torch.zeros(-(-pixels // tile), tiles, dtype=dtype)
-    count.index_put_((row, column), torch.ones(pixels, dtype=dtype), accumulate=True)
-    return (count / count.sum(1, keepdim=True)).to(device)
+    pixel = torch.arange(pixels, device=device)
+    count = torch.zeros(-(-pixels // tile), tiles, dtype=dtype, device=device)
+    at = pixel // tile, (pixel // own).clamp(max=tiles - 1)
+    count.index_put_(at, torch.ones_like(pixel, dtype=dtype), accumulate=True)
+    return count / count.sum(1, keepdim=True)
 
 
 class ErrorMaps:
