@@ -30,15 +30,16 @@ wheel: setup
 demo: setup
 	@$(BIN)/python tools/demo.py
 
+QUICK := -n 2 --dist loadfile -m "not slow and not gpu and not export and not viewer"
 # Two tests at a time, with a thread each: two that think they have all cores would wait for one another.
 test: setup lint types
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not export and not viewer"
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(QUICK)
 
 # What needs the host is skipped, and named; see tests/conftest.py.
 test-core:
 	@$(PYTHON) tools/setup.py core
 	@.venv-core/bin/python -m pip --disable-pip-version-check -q install -e '.[test]'
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-core/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not export and not viewer"
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-core/bin/python -m pytest $(QUICK)
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow

@@ -55,8 +55,12 @@ def from_dataparser(transform: NDArray[np.float64], scale: float) -> Similarity:
     u, size, v = np.linalg.svd(transform[:3, :3])
     if np.abs(size - 1).max() > 1e-3:
         fail(name, f"a transform that stretches by {size.min():.4g} to {size.max():.4g}", "a rotation")
+    rotation = u @ v
+    # One Newton step of the polar decomposition: the product is orthogonal to several roundings only, and the way back
+    # to an origin millions of metres away would miss it by as many.
+    rotation = 1.5 * rotation - 0.5 * rotation @ rotation.T @ rotation
     origin = np.linalg.solve(transform[:3, :3], -transform[:3, 3])
-    return Similarity(u @ v, -scale * (u @ v) @ origin, float(scale))
+    return Similarity(rotation, -scale * rotation @ origin, float(scale))
 
 
 def move(params: Mapping[str, Tensor], by: Similarity) -> dict[str, Tensor]:

@@ -162,7 +162,7 @@ def test_offsets_are_round_and_leave_little(size):
 def test_a_rotation_in_single_precision_shifts_nothing():
     rough = turn(3).astype(np.float32).astype(np.float64)
     by = from_dataparser(np.column_stack([rough, -rough @ UTM]), 2.0)
-    assert np.abs(by.inverse().translation - UTM).max() < 16 * np.spacing(UTM.max())
+    assert np.abs(by.inverse().translation - UTM).max() < 1e-8
 
 
 def test_points_are_written_far_from_the_origin(tmp_path):
