@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ def check_finite(name: str, tensor: Tensor, rows: str = "row") -> None:
     """Raises LpmError naming the first row of `tensor` [N, ...] that holds a NaN or infinity."""
     import torch
 
-    if bool(torch.isfinite(tensor.sum())):  # one cheap pass; a finite sum of overflowing values does not happen
+    if math.isfinite(tensor.sum().item()):  # one cheap pass; a finite sum of overflowing values does not happen
         return
     bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero().flatten()
     if len(bad):

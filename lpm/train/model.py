@@ -205,28 +205,19 @@ class GaussianModel(nn.Module):
             colors, degree = torch.sigmoid(part["features_dc"]), None
         means, quats, opacities = self.at_camera(part, camera)
         image, alpha, self.info = rasterize(
-            means,
-            quats,
-            part["scales"].exp(),
-            opacities,
-            colors,
-            viewmats,
-            camera.K,
-            width,
-            height,
-            sh_degree=degree,
-            backgrounds=background[None] if self.sky is None else None,
-            render_mode="RGB+ED" if with_depth else "RGB",
-            rasterize_mode=config.rasterize_mode,
+            means, quats, part["scales"], opacities, colors, viewmats, camera.K, width, height, sh_degree=degree,
+            backgrounds=background[None] if self.sky is None else None, render_mode="RGB+ED" if with_depth else "RGB",
+            rasterize_mode=config.rasterize_mode, log_scales=True,
             absgrad=self.strategy.absgrad and self.training and self.step < self.schedule.stop,
-        )
+        )  # fmt: skip
         if self.training:
             self.info["view"] = camera.index
             self.strategy.step_pre_backward(
                 self.gauss_params, self._gaussian_optimizers(), self.strategy_state, self.step, self.info
             )
         image, alpha = image.squeeze(0), alpha.squeeze(0)  # an index would cost a picture of zeros in the backward pass
-        rgb = image[..., :3] if self.sky is None else image[..., :3] + (1 - alpha) * behind
+        rgb = image[..., :3] if with_depth else image  # so would this
+        rgb = rgb if self.sky is None else rgb + (1 - alpha) * behind
         if not self.training:  # while training, a clamp would hide the error of too bright pixels from the gradient
             rgb = rgb.clamp(0.0, 1.0)
         if config.use_bilateral_grid and self.training and camera.index is not None:

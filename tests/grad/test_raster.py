@@ -194,6 +194,21 @@ def test_pair_of_harmonics_equals_one_tensor(backend):
     assert torch.equal(whole.grad, torch.cat([p.grad for p in parts], 1))
 
 
+def test_logarithms_of_scales(backend):
+    scene = make_scene(50, 2, WIDTH, HEIGHT)
+    size = scene.pop("scales")
+    logs = size.log().requires_grad_()
+    size.requires_grad_()
+    images = []
+    for scales in (size, logs):
+        options = dict(sh_degree=2, log_scales=scales is logs)
+        image, _, _ = rasterize(**scene, scales=scales, width=WIDTH, height=HEIGHT, **options)
+        image.square().sum().backward()
+        images.append(image)
+    torch.testing.assert_close(*images, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(logs.grad, size.grad * size.detach(), rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize("render_mode", ["RGB", "RGB+ED"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("per_camera", [False, True])
