@@ -71,6 +71,10 @@ CASES = {
     "spz in glb in CesiumJS": ("cesium", ["glb", "--compression", "spz"], "fox.glb", in_a_tileset),
     "usdz by Newton in Spark": ("spark", ["usdz"], "fox.usdz", by_newton),
     "sog in Spark": ("spark", ["sog"], "fox.sog", as_is),
+    "streamed sog in PlayCanvas": (
+        "playcanvas", ["sog", "--lod", "--levels", "2", "--refit-steps", "0"], "fox",
+        lambda folder: as_is(folder / "lod-meta.json"),
+    ),
 }  # fmt: skip
 
 
@@ -85,7 +89,7 @@ def test_fox_at_three_photos(shoot, run, real_data, tmp_path, case):  # noqa: F8
     K = torch.tensor([[[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1.0]]])
     fov = 2 * math.degrees(math.atan(HEIGHT / 2 / focal))
     usual = {"viewer": viewer, "file": file, "width": WIDTH, "height": HEIGHT, "fov": fov}
-    usual["settings"] = CLASSIC
+    usual["settings"] = CLASSIC | {"level": 0}
     jobs, ours, photos = [], [], []
     for frame in scene["frames"][::20]:
         pose = torch.tensor(frame["transform_matrix"])  # OpenGL: right, up, back
