@@ -14,6 +14,7 @@ from lpm.editing.cameras import Cameras, on_device, scene_cameras
 from lpm.editing.cli import Common, Floaters
 from lpm.editing.contradicted import STRONG, contradicted
 from lpm.editing.free_space import before_surfaces
+from lpm.editing.missed import missed
 from lpm.editing.opened import Params, chosen_device, mode_of, opened, taken, written
 from lpm.editing.pulled import Photos
 from lpm.editing.seen_light import drawn_by_fewer
@@ -25,8 +26,6 @@ from lpm.strategy.selection import around_cameras
 
 UNWANTED = 0.8
 """Share of the photos that a Gaussian changes which must want less of it, for it to be taken until they miss it."""
-ROUNDS = 2
-"""So often photos say what they do not want, and of what is gone what they miss: pictures are cleaner each time."""
 Found = dict[str, Tensor]
 """What a person is told of a rule, and the rows [N] bool that it met."""
 
@@ -116,12 +115,11 @@ def by_photos(
         wrong = contradicted(these, seeing, cameras.photo, floaters.against, strong, mode, bar)
         gone[rows[wrong]] = against[rows[wrong]] = True
     photos = Photos(params, seeing, cameras.photo, mode, bar)
-    for _ in range(ROUNDS):
-        pull = photos.pull(~gone)
-        unwanted = (pull.gradient > 0) & (pull.seeing >= floaters.against) & (pull.down >= UNWANTED * pull.seeing)
-        against |= unwanted & ~gone
-        gone |= unwanted | front & (pull.gradient >= 0)
-        gone &= ~photos.missed(gone, gone & ~sure)
+    pull = photos.pull(~gone)
+    unwanted = (pull.gradient > 0) & (pull.seeing >= floaters.against) & (pull.down >= UNWANTED * pull.seeing)
+    against |= unwanted & ~gone
+    gone |= unwanted | front & (pull.gradient >= 0)
+    gone &= ~missed(photos, gone, gone & ~sure)
     told = {**found, f"against {floaters.against} photos or more": against}
     return {rule: rows & gone for rule, rows in told.items()}
 

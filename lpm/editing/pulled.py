@@ -1,8 +1,4 @@
-"""How photos pull at Gaussians: whether training's loss would be less with more of each, or with less.
-
-What looks like a floater by where it stands, or while floaters stood around it, may be what photos need. So what was
-taken is asked for again, one by one, in pictures that are clean by then: what photos miss is put back.
-"""
+"""How photos pull at Gaussians: whether training's loss would be less with more of each, or with less."""
 
 from __future__ import annotations
 
@@ -20,9 +16,6 @@ from lpm.files import Progress, quiet
 from lpm.render.losses import l1_dssim
 from lpm.render.rasterize import RasterizeMode
 from lpm.train.load_photos import Photo
-
-TRACE = 0.02
-"""Opacity of what only asks whether it is missed: above the 1/255 from which anything is drawn, and hardly seen."""
 
 
 @dataclass
@@ -50,22 +43,19 @@ class Photos:
     mode: RasterizeMode
     progress: Progress = quiet
 
-    def pull(self, rows: Tensor, traces: Tensor | None = None) -> Pull:
-        """Of all N, 0 of what is not drawn. `rows` [N] bool are, and of `traces` [N] bool, none of `rows`, a trace."""
+    def pull(self, rows: Tensor) -> Pull:
+        """Of all N, 0 of what is not drawn; `rows` [N] bool are."""
         device, n = self.cameras.viewmats.device, len(rows)
-        shown = (rows if traces is None else rows | traces).nonzero().flatten()
+        shown = rows.nonzero().flatten()
         these = {name: value[shown].detach().float().to(device) for name, value in self.params.items()}
         alpha = torch.sigmoid(these["opacities"])
-        if traces is not None:
-            alpha = torch.where(traces[shown].to(device)[:, None], alpha.clamp_max(TRACE), alpha)
-        opacities = alpha.logit()
         gradient = torch.zeros(len(shown), device=device)
         down, seeing = (torch.zeros(len(shown), dtype=torch.int64, device=device) for _ in range(2))
         background = torch.full((3,), GREY, device=device)
         own = (~self.cameras.held_out).nonzero().flatten().tolist()
         for k in self.progress(range(len(own)), "asking photos"):
             truth, known = truth_of(self.photo(k), device)
-            asked = opacities.clone().requires_grad_()
+            asked = these["opacities"].clone().requires_grad_()
             color, _ = drawn({**these, "opacities": asked}, self.cameras, own[k], background, self.mode)
             loss = l1_dssim(color * known, truth * known, SSIM_LAMBDA) * truth.shape[0] * truth.shape[1]
             by_logit = torch.autograd.grad(loss, asked)[0]
@@ -77,14 +67,3 @@ class Photos:
         for whole, part in ((found.gradient, gradient), (found.down, down), (found.seeing, seeing)):
             whole[shown.to(whole.device)] = part.cpu()
         return found
-
-    def missed(self, gone: Tensor, asked: Tensor) -> Tensor:
-        """[N] bool: those of `asked` [N] bool, all `gone` [N] bool, with which the loss is less than without.
-
-        Both ends are looked at, a trace of each and all that then are wanted in full: what a little of is welcome may
-        be too much as a whole.
-        """
-        trace = self.pull(~gone, asked).gradient
-        wanted = asked & (trace < 0)
-        full = self.pull(~gone | wanted).gradient
-        return wanted & (trace + full < 0)

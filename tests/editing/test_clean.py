@@ -14,7 +14,8 @@ from lpm.editing import cleaning, outliers
 from lpm.editing.cli import Floaters, main
 from lpm.editing.contradicted import contradicted
 from lpm.editing.free_space import before_surfaces, votes
-from lpm.editing.pulled import TRACE, Photos
+from lpm.editing.missed import _change, _loss_maps, missed
+from lpm.editing.pulled import Photos
 from lpm.editing.refit import drawn
 from lpm.editing.seen_light import drawn_by_fewer, stopped_light
 from lpm.formats.ply import write_ply
@@ -108,36 +109,52 @@ def hung():
     return planted, replace(seen, photo=photos_of(own, seen))
 
 
+def loss_of(params, seen, of=lambda *both: l1_dssim(*both, 0.2) * both[0].shape[0] * both[0].shape[1]):
+    """Training's, summed over the photos and their pixels."""
+    loss = 0.0
+    for k, v in enumerate(v for v in range(8) if v != 3):
+        color, _ = drawn(params, seen, v, torch.full((3,), 0.5), "classic")
+        truth = seen.photo(k)["image"] / 255
+        loss += float(of(color, truth))
+    return loss
+
+
 def test_photos_pull(hung):
-    """By what the loss does when an opacity is a little more, of what is drawn in full and as a trace."""
+    """By what the loss does when an opacity is a little more, of what is drawn."""
     params, seen = hung
-    photos = Photos(params, seen, seen.photo, "classic")
-    rows, traces = torch.arange(1502) < 1500, torch.arange(1502) >= 1500
-    pull = photos.pull(rows, traces)
-    assert pull.seeing[1500:].tolist() == [7, 7]
-    assert pull.down[1500:].tolist() == [0, 7]
-    assert pull.gradient[1500] < 0 < pull.gradient[1501]
-    changed = {**params, "opacities": params["opacities"].clone()}
-    losses = []
-    for opacity in (TRACE - 0.002, TRACE + 0.002):
-        changed["opacities"][1501] = torch.logit(torch.tensor(opacity))
-        loss = 0.0
-        for k, v in enumerate(v for v in range(8) if v != 3):
-            shown = {name: value[torch.arange(1502) != 1500] for name, value in changed.items()}
-            color, _ = drawn(shown, seen, v, torch.full((3,), 0.5), "classic")
-            truth = seen.photo(k)["image"] / 255
-            loss += float(l1_dssim(color, truth, 0.2)) * truth.shape[0] * truth.shape[1]
-        losses.append(loss)
-    alone = photos.pull(rows, torch.arange(1502) == 1501)
-    assert float(alone.gradient[1501]) == pytest.approx((losses[1] - losses[0]) / 0.004, rel=0.1)
-    assert not photos.pull(rows).gradient[1500:].any()
+    pull = Photos(params, seen, seen.photo, "classic").pull(torch.arange(1502) != 1500)
+    assert (int(pull.seeing[1501]), int(pull.down[1501])) == (7, 7)
+    assert pull.gradient[1501] > 0 == pull.gradient[1500]
+    changed = {name: value[torch.arange(1502) != 1500].clone() for name, value in params.items()}
+    opacity, losses = float(torch.sigmoid(changed["opacities"][1500])), []
+    for by in (-0.002, 0.002):
+        changed["opacities"][1500] = torch.logit(torch.tensor(opacity + by))
+        losses.append(loss_of(changed, seen))
+    assert float(pull.gradient[1501]) == pytest.approx((losses[1] - losses[0]) / 0.004, rel=0.1)
 
 
 def test_photos_say_what_they_miss(hung):
     params, seen = hung
     gone = torch.arange(1502) >= 1499
-    missed = Photos(params, seen, seen.photo, "classic").missed(gone, gone)
-    assert missed.nonzero().flatten().tolist() == [1499, 1500]
+    found = missed(Photos(params, seen, seen.photo, "classic"), gone, gone)
+    assert found.nonzero().flatten().tolist() == [1499, 1500]
+
+
+def test_what_a_gaussian_changes_is_measured(hung):
+    """Far from each other, each gets what the loss changes by with it alone."""
+    params, seen = hung
+    gone = torch.arange(1502) >= 1500
+    change = _change(Photos(params, seen, seen.photo, "classic"), ~gone, gone, torch.zeros(1502, dtype=torch.int64))
+
+    def total(rows):
+        return loss_of(
+            {name: value[rows] for name, value in params.items()}, seen, lambda *both: sum(_loss_maps(*both)).sum()
+        )
+
+    for row in (1500, 1501):
+        alone = total([*range(1500), row]) - total([*range(1500)])
+        assert float(change[row]) == pytest.approx(alone, rel=0.01)
+    assert not change[:1500].any()
 
 
 def test_before_surfaces_goes_what_photos_do_not_show(hung):
