@@ -1,8 +1,8 @@
 """What photos miss of the Gaussians that were taken, measured: the loss with them in place, less that without.
 
 The slope of the loss at a trace of each, or at all of it, tells little of what it brings as a whole: of 116 of which
-photos missed 71, such slopes named four. So they are drawn, and the difference that a part of them makes is shared out
-among those of it that are seen there, or near enough to change the loss's windows.
+photos missed 71, such slopes named four. So they are drawn, a part of them at a time, and the difference that they make
+is shared out among those that are seen there, or near enough to change the loss's windows.
 """
 
 from __future__ import annotations
@@ -20,57 +20,48 @@ from lpm.render.losses import C1, C2, SIGMA, WINDOW
 from lpm.render.rasterize import rasterize
 
 PARTS = 4
-"""What is asked for is dealt out at random to so many parts, of which one at a time is left out."""
-TIMES = 3
-"""So often are those asked that were not wanted, each time the better half of them."""
+"""So many at a time draw what is asked for, dealt out at random: beside few others each is judged by its own."""
+TIMES = 6
 LEAST = 1e-3
 """Weight in a pixel (0..1) below which nothing of it is shared out."""
 
 
 def missed(photos: Photos, gone: Tensor, asked: Tensor, seed: int = 0) -> Tensor:
-    """[N] bool: those of `asked` [N] bool, all `gone` [N] bool, without which training's loss would be more.
+    """[N] bool: those of `asked` [N] bool, all `gone` [N] bool, with which training's loss is less than without.
 
-    Those that did least harm are asked again, without the others, which are true floaters more likely.
+    They are asked anew, TIMES at most, until none is missed: what has come back changes what else is.
     """
     generator, back = torch.Generator().manual_seed(seed), torch.zeros_like(gone)
     for _ in range(TIMES):
-        wanted, harm = _wanted(photos, gone & ~back, asked, generator)
-        back, asked = back | wanted, asked & ~wanted
-        if not bool(asked.any()):
+        more = _wanted(photos, gone & ~back, asked & ~back, generator)
+        back |= more
+        if not bool(more.any()):
             break
-        asked = asked & (harm <= harm[asked].median())
     return back
 
 
-def _wanted(photos: Photos, gone: Tensor, asked: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """[N] bool of `asked`, and [N] the harm that each did when it was last seen.
-
-    All are put back, and then round by round the worse half of those that do harm is taken again: what true floaters
-    hide is judged once they are away, and what is of use only together is seen together.
+def _wanted(photos: Photos, gone: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+    """[N] bool of `asked`. Round by round the worse half goes, and all that do harm once they are the smaller part:
+    true floaters spoil the pictures in which the others are judged. What stays in the end is wanted, every one.
     """
-    left, harm = asked.clone(), torch.zeros(len(asked))
+    left = asked.clone()
     while bool(left.any()):
-        change = _change(photos, ~gone, left, torch.randint(PARTS, (len(left),), generator=generator))
-        harm[left] = change[left]
-        harmful = left & (change > 0)
-        if not bool(harmful.any()):
-            return left & (change < 0), harm
-        left &= ~(harmful & (change >= change[harmful].median()))
-    return left, harm
+        change = _change(photos, gone, left, torch.randint(PARTS, (len(left),), generator=generator))
+        stays = left & (change < change[left].median().clamp_min(0.0))
+        if bool((stays == left).all()):
+            break
+        left = stays
+    return left
 
 
-def _change(photos: Photos, rows: Tensor, asked: Tensor, part: Tensor) -> Tensor:
-    """[N] what the loss, summed over photos and pixels, changes by with each of `asked`, beside `rows` and all of them.
-
-    `part` [N] of them is left out at a time, and the difference shared out among it.
-    """
+def _change(photos: Photos, gone: Tensor, asked: Tensor, part: Tensor) -> Tensor:
+    """[N] what the loss, summed over photos and pixels, changes by with each of `asked`; `part` [N] draws it."""
     cameras, device = photos.cameras, photos.cameras.viewmats.device
     these = {name: value.detach().float().to(device) for name, value in photos.params.items()}
-    shown = [rows | asked & (part != k) for k in range(-1, PARTS)]  # the first one: all
-    logits = [torch.where(some[:, None].to(device), these["opacities"], -math.inf) for some in shown]
-    background, value = torch.full((3,), GREY, device=device), F.one_hot(part, PARTS) * asked[:, None]
-    value = value.float().to(device).requires_grad_()
-    found = torch.zeros_like(value)
+    shown = [~gone | asked & (part == k) for k in range(-1, PARTS)]  # the first one: none of them
+    logits = [torch.where(rows[:, None].to(device), these["opacities"], -math.inf) for rows in shown]
+    background, new = torch.full((3,), GREY, device=device), asked.to(device).float()[:, None]
+    found = torch.zeros(len(gone), device=device)
     own = (~cameras.held_out).nonzero().flatten().tolist()
     for k in photos.progress(range(len(own)), "asking photos what they miss"):
         truth, known = truth_of(photos.photo(k), device)
@@ -78,26 +69,27 @@ def _change(photos: Photos, rows: Tensor, asked: Tensor, part: Tensor) -> Tensor
         for logit in logits:
             with torch.no_grad():
                 color, _ = drawn({**these, "opacities": logit}, cameras, own[k], background, photos.mode)
-            maps.append(torch.stack(_loss_maps(color * known, truth * known)))
-        change = maps[0] - torch.stack(maps[1:])  # [PARTS, 2, H, W]
-        weight = _weights({**these, "opacities": logits[0]}, value, photos, own[k])
-        if weight.requires_grad:
-            windows = _blurred(_share(change[:, 1], _blurred(weight.detach())))
-            shares = _share(change[:, 0], weight.detach()) + windows
-            found += torch.autograd.grad((weight * shares).sum(), value)[0]
-    return (found * value.detach()).sum(1).cpu()
+            maps.append(_loss_maps(color * known, truth * known))
+        for logit, (l1, dssim) in zip(logits[1:], maps[1:], strict=True):
+            value = new.clone().requires_grad_()
+            weight = _weight({**these, "opacities": logit}, value, photos, own[k])
+            if weight.requires_grad:
+                by_window = _blurred(_share(dssim - maps[0][1], _blurred(weight.detach())))
+                shares = _share(l1 - maps[0][0], weight.detach()) + by_window
+                found += (torch.autograd.grad((weight * shares).sum(), value)[0] * new)[:, 0]
+    return found.cpu()
 
 
-def _weights(these: dict[str, Tensor], values: Tensor, photos: Photos, v: int) -> Tensor:
-    """[X, H, W] of `values` [N, X], blended as camera `v` sees them."""
+def _weight(these: dict[str, Tensor], value: Tensor, photos: Photos, v: int) -> Tensor:
+    """[H, W] of `value` [N, 1], blended as camera `v` sees it."""
     cameras = photos.cameras
     width, height = cameras.sizes[v].tolist()
     image, _, _ = rasterize(
-        these["means"], these["quats"], these["scales"], torch.sigmoid(these["opacities"]).reshape(-1), values,
+        these["means"], these["quats"], these["scales"], torch.sigmoid(these["opacities"]).reshape(-1), value,
         cameras.viewmats[v, None], cameras.Ks[v, None], width, height, rasterize_mode=photos.mode, log_scales=True,
     )  # fmt: skip
-    weights: Tensor = image[0].permute(2, 0, 1)
-    return weights
+    weight: Tensor = image[0, ..., 0]
+    return weight
 
 
 def _share(change: Tensor, weight: Tensor) -> Tensor:

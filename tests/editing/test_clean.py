@@ -144,7 +144,7 @@ def test_what_a_gaussian_changes_is_measured(hung):
     """Far from each other, each gets what the loss changes by with it alone."""
     params, seen = hung
     gone = torch.arange(1502) >= 1500
-    change = _change(Photos(params, seen, seen.photo, "classic"), ~gone, gone, torch.zeros(1502, dtype=torch.int64))
+    change = _change(Photos(params, seen, seen.photo, "classic"), gone, gone, torch.zeros(1502, dtype=torch.int64))
 
     def total(rows):
         return loss_of(
