@@ -22,6 +22,7 @@ from lpm.render.rasterize import rasterize
 PARTS = 4
 """So many at a time draw what is asked for, dealt out at random: beside few others each is judged by its own."""
 TIMES = 6
+"""What has come back changes what else is missed: two or three times mostly bring all of it."""
 LEAST = 1e-3
 """Weight in a pixel (0..1) below which nothing of it is shared out."""
 

@@ -36,7 +36,6 @@ from lpm.runs.folder import find_checkpoint, keep_georeference, read_checkpoint
 from lpm.strategy.registry import strategy_class
 from lpm.train import bad_steps
 from lpm.train.announcement import announcement
-from lpm.train.optimizers import LENGTHS
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.train.run_settings import FILE, MAX_POINTS, STEPS, write_settings
 from lpm.train.run_state import changed_options, own_state, put_back
@@ -177,17 +176,17 @@ class LpmTrainer(Trainer):
         remove_empty(self.base_dir, self.config.output_dir)
 
     def setup_optimizers(self) -> LpmOptimizers:
-        """nerfstudio's, with rates as lpm.train.optimizers has them, and schedules as long as the run."""
-        config, steps = copy.deepcopy(self.config.optimizers), self.model.schedule.steps
+        """nerfstudio's, with the means' rate times the scene's extent as in 3DGS, and schedules as long as the run."""
+        config = copy.deepcopy(self.config.optimizers)
+        extent = self.model.scene_extent
         for name, group in config.items():
             scheduler = group["scheduler"]
             if isinstance(scheduler, ExponentialDecaySchedulerConfig):
-                scheduler.max_steps = steps
-            by = self.model.strategy.share_of_rate(name, steps)
-            by *= self.model.scene_extent if name in LENGTHS else 1.0
-            group["optimizer"].lr *= by
-            if scheduler is not None and scheduler.lr_final is not None:
-                scheduler.lr_final *= by
+                scheduler.max_steps = self.model.schedule.steps
+            if name in ("means", "motion"):
+                group["optimizer"].lr *= extent
+                if scheduler is not None and scheduler.lr_final is not None:
+                    scheduler.lr_final *= extent
         return LpmOptimizers(config, self.model, self.pipeline.get_param_groups())
 
     def train(self) -> None:

@@ -77,10 +77,6 @@ class PointStrategy:
         """The strategy for a run: what the run says to all, and `options` (of type cls.Options)."""
         raise NotImplementedError
 
-    def share_of_rate(self, name: str, steps: int) -> float:
-        """What the learning rate of the group `name` is multiplied by in a run of so many steps."""
-        return 1.0
-
     def check_sanity(self, params: TrainedParameters, optimizers: Optimizers) -> None:
         """Raises ValueError unless each parameter has an optimizer of its own, with one group."""
         if set(params.keys()) != set(optimizers.keys()):

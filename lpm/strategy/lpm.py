@@ -73,11 +73,6 @@ class LpmStrategy(LpmFields):
         names = ("touched", "front", "front_before", "inside", "gradient", "painted", "looks")
         return {"scene_scale": scene_scale, **dict.fromkeys(names)}
 
-    def share_of_rate(self, name: str, steps: int) -> float:
-        """Less than 1 of the harmonics in a run longer than `harmonics_steps`."""
-        slow = name == "features_rest" and 0 < self.harmonics_steps < steps
-        return self.harmonics_steps / steps if slow else 1.0
-
     def check_sanity(self, params: TrainedParameters, optimizers: Optimizers) -> None:
         """Beside gsplat's own check: the parameters that edits are made on are there."""
         super().check_sanity(params, optimizers)

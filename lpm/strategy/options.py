@@ -170,9 +170,6 @@ class LpmOptions:
     few_photos: int = 5
     """Points whose centre at most so many training photos hold have weights in the loss on their opacity and scale
     (opacity_reg, scale_reg): so few leave it open what is opaque, and where. 0: none."""
-    harmonics_steps: int = 3_000
-    """In a longer run the harmonics' learning rate is less, in proportion: they go as far as in so many steps. What
-    they would learn beyond that is how few photos differ. 0: the run's rate."""
     cooldown: int = 500
     """Steps in which a point is not reset again, nor removed for being transparent."""
     bad_share: tuple[float, float] = (0.15, 0.05)
@@ -197,8 +194,6 @@ class Lpm4dOptions(LpmOptions):
     """As in a static scene; not measured where things move, and so off."""
     views_per_event: int = 12
     """Twice as many as of a static scene: a moment is seen in few of them."""
-    harmonics_steps: int = 0
-    """Off: not measured where things move."""
     few_photos: int = 0
     """Off: the many times of one camera count as many photos, and counting cameras instead brought nothing."""
     zones_in_time: ZonesInTime = "calibrated"

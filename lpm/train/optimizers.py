@@ -97,8 +97,7 @@ class Optimizers:
         self.schedulers: dict[str, LRScheduler] = {}
         steps = model.schedule.steps
         for name, parameters in model.param_groups().items():
-            rate, by = rates[name], model.strategy.share_of_rate(name, steps)
-            by *= model.scene_extent if name in LENGTHS else 1.0
+            rate, by = rates[name], model.scene_extent if name in LENGTHS else 1.0
             rate = Rate(rate.first * by, None if rate.last is None else rate.last * by)
             optimizer = self.optimizers[name] = Adam(parameters, lr=rate.first, eps=EPS)
             if rate.last is not None:

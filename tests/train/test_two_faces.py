@@ -7,7 +7,6 @@ from plugin.test_resume import BUSY
 
 from lpm.gaussians import motion
 from lpm.scenes.samples.moving import make_clip
-from lpm.strategy.options import LpmOptions, StrategyOptions
 from lpm.train.cli import parse
 from lpm.train.run_settings import FILE
 
@@ -29,10 +28,7 @@ def clip(tmp_path_factory):
     return make_clip("mover", tmp_path_factory.mktemp("clip") / "mover", 3, 6, (48, 36), 0)
 
 
-MORE = dict(
-    sky="sphere", use_bilateral_grid=True, grid_shape=(4, 4, 2), num_downscales=1, rasterize_mode="antialiased",
-    settings=StrategyOptions(lpm=LpmOptions(harmonics_steps=20)),
-)  # fmt: skip
+MORE = dict(sky="sphere", use_bilateral_grid=True, grid_shape=(4, 4, 2), num_downscales=1, rasterize_mode="antialiased")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ import pytest
 import torch
 from wall_scene import WALL, add, cameras, pass_and_event, wall
 
-from lpm.gaussians.parameters import NAMES
 from lpm.gaussians.spherical_harmonics import rgb_to_sh0
 from lpm.strategy.lpm import LpmStrategy
-from lpm.strategy.lpm4d import Lpm4dStrategy
 
 
 def event(params, **options):
@@ -123,15 +121,6 @@ def test_no_point_grows_too_wide_for_its_distance():
     assert state["widest"].shape == (len(after["means"]), 1)
     _, after, _, _ = event(params, widest=0)
     assert after["scales"].detach().exp().max() == pytest.approx(3)
-
-
-def test_harmonics_learn_slowly_in_long_runs():
-    """As far in 15,000 steps as in 3,000; nothing else is slower, nor where things move."""
-    share = LpmStrategy().share_of_rate
-    assert [share("features_rest", steps) for steps in (500, 3000, 15_000)] == [1, 1, 0.2]
-    assert {share(name, 15_000) for name in NAMES if name != "features_rest"} == {1}
-    assert LpmStrategy(harmonics_steps=0).share_of_rate("features_rest", 15_000) == 1
-    assert Lpm4dStrategy().share_of_rate("features_rest", 15_000) == 1
 
 
 def test_points_are_held_after_the_last_event():
