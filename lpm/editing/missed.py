@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lpm.editing.contradicted import GREY, truth_of
 from lpm.editing.pulled import Photos
 from lpm.editing.refit import SSIM_LAMBDA, drawn
-from lpm.render.losses import C1, C2, SIGMA, WINDOW
+from lpm.render.losses import ssim_map, window_means
 from lpm.render.rasterize import rasterize
 
 PARTS = 4
@@ -27,12 +26,12 @@ LEAST = 1e-3
 """Weight in a pixel (0..1) below which nothing of it is shared out."""
 
 
-def missed(photos: Photos, gone: Tensor, asked: Tensor, seed: int = 0) -> Tensor:
+def missed(photos: Photos, gone: Tensor, asked: Tensor) -> Tensor:
     """[N] bool: those of `asked` [N] bool, all `gone` [N] bool, with which training's loss is less than without.
 
     They are asked anew, TIMES at most, until none is missed: what has come back changes what else is.
     """
-    generator, back = torch.Generator().manual_seed(seed), torch.zeros_like(gone)
+    generator, back = torch.Generator().manual_seed(0), torch.zeros_like(gone)
     for _ in range(TIMES):
         more = _wanted(photos, gone & ~back, asked & ~back, generator)
         back |= more
@@ -74,9 +73,9 @@ def _change(photos: Photos, gone: Tensor, asked: Tensor, part: Tensor) -> Tensor
         for logit, (l1, dssim) in zip(logits[1:], maps[1:], strict=True):
             value = new.clone().requires_grad_()
             weight = _weight({**these, "opacities": logit}, value, photos, own[k])
-            if weight.requires_grad:
-                by_window = _blurred(_share(dssim - maps[0][1], _blurred(weight.detach())))
-                shares = _share(l1 - maps[0][0], weight.detach()) + by_window
+            if weight.requires_grad:  # else nothing is seen
+                seen = weight.detach()
+                shares = _share(l1 - maps[0][0], seen) + _blurred(_share(dssim - maps[0][1], _blurred(seen)))
                 found += (torch.autograd.grad((weight * shares).sum(), value)[0] * new)[:, 0]
     return found.cpu()
 
@@ -99,20 +98,10 @@ def _share(change: Tensor, weight: Tensor) -> Tensor:
 
 def _loss_maps(render: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Training's loss pixel by pixel, its two parts [H, W] (lpm.render.losses; here the window meets zeros beside)."""
-    x, y = render.permute(2, 0, 1), truth.permute(2, 0, 1)
-    a, b, aa, bb, ab = _blurred(torch.cat([x, y, x * x, y * y, x * y])).split(len(x))
-    luminance = (2 * a * b + C1) / (a * a + b * b + C1)
-    contrast = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)
-    return (1 - SSIM_LAMBDA) * (x - y).abs().mean(0), SSIM_LAMBDA * (1 - (luminance * contrast).mean(0))
+    dssim = 1 - ssim_map(render, truth, pad=True).mean(0)
+    return (1 - SSIM_LAMBDA) * (render - truth).abs().mean(2), SSIM_LAMBDA * dssim
 
 
 def _blurred(image: Tensor) -> Tensor:
-    """[..., H, W] under the loss's window."""
-    offset = torch.arange(WINDOW, device=image.device) - WINDOW // 2
-    taps = torch.exp(-(offset**2) / (2 * SIGMA**2)).to(image)
-    taps = taps / taps.sum()
-    flat = image.reshape(1, -1, *image.shape[-2:])  # channels, not a batch: 25 times faster on a CPU
-    for shape in ((WINDOW, 1), (1, WINDOW)):
-        weight = taps.reshape(shape).expand(flat.shape[1], 1, *shape)
-        flat = F.conv2d(flat, weight, padding=(shape[0] // 2, shape[1] // 2), groups=flat.shape[1])
-    return flat.reshape(image.shape)
+    """[H, W] under the loss's window."""
+    return window_means(image[None], pad=True)[0]

@@ -76,20 +76,31 @@ def l1_dssim_device(
 
 def l1_dssim_torch(render: Tensor, truth: Tensor, ssim_lambda: float) -> Tensor:
     """The torch twin of the native kernel; see l1_dssim."""
-    offset = torch.arange(WINDOW, device=render.device, dtype=torch.float64) - WINDOW // 2
-    taps = torch.exp(-(offset**2) / (2 * SIGMA**2))
-    taps = (taps / taps.sum()).to(render.dtype)
+    ssim = ssim_map(render, truth).mean()
+    loss: Tensor = (1 - ssim_lambda) * (render - truth).abs().mean() + ssim_lambda * (1 - ssim)
+    return loss
+
+
+def ssim_map(render: Tensor, truth: Tensor, pad: bool = False) -> Tensor:
+    """[C, H, W] SSIM around each pixel of two images [H, W, C]; without `pad` only where the window lies inside."""
     x, y = (image.permute(2, 0, 1) for image in (render, truth))
-    channels = len(x)
-    moments = torch.cat([x, y, x * x, y * y, x * y])[None]
-    for shape in ((1, 1, WINDOW, 1), (1, 1, 1, WINDOW)):
-        weight = taps.reshape(shape).expand(5 * channels, *shape[1:])
-        moments = F.conv2d(moments, weight, groups=5 * channels)
-    a, b, aa, bb, ab = moments[0].split(channels)
+    a, b, aa, bb, ab = window_means(torch.cat([x, y, x * x, y * y, x * y]), pad).split(len(x))
     luminance = (2 * a * b + C1) / (a * a + b * b + C1)
     contrast = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)
-    loss: Tensor = (1 - ssim_lambda) * (render - truth).abs().mean() + ssim_lambda * (1 - (luminance * contrast).mean())
-    return loss
+    ssim: Tensor = luminance * contrast
+    return ssim
+
+
+def window_means(images: Tensor, pad: bool = False) -> Tensor:
+    """[N, H, W] under the window of SSIM; without `pad`, by zeros, only where it lies inside."""
+    offset = torch.arange(WINDOW, device=images.device, dtype=torch.float64) - WINDOW // 2
+    taps = torch.exp(-(offset**2) / (2 * SIGMA**2))
+    taps = (taps / taps.sum()).to(images.dtype)
+    means, count = images[None], len(images)  # channels, not a batch: on a CPU 25 times as fast
+    for shape in ((WINDOW, 1), (1, WINDOW)):
+        padding = (shape[0] // 2, shape[1] // 2) if pad else (0, 0)
+        means = F.conv2d(means, taps.reshape(1, 1, *shape).expand(count, 1, *shape), padding=padding, groups=count)
+    return means[0]
 
 
 class _L1Dssim(torch.autograd.Function):

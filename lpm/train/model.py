@@ -216,7 +216,7 @@ class GaussianModel(nn.Module):
                 self.gauss_params, self._gaussian_optimizers(), self.strategy_state, self.step, self.info
             )
         image, alpha = image.squeeze(0), alpha.squeeze(0)  # an index would cost a picture of zeros in the backward pass
-        rgb = image[..., :3] if with_depth else image  # so would this
+        rgb = image[..., :3] if with_depth else image  # as would this slice where there is nothing to leave out
         rgb = rgb if self.sky is None else rgb + (1 - alpha) * behind
         if not self.training:  # while training, a clamp would hide the error of too bright pixels from the gradient
             rgb = rgb.clamp(0.0, 1.0)

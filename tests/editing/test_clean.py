@@ -131,6 +131,11 @@ def test_photos_pull(hung):
         changed["opacities"][1500] = torch.logit(torch.tensor(opacity + by))
         losses.append(loss_of(changed, seen))
     assert float(pull.gradient[1501]) == pytest.approx((losses[1] - losses[0]) / 0.004, rel=0.1)
+    trace = {**params, "opacities": params["opacities"].clone()}
+    trace["opacities"][1500] = torch.logit(torch.tensor(0.02))
+    wanted = Photos(trace, seen, seen.photo, "classic").pull(torch.arange(1502) != 1501)
+    assert (int(wanted.seeing[1500]), int(wanted.down[1500])) == (7, 0)
+    assert wanted.gradient[1500] < 0
 
 
 def test_photos_say_what_they_miss(hung):
