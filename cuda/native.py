@@ -29,7 +29,7 @@ _CODES = {"i": _INT, "l": _LONG, "d": _REAL, "p": _POINTER}
 # Argument types by function, one letter each (i int, l int64, d double, p pointer); all exist as _f32 and _f64.
 _SIGNATURES = {
     "project_forward": ("i li pppp pp ii dddd ii pl pll ppp ppp", _LONG),
-    "project_backward": ("i li pppp pp ii d ii pl pll pp ppppp i pppp ppp", None),
+    "project_backward": ("i li pppp pp ii d ii pl pll pp ppppp ii pppp ppp", None),
     "bin_count": ("i li pppp pli ii ppp", _LONG),
     "bin_fill": ("i li pp pp ii ppp", None),
     "raster_forward": ("i li ii p pli pi ppp p ppp", None),

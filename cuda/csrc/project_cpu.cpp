@@ -131,8 +131,8 @@ template <typename S>
 void backward(int threads, int64_t n, int cameras, const S* means, const S* quats, const S* scales, const S* opacities,
               const S* viewmats, const S* Ks, int width, int height, double eps2d, bool antialiased, Harmonics<const S> sh,
               const int32_t* radii, const S* colors, const S* grad_means2d, const S* grad_depths, const S* grad_conics,
-              const S* grad_splat_opacities, const S* grad_colors, bool log_scales, S* grad_means, S* grad_quats, S* grad_scales,
-              S* grad_opacities, Harmonics<S> grad_sh, S* grad_viewmats) {
+              const S* grad_splat_opacities, const S* grad_colors, bool log_scales, bool logit_opacities, S* grad_means, S* grad_quats,
+              S* grad_scales, S* grad_opacities, Harmonics<S> grad_sh, S* grad_viewmats) {
     const std::vector<Camera<S>> views = make_cameras(cameras, viewmats, Ks, width, height);
     if (colors && n > 0) {
         advise_huge_pages(grad_sh.first, sizeof(S) * grad_sh.first_stride * n);
@@ -178,7 +178,7 @@ void backward(int threads, int64_t n, int cameras, const S* means, const S* quat
             for (int k = 0; k < 3; k++) grad_means[3 * i + k] = point.mean[k];
             for (int k = 0; k < 4; k++) grad_quats[4 * i + k] = point.quat[k];
             for (int k = 0; k < 3; k++) grad_scales[3 * i + k] = point.scale[k] * (log_scales ? scales[3 * i + k] : S(1));
-            if (grad_opacities) grad_opacities[i] = point.opacity;
+            if (grad_opacities) grad_opacities[i] = point.opacity * (logit_opacities ? opacities[i] * (1 - opacities[i]) : S(1));
         }
         if (grad_viewmats && colors)
             for (int c = 0; c < cameras; c++)
@@ -211,12 +211,12 @@ void backward(int threads, int64_t n, int cameras, const S* means, const S* quat
         const S* viewmats, const S* Ks, int width, int height, double eps2d, int antialiased, int sh_degree, const S* sh0,      \
         int64_t sh0_stride, const S* shN, int64_t shN_stride, int64_t shN_count, const int32_t* radii, const S* colors,         \
         const S* grad_means2d, const S* grad_depths, const S* grad_conics, const S* grad_splat_opacities, const S* grad_colors, \
-        int log_scales, S* grad_means, S* grad_quats, S* grad_scales, S* grad_opacities, S* grad_sh0, S* grad_shN,              \
-        S* grad_viewmats) {                                                                                                     \
+        int log_scales, int logit_opacities, S* grad_means, S* grad_quats, S* grad_scales, S* grad_opacities, S* grad_sh0,      \
+        S* grad_shN, S* grad_viewmats) {                                                                                        \
         backward<S>(threads, n, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased,      \
                     {sh_degree, sh0, shN, sh0_stride, shN_stride, shN_count}, radii, colors, grad_means2d, grad_depths,         \
-                    grad_conics, grad_splat_opacities, grad_colors, log_scales, grad_means, grad_quats, grad_scales,            \
-                    grad_opacities, {sh_degree, grad_sh0, grad_shN, sh0_stride, shN_stride, shN_count}, grad_viewmats);         \
+                    grad_conics, grad_splat_opacities, grad_colors, log_scales, logit_opacities, grad_means, grad_quats,        \
+                    grad_scales, grad_opacities, {sh_degree, grad_sh0, grad_shN, sh0_stride, shN_stride, shN_count}, grad_viewmats);         \
     }
 LPM_PROJECT_API(float, f32)
 LPM_PROJECT_API(double, f64)

@@ -85,8 +85,9 @@ def _weight(these: dict[str, Tensor], value: Tensor, photos: Photos, v: int) -> 
     cameras = photos.cameras
     width, height = cameras.sizes[v].tolist()
     image, _, _ = rasterize(
-        these["means"], these["quats"], these["scales"], torch.sigmoid(these["opacities"]).reshape(-1), value,
-        cameras.viewmats[v, None], cameras.Ks[v, None], width, height, rasterize_mode=photos.mode, log_scales=True,
+        these["means"], these["quats"], these["scales"], these["opacities"].reshape(-1), value,
+        cameras.viewmats[v, None], cameras.Ks[v, None], width, height, rasterize_mode=photos.mode,
+        log_scales=True, logit_opacities=True,
     )  # fmt: skip
     weight: Tensor = image[0, ..., 0]
     return weight

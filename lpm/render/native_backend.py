@@ -25,7 +25,7 @@ def rasterize_native(
     colors: Tensor | tuple[Tensor, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, *,
     sh_degree: int | None, near_plane: float, far_plane: float, eps2d: float, radius_clip: float,
     backgrounds: Tensor | None, render_mode: RenderMode, rasterize_mode: RasterizeMode, absgrad: bool,
-    log_scales: bool,
+    log_scales: bool, logit_opacities: bool,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """`lpm.render.rasterize.rasterize` by the CPU kernels."""
     n, cameras = len(means), len(viewmats)
@@ -39,9 +39,9 @@ def rasterize_native(
     # apply() has no types in torch.
     radii, means2d, depths, conics, splat_opacities, sh_colors = _Project.apply(  # type: ignore[no-untyped-call]
         means, quats, scales, opacities, sh0, shN, viewmats, Ks, (width, height),
-        (near_plane, far_plane, eps2d, radius_clip), antialiased, sh_degree, log_scales, library,
+        (near_plane, far_plane, eps2d, radius_clip), antialiased, sh_degree, log_scales, logit_opacities, library,
     )  # fmt: skip
-    if not antialiased:  # for one camera a view, whose gradient need not be summed up
+    if splat_opacities is None:  # for one camera a view, whose gradient need not be summed up
         splat_opacities = opacities[None] if cameras == 1 else opacities.expand(cameras, n)
     values = None
     if draws_color:
@@ -74,7 +74,7 @@ def rasterize_strips(
     with torch.no_grad():
         radii, means2d, depths, conics, splat_opacities, values = _Project.apply(  # type: ignore[no-untyped-call]
             means, quats, scales, opacities, sh0, shN, viewmats, Ks, (width, height),
-            (near_plane, far_plane, eps2d, 0.0), antialiased, sh_degree, False, library,
+            (near_plane, far_plane, eps2d, 0.0), antialiased, sh_degree, False, False, library,
         )  # fmt: skip
         if not antialiased:
             splat_opacities = opacities.expand(len(viewmats), len(means))
@@ -104,16 +104,20 @@ def _sh_arguments(sh0: Tensor | None, shN: Tensor | None, degree: int | None) ->
 
 
 class _Project(torch.autograd.Function):
-    """Projection and harmonics, fused; with `log_scales` the scales' exponential, too."""
+    """Projection and harmonics, fused; with `log_scales` the scales' exponential, with `logit_opacities` the sigmoid.
+
+    Without that and `antialiased` there are no opacities of splats: they are those of the points.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh0: Tensor | None,
         shN: Tensor | None, viewmats: Tensor, Ks: Tensor, size: tuple[int, int],
         cull: tuple[float, float, float, float], antialiased: bool, degree: int | None, log_scales: bool,
-        library: NativeLibrary,
+        logit_opacities: bool, library: NativeLibrary,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         scales = scales.exp() if log_scales else scales
+        opacities = opacities.sigmoid() if logit_opacities else opacities
         inputs = tuple(map(_ready, (means, quats, scales, opacities, viewmats, Ks)))
         sh0, shN = _ready(sh0), _ready(shN)
         n, cameras = len(means), len(viewmats)
@@ -128,7 +132,9 @@ class _Project(torch.autograd.Function):
         if bad:
             _name_bad_row(means, quats, scales, opacities, sh0, shN)
         ctx.save_for_backward(*inputs, sh0, shN, radii, colors)
-        ctx.options = (size, cull, antialiased, degree, log_scales, library)
+        if logit_opacities and not antialiased:
+            splat_opacities = opacities.expand(cameras, n)
+        ctx.options = (size, cull, antialiased, degree, log_scales, logit_opacities, library)
         ctx.mark_non_differentiable(radii)
         ctx.set_materialize_grads(False)
         return radii, means2d, depths, conics, splat_opacities, colors
@@ -140,7 +146,7 @@ class _Project(torch.autograd.Function):
         grad_splat_opacities: Tensor | None, grad_colors: Tensor | None,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         means, quats, scales, opacities, viewmats, Ks, sh0, shN, radii, colors = ctx.saved_tensors
-        size, cull, antialiased, degree, log_scales, library = ctx.options
+        size, cull, antialiased, degree, log_scales, logit_opacities, library = ctx.options
         n, cameras = len(means), len(viewmats)
         if grad_means2d is None:
             grad_means2d = means.new_zeros(cameras, n, 2)
@@ -151,16 +157,16 @@ class _Project(torch.autograd.Function):
         given = (grad_means2d, grad_depths, grad_conics, grad_splat_opacities, grad_colors)
         grads = tuple(map(_ready, given))
         out = [torch.empty_like(t) for t in (means, quats, scales)]
-        out_opacities = torch.empty_like(opacities) if antialiased else None
+        out_opacities = torch.empty_like(opacities) if antialiased or logit_opacities else None
         out_sh0, out_shN = (None if t is None else torch.empty_like(t) for t in (sh0, shN))
         out_viewmats = torch.empty_like(viewmats) if ctx.needs_input_grad[6] else None
         grad_sh = _sh_arguments(out_sh0, out_shN, degree)
         library.call(
             "project_backward", means.dtype, n, cameras, means, quats, scales, opacities, viewmats, Ks, *size,
             cull[2], int(antialiased), *_sh_arguments(sh0, shN, degree), radii, colors, *grads, int(log_scales),
-            *out, out_opacities, grad_sh[1], grad_sh[3], out_viewmats,
+            int(logit_opacities), *out, out_opacities, grad_sh[1], grad_sh[3], out_viewmats,
         )  # fmt: skip
-        return (*out, out_opacities, out_sh0, out_shN, out_viewmats, *[None] * 7)
+        return (*out, out_opacities, out_sh0, out_shN, out_viewmats, *[None] * 8)
 
 
 def _name_bad_row(

@@ -37,6 +37,7 @@ def rasterize(
     rasterize_mode: RasterizeMode = "classic",
     absgrad: bool = False,
     log_scales: bool = False,
+    logit_opacities: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Draws N Gaussians into C pinhole cameras, differentiably; the semantics are those of gsplat 1.5.
 
@@ -60,6 +61,7 @@ def rasterize(
         absgrad: the backward pass also sets `meta["means2d"].absgrad`, the sum over pixels of |d loss / d mean|
             (AbsGS), of the shape of means2d.
         log_scales: `scales` are the logarithms, as they are trained.
+        logit_opacities: `opacities` are the logits, as they are trained.
 
     Returns:
         colors [C, H, W, X], alphas [C, H, W, 1], and meta: radii [C, N, 2] int32 (pixels, 0: not drawn), means2d
@@ -83,7 +85,7 @@ def rasterize(
     if means.device.type == "cuda":
         from lpm.render.gsplat_backend import rasterize_gsplat
 
-        return rasterize_gsplat(*_with_exp(arguments, log_scales), **options)
+        return rasterize_gsplat(*_activated(arguments, log_scales, logit_opacities), **options)
     if means.device.type != "cpu":
         fail("means", f"device {means.device}", "cpu or cuda")
     for name, tensor in (("viewmats", viewmats), ("Ks", Ks), ("backgrounds", backgrounds)):
@@ -93,15 +95,17 @@ def rasterize(
     if library is None:
         from lpm.render.torch_backend import rasterize_torch
 
-        return rasterize_torch(*_with_exp(arguments, log_scales), **options)
+        return rasterize_torch(*_activated(arguments, log_scales, logit_opacities), **options)
 
     from lpm.render.native_backend import rasterize_native
 
-    return rasterize_native(library, *arguments, **options, log_scales=log_scales)
+    return rasterize_native(library, *arguments, **options, log_scales=log_scales, logit_opacities=logit_opacities)
 
 
-def _with_exp(arguments: tuple[Any, ...], log_scales: bool) -> tuple[Any, ...]:
-    return (*arguments[:2], arguments[2].exp(), *arguments[3:]) if log_scales else arguments
+def _activated(arguments: tuple[Any, ...], log_scales: bool, logit_opacities: bool) -> tuple[Any, ...]:
+    scales, opacities = arguments[2:4]
+    scales = scales.exp() if log_scales else scales
+    return (*arguments[:2], scales, opacities.sigmoid() if logit_opacities else opacities, *arguments[4:])
 
 
 def _check(

@@ -68,6 +68,8 @@ class GaussianModel(nn.Module):
     config: ModelSettings
     lowered_cap: int | None = None
     """max_points since memory ran out; None: it did not."""
+    logit_opacities = True
+    """Whether the opacities of `at_camera` are logits, and not 0..1."""
 
     def __init__(self, config: ModelSettings, start: Start, say: Callable[[str], Any] = print) -> None:
         """`say` takes what a person should know."""
@@ -149,8 +151,8 @@ class GaussianModel(nn.Module):
     # Drawing
 
     def at_camera(self, params: dict[str, Tensor], camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
-        """means [N, 3], quats [N, 4] and opacities [N] (0..1) of `params` as `camera` sees them."""
-        return params["means"], params["quats"], torch.sigmoid(params["opacities"]).squeeze(-1)
+        """means [N, 3], quats [N, 4] and opacities [N] of `params` as `camera` sees them; see `logit_opacities`."""
+        return params["means"], params["quats"], params["opacities"].squeeze(-1)
 
     def frozen(self, camera: Camera) -> dict[str, Tensor]:
         """The parameters as `camera` sees them, without gradients."""
@@ -207,7 +209,7 @@ class GaussianModel(nn.Module):
         image, alpha, self.info = rasterize(
             means, quats, part["scales"], opacities, colors, viewmats, camera.K, width, height, sh_degree=degree,
             backgrounds=background[None] if self.sky is None else None, render_mode="RGB+ED" if with_depth else "RGB",
-            rasterize_mode=config.rasterize_mode, log_scales=True,
+            rasterize_mode=config.rasterize_mode, log_scales=True, logit_opacities=self.logit_opacities,
             absgrad=self.strategy.absgrad and self.training and self.step < self.schedule.stop,
         )  # fmt: skip
         if self.training:

@@ -20,6 +20,7 @@ class MovingGaussianModel(GaussianModel):
     """Gaussians that move and fade."""
 
     config: MovingModelSettings
+    logit_opacities = False
     time: float = 0.0
     """What a camera without a time of its own shows, 0..1."""
 

@@ -194,19 +194,29 @@ def test_pair_of_harmonics_equals_one_tensor(backend):
     assert torch.equal(whole.grad, torch.cat([p.grad for p in parts], 1))
 
 
-def test_logarithms_of_scales(backend):
-    scene = make_scene(50, 2, WIDTH, HEIGHT)
-    size = scene.pop("scales")
-    logs = size.log().requires_grad_()
-    size.requires_grad_()
+@pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
+@pytest.mark.parametrize("cameras", [1, 2])
+@pytest.mark.parametrize(
+    "name, option, trained, slope",
+    [
+        ("scales", "log_scales", torch.log, lambda scales: scales),
+        ("opacities", "logit_opacities", torch.logit, lambda opacities: opacities * (1 - opacities)),
+    ],
+)
+def test_scales_and_opacities_as_they_are_trained(backend, name, option, trained, slope, cameras, rasterize_mode):
+    scene = make_scene(50, cameras, WIDTH, HEIGHT)
+    plain = scene.pop(name).requires_grad_()
+    raw = trained(plain.detach()).requires_grad_()
     images = []
-    for scales in (size, logs):
-        options = dict(sh_degree=2, log_scales=scales is logs)
-        image, _, _ = rasterize(**scene, scales=scales, width=WIDTH, height=HEIGHT, **options)
+    for value in (plain, raw):
+        options = {option: value is raw, "sh_degree": 2, "rasterize_mode": rasterize_mode}
+        image, _, meta = rasterize(**scene, **{name: value}, width=WIDTH, height=HEIGHT, **options)
         image.square().sum().backward()
         images.append(image)
+    assert meta["opacities"].shape == (cameras, 50)
+    assert plain.grad.abs().max() > 0.1
     torch.testing.assert_close(*images, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(logs.grad, size.grad * size.detach(), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(raw.grad, plain.grad * slope(plain.detach()), rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("render_mode", ["RGB", "RGB+ED"])

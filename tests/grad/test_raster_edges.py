@@ -157,7 +157,7 @@ def test_more_pairs_than_an_int32_counts_is_an_error():
 
     options = dict(
         sh_degree=0, near_plane=0.01, far_plane=1e10, eps2d=0.3, radius_clip=0.0, backgrounds=None, render_mode="RGB",
-        rasterize_mode="classic", absgrad=False, log_scales=False,
+        rasterize_mode="classic", absgrad=False, log_scales=False, logit_opacities=False,
     )  # fmt: skip
     with pytest.raises(LpmError, match=r"2147483648 pairs of splat and tile; wanted fewer than 2\^31"):
         rasterize_native(Full(), **scene_of(), **SIZE, **options)
