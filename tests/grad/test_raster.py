@@ -197,7 +197,7 @@ def test_pair_of_harmonics_equals_one_tensor(backend):
 @pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
 @pytest.mark.parametrize("cameras", [1, 2])
 @pytest.mark.parametrize(
-    "name, option, trained, slope",
+    ("name", "option", "trained", "slope"),
     [
         ("scales", "log_scales", torch.log, lambda scales: scales),
         ("opacities", "logit_opacities", torch.logit, lambda opacities: opacities * (1 - opacities)),
