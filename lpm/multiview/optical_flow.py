@@ -31,9 +31,9 @@ def _gray(views: Views, view: int) -> NDArray[np.uint8]:
 
 def _at(field: NDArray[np.float32], pixels: Tensor) -> Tensor:
     """[M, C] the field [H, W, C] at `pixels` [M, 2], nearest."""
-    column, row = pixels.long().cpu().unbind(-1)
+    column, row = pixels.long().cpu().numpy().T  # one index that is a tensor would count as a number
     height, width = field.shape[:2]
-    return torch.from_numpy(field[row.clamp(0, height - 1), column.clamp(0, width - 1)]).to(pixels)
+    return torch.from_numpy(field[row.clip(0, height - 1), column.clip(0, width - 1)]).to(pixels)
 
 
 class Flows:

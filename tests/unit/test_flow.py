@@ -44,6 +44,9 @@ def test_velocity_is_that_of_the_texture(turn, duration):
     wanted = views.viewmats[0, :3, :3].T @ across
     assert torch.allclose(velocity[:2], wanted.expand(2, 3), atol=0.15 * float(across.norm()))
     assert velocity[2].norm() < 0.1 * across.norm()
+    alone = Flows(views).velocities(0, 1, duration, places[:1])
+    assert torch.equal(alone[0], velocity[:1])
+    assert torch.equal(alone[1], unlike[:1])
 
 
 def test_what_has_no_counterpart_is_not_known():
