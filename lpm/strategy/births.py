@@ -19,6 +19,7 @@ from lpm.strategy.event import Event
 from lpm.strategy.lpm4d_fields import Lpm4dFields
 from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.requests import inside_any
+from lpm.strategy.seen_through import seen_through
 from lpm.strategy.selection import PER_TILE, lowest, sparse_tiles, surface_points
 from lpm.strategy.static_cameras import Cameras
 from lpm.strategy.static_zones import StaticZones
@@ -41,14 +42,18 @@ class Births:
 
     def rows(self, event: Event, most: int) -> dict[str, Tensor]:
         """At most so many new points [M, ...] of all names(), on the surfaces that the event's zones lack."""
-        assert event.votes is not None
         harmonics = event.params["features_rest"].shape[1] > 0
-        counts, sparse = event.votes.counts, self.settings.sparse
-        rows, seen = surface_points(self.views, event.zones, event.errors, counts, most, harmonics, sparse)
+        rows, seen = surface_points(self.views, event.zones, event.errors, self.lacking(event), most, harmonics)
         if event.frozen:
             outside = ~inside_any(event.frozen, rows["means"], self.views.viewmats, self.views.Ks)
             rows, seen = {name: value[outside] for name, value in rows.items()}, seen[outside]
         return self.completed(event, rows, seen)
+
+    def lacking(self, event: Event) -> list[Tensor]:
+        """Per view of event.zones [rows, columns] bool: tiles whose surface the photos know, and hardly any point."""
+        assert event.votes is not None
+        counts = zip(event.zones, event.votes.counts, strict=True)
+        return [sparse_tiles(zone, inside, self.settings.sparse) for zone, inside in counts]
 
     def completed(self, event: Event, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
         """`rows` of EDITED with all names(); `seen` [M]: the view that each was found in."""
@@ -80,6 +85,15 @@ class BirthsInTime(Births):
         """As Births', and those of time."""
         return (*EDITED, *motion.NAMES, *([motion.SPINS] if motion.SPINS in params else []))
 
+    def lacking(self, event: Event) -> list[Tensor]:
+        """As Births', without what other photos look through."""
+        found = super().lacking(event)
+        if self.settings.zones_in_time == "time-blind":
+            return found
+        static = [self.static.tiles(event, zone.view) for zone in event.zones]
+        open_ = seen_through(event, self.capture.by_view, static)
+        return [tiles & ~nothing for tiles, nothing in zip(found, open_, strict=True)]
+
     def completed(self, event: Event, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
         """With a time, a life and a velocity for those found in dynamic zones."""
         params, capture = event.params, self.capture
@@ -105,10 +119,9 @@ class BirthsInTime(Births):
         of all times ask for: what a scene starts from stands still, and is wrong there."""
         if not (self.settings.insert and self.choice.first_views(event.step)):
             return super().give_way(event, worth, may_go, room)
-        assert event.votes is not None
         asking = [
-            (sparse_tiles(zone, inside, self.settings.sparse) & ~self.static.tiles(event, zone.view)).sum()
-            for zone, inside in zip(event.zones, event.votes.counts, strict=True)
+            (lacks & ~self.static.tiles(event, zone.view)).sum()
+            for zone, lacks in zip(event.zones, self.lacking(event), strict=True)
         ]
         tiles = int(torch.stack(asking).sum()) if asking else 0
         births = min(PER_TILE * tiles, round(self.settings.first_births * len(worth)))

@@ -77,7 +77,7 @@ def moving_parts(
     zones: ZoneSearch = NoZones()
     if settings.zones_in_time != "none":
         same_time = settings.zones_in_time != "time-blind" and max(map(len, capture.same)) > 1
-        hull = SameTimeHull(graph, maps, capture) if same_time else None
+        hull = SameTimeHull(graph, maps, capture, static) if same_time else None
         zones = PhotoZones(settings, graph, maps, evidence, messages, hull)
     return EventParts(
         points=lambda params: MovingPoints(params, clock),

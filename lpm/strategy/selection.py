@@ -100,17 +100,15 @@ def surface_points(
     views: Views,
     zones: list[ViewZones],
     errors: list[Tensor],
-    points: list[Tensor],
+    lacking: list[Tensor],
     most: int,
     harmonics: bool = True,
-    sparse: int = 1,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Rows of new points where the photos know a depth and no point is: PER_TILE a tile, as large as a quarter of it.
+    """Rows of new points on the surface of tiles that lack some: PER_TILE a tile, as large as a quarter of it.
 
     Args:
-        errors, points: per view [rows, columns], residual and number of points inside of each tile.
+        errors, lacking: per view [rows, columns], residual of each tile, and (bool) whether it gets new points.
         most: at most so many rows; tiles of the largest error come first.
-        sparse: tiles with fewer points inside get new ones.
         harmonics: whether the model has any, see lpm.gaussians.start_colors.
 
     Returns:
@@ -118,9 +116,9 @@ def surface_points(
         [M] the view that each was found in.
     """
     found = [torch.zeros(0, 4)]  # view, row, column, error
-    here = brought([sparse_tiles(view, inside, sparse) for view, inside in zip(zones, points, strict=True)] + errors)
-    for view, sparsely, error in zip(zones, here[: len(zones)], here[len(zones) :], strict=True):
-        at = sparsely.nonzero()
+    here = brought(lacking + errors)
+    for view, lacks, error in zip(zones, here[: len(zones)], here[len(zones) :], strict=True):
+        at = lacks.nonzero()
         place = torch.cat([torch.full_like(at[:, :1], view.view), at], 1)
         found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
     tiles = torch.cat(found)

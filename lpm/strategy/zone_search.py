@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,9 +15,10 @@ from lpm.strategy.event import Event
 from lpm.strategy.evidence import ViewEvidence
 from lpm.strategy.lpm_fields import LpmFields
 from lpm.strategy.messages import Messages
+from lpm.strategy.static_zones import StaticZones
 from lpm.zones.error_hull import error_hull
 from lpm.zones.error_maps import TILE, ErrorMaps, coarse
-from lpm.zones.find import Hull, find_zones
+from lpm.zones.find import find_zones
 from lpm.zones.zone import ViewZones
 
 
@@ -36,8 +38,8 @@ class PhotoZones:
     maps: ErrorMaps
     evidence: ViewEvidence
     messages: Messages
-    hull: Hull | None = None
-    """Depths where photos cannot be compared; see lpm.zones.find.find_zones."""
+    hull: SameTimeHull | None = None
+    """Depths where photos cannot be compared."""
 
     def find(self, event: Event) -> list[ViewZones]:
         """See ZoneSearch; none, and why is said once, where the photos can tell no depth."""
@@ -52,8 +54,9 @@ class PhotoZones:
         done = (event.step - settings.refine_start_iter) / max(1, length)
         event.threshold = self.maps.bad_threshold(first + (last - first) * done, settings.error_floor)
         most = settings.tiles_per_view * len(event.views)
+        hull = None if self.hull is None else partial(self.hull.depths, event)
         return find_zones(
-            self.photo_graph, neighbours, event.views, self.maps, event.evidence, event.threshold, most, self.hull
+            self.photo_graph, neighbours, event.views, self.maps, event.evidence, event.threshold, most, hull
         )
 
 
@@ -83,18 +86,24 @@ class ShiftedZones:
 
 @dataclass
 class SameTimeHull:
-    """Depths by the errors of the other cameras of the same time (lpm.zones.error_hull)."""
+    """Depths by the errors of the other cameras of the same time (lpm.zones.error_hull), of what moves: wherever a
+    still surface is drawn badly its errors meet in the air before it, too."""
 
     photo_graph: PhotoGraph
     maps: ErrorMaps
     capture: CaptureTimes
+    static: StaticZones
 
-    def __call__(
-        self, view: int, threshold: float, pixels: Tensor, near: Tensor, far: Tensor
+    def depths(
+        self, event: Event, view: int, threshold: float, pixels: Tensor, near: Tensor, far: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See lpm.zones.find.find_zones."""
+        """See `hull` of lpm.zones.find.find_zones; NaN in static zones."""
         views = self.photo_graph.views
         others = [v for v in self.capture.same[view] if v != view and v in self.maps.maps]
         sizes = [(views.images[v].shape[1], views.images[v].shape[0]) for v in others]
         maps = [coarse(self.maps.maps[v], size, TILE, self.maps.tile) for v, size in zip(others, sizes, strict=True)]
-        return error_hull(views, view, others, maps, TILE, threshold, pixels, near, far)
+        found = error_hull(views, view, others, maps, TILE, threshold, pixels, near, far)
+        column, row = (pixels / TILE).long().unbind(-1)
+        still = self.static.tiles(event, view)[row, column]
+        low, high, middle = (torch.where(still, torch.nan, depth) for depth in found)
+        return low, high, middle

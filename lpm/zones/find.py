@@ -17,6 +17,9 @@ from lpm.zones.zone import FALSE_FRONT, NO_EVIDENCE, UNDER_RESOLVED, ViewZones, 
 Hull = Callable[[int, float, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 AGREE = 1.1
 """Features of one tile whose depths are within this ratio lie on one surface."""
+PAIRS = 2
+"""Other photos that must confirm a depth: one that is sure of itself is wrong in three places of ten (on two clips that
+were drawn for development), two in one of fifty."""
 
 
 def feature_depths(cell: Tensor, depth: Tensor, cells: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +68,8 @@ def find_zones(
 ) -> list[ViewZones]:
     """Zones of the `chosen` views.
 
-    A tile's depth is that of the plane sweep where it is confident, else that of at least two matched features in it.
+    A tile's depth is that of the plane sweep where it is confident, and not by one other photo alone, else that of at
+    least two matched features in it.
 
     Args:
         neighbours: [V, k]. errors: of all views. evidence: of each chosen view.
@@ -96,7 +100,7 @@ def find_zones(
         view = sent(torch.tensor(chosen).repeat_interleave(torch.tensor(count)), views.device)
         sweep = plane_sweep(views, view, pixels, neighbours, nearest, farthest)
         by_feature = [ends[cell] for ends in _features(photo_graph, chosen, grids)]
-        swept = sweep.confident
+        swept = sweep.confident & (sweep.support >= PAIRS)
         # The interval is where the photos agree; a little more keeps points on a slanted surface inside.
         low = torch.where(swept, sweep.interval[:, 0], by_feature[0]) * 0.99
         high = torch.where(swept, sweep.interval[:, 1], by_feature[1]) * 1.01

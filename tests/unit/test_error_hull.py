@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import torch
 
 from lpm.multiview.views import Views, project, unproject
+from lpm.strategy.zone_search import SameTimeHull
+from lpm.zones import error_maps
 from lpm.zones.error_hull import error_hull
 
 SIZE, TILE = (160, 120), 8
@@ -75,3 +78,19 @@ def test_nothing_is_known_where_another_camera_sees_no_error():
     maps[2][:] = 0
     assert all(bool(d.isnan().all()) for d in depths(views, maps, centre)[2])
     assert all(bool(d.isnan().all()) for d in depths(views, maps, centre, others=())[2])
+
+
+def test_errors_of_still_zones_are_given_no_depth_by_it():
+    views, centre = around(), torch.tensor([0.3, 0.1, -0.4])
+    maps = error_maps.ErrorMaps(tile=TILE)
+    maps.maps = dict(enumerate(errors_of(views, centre)))
+    pixel, z = project(centre[None], views.viewmats[0], views.Ks[0])
+    column, row = (pixel[0] / error_maps.TILE).long().tolist()
+    static = torch.zeros(SIZE[1] // error_maps.TILE + 1, SIZE[0] // error_maps.TILE, dtype=torch.bool)
+    capture = SimpleNamespace(same=[[0, 1, 2, 3]])
+    hull = SameTimeHull(SimpleNamespace(views=views), maps, capture, SimpleNamespace(tiles=lambda event, view: static))
+    asked = (None, 0, 0.5, pixel, torch.tensor([1.0]), torch.tensor([20.0]))
+    low, high, _ = hull.depths(*asked)
+    assert low.item() < z.item() < high.item()
+    static[row, column] = True
+    assert all(depth.isnan().all() for depth in hull.depths(*asked))

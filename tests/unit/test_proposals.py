@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lpm.multiview.views import Views
-from lpm.strategy.selection import around_cameras, lowest, surface_points, weighted_sample
+from lpm.strategy.selection import around_cameras, lowest, sparse_tiles, surface_points, weighted_sample
 from lpm.zones.find import feature_depths
 from lpm.zones.zone import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones
 
@@ -55,7 +55,8 @@ def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
     photo[16:, :16] = 255  # the tile of the false front
     zones = view_zones(kinds)
     views = Views([photo], zones.K[None], zones.viewmat[None])
-    rows, seen = surface_points(views, [zones], [errors], [inside], 100)
+    lacking = [sparse_tiles(zones, inside, 1)]
+    rows, seen = surface_points(views, [zones], [errors], lacking, 100)
     assert seen.tolist() == [zones.view] * len(rows["means"])
     assert len(rows["means"]) == 12  # three tiles, four each
     assert (rows["means"][:, 2] == 4).all()
@@ -66,8 +67,8 @@ def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
     assert white[4:].abs().max() < 1e-6
     torch.testing.assert_close(rows["scales"].exp(), torch.full((12, 3), 4.0 * 4 / 50))
     assert torch.sigmoid(rows["opacities"]).mean() == pytest.approx(0.1, abs=1e-6)
-    assert len(surface_points(views, [zones], [errors], [inside], 5)[1]) == 5
-    assert len(surface_points(views, [zones], [errors], [inside + 1], 5)[1]) == 0
+    assert len(surface_points(views, [zones], [errors], lacking, 5)[1]) == 5
+    assert len(surface_points(views, [zones], [errors], [sparse_tiles(zones, inside + 1, 1)], 5)[1]) == 0
     assert len(surface_points(views, [], [], [], 5)[1]) == 0
 
 
