@@ -36,6 +36,7 @@ from lpm.runs.folder import find_checkpoint, keep_georeference, read_checkpoint
 from lpm.strategy.registry import strategy_class
 from lpm.train import bad_steps
 from lpm.train.announcement import announcement
+from lpm.train.optimizers import rate_scale
 from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.train.run_settings import FILE, MAX_POINTS, STEPS, write_settings
 from lpm.train.run_state import changed_options, own_state, put_back
@@ -176,17 +177,16 @@ class LpmTrainer(Trainer):
         remove_empty(self.base_dir, self.config.output_dir)
 
     def setup_optimizers(self) -> LpmOptimizers:
-        """nerfstudio's, with the means' rate times the scene's extent as in 3DGS, and schedules as long as the run."""
+        """nerfstudio's, with rates that fit the scene and the run, and schedules as long as the run."""
         config = copy.deepcopy(self.config.optimizers)
-        extent = self.model.scene_extent
         for name, group in config.items():
             scheduler = group["scheduler"]
             if isinstance(scheduler, ExponentialDecaySchedulerConfig):
                 scheduler.max_steps = self.model.schedule.steps
-            if name in ("means", "motion"):
-                group["optimizer"].lr *= extent
-                if scheduler is not None and scheduler.lr_final is not None:
-                    scheduler.lr_final *= extent
+            by = rate_scale(self.model, name)
+            group["optimizer"].lr *= by
+            if scheduler is not None and scheduler.lr_final is not None:
+                scheduler.lr_final *= by
         return LpmOptimizers(config, self.model, self.pipeline.get_param_groups())
 
     def train(self) -> None:

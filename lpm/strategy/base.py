@@ -69,6 +69,10 @@ class PointStrategy:
     summed: ClassVar[tuple[str, ...]] = ()
     """What of the state is gathered in every step, and summed over the processes at an event."""
 
+    def harmonics_rate(self, steps: int) -> float:
+        """What the learning rate of harmonics beyond the first is multiplied by in a run of so many steps."""
+        return 1.0
+
     def __post_init__(self) -> None:
         self.messages = Messages()
 

@@ -17,6 +17,10 @@ class Lpm4dFields(Lpm4dOptions, LpmFields):
     num_downscales: ClassVar[int] = 0
     summed: ClassVar[tuple[str, ...]] = ("gradient", "present")
 
+    def harmonics_rate(self, steps: int) -> float:
+        """As in 3DGS: not measured where things move."""
+        return 1.0
+
     @property
     def knows_when(self) -> bool:
         """Whether zones are static or dynamic."""

@@ -77,6 +77,13 @@ def with_rates(rates: Rates, changed: dict[str, float]) -> Rates:
     return result
 
 
+def rate_scale(model: GaussianModel, name: str) -> float:
+    """What the rate of a group is multiplied by in this run."""
+    if name in LENGTHS:
+        return float(model.scene_extent)
+    return model.strategy.harmonics_rate(model.schedule.steps) if name == "features_rest" else 1.0
+
+
 class Falling(LambdaLR):
     """LambdaLR of one group without its bookkeeping, which no rate here needs."""
 
@@ -97,7 +104,7 @@ class Optimizers:
         self.schedulers: dict[str, LRScheduler] = {}
         steps = model.schedule.steps
         for name, parameters in model.param_groups().items():
-            rate, by = rates[name], model.scene_extent if name in LENGTHS else 1.0
+            rate, by = rates[name], rate_scale(model, name)
             rate = Rate(rate.first * by, None if rate.last is None else rate.last * by)
             optimizer = self.optimizers[name] = Adam(parameters, lr=rate.first, eps=EPS)
             if rate.last is not None:

@@ -45,6 +45,18 @@ def test_the_same_bits(make_trainer, tmp_path, tiny, strategy, options):
     assert_same_bits(parameters(theirs.model), parameters(ours.model))
 
 
+@pytest.mark.parametrize(
+    ("strategy", "steps", "share"), [("lpm", 3000, 1.0), ("lpm", 6000, 0.5), ("lpm", 30000, 0.2), ("adc", 30000, 1.0)]
+)
+def test_the_rate_of_harmonics_fits_the_length_of_the_run(make_trainer, tmp_path, tiny, strategy, steps, share):
+    ours = core_trainer(tmp_path / "core", steps, None, tiny, None, False, strategy=strategy)
+    for trainer in (ours, make_trainer("theirs", steps, strategy=strategy)):
+        rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in trainer.optimizers.optimizers.items()}
+        assert rates["features_rest"] == pytest.approx(share * 1.25e-4)
+        assert rates["features_dc"] == pytest.approx(2.5e-3)
+        assert rates["means"] == pytest.approx(1.6e-4 * trainer.model.scene_extent)
+
+
 def test_the_same_bits_of_a_scene_that_moves(make_trainer, tmp_path, clip):
     ours = core_trainer(tmp_path / "core", STEPS, None, clip, None, True, **BUSY | {"max_points": 1500})
     ours.train()
