@@ -91,8 +91,8 @@ class BirthsInTime(Births):
         if self.settings.zones_in_time == "time-blind":
             return found
         static = [self.static.tiles(event, zone.view) for zone in event.zones]
-        open_ = seen_through(event, self.capture.by_view, static)
-        return [tiles & ~nothing for tiles, nothing in zip(found, open_, strict=True)]
+        air = seen_through(event, self.capture.by_view, static)
+        return [tiles & ~open_air for tiles, open_air in zip(found, air, strict=True)]
 
     def completed(self, event: Event, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
         """With a time, a life and a velocity for those found in dynamic zones."""
