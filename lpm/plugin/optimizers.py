@@ -11,7 +11,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 
 from lpm.plugin.model import LpmModel
 from lpm.train.adam import Adam
-from lpm.train.optimizers import EPS, Rates, checked_step
+from lpm.train.optimizers import EPS, Rates, checked_step, own_rate_of_harmonics
 
 
 class LpmOptimizers(Optimizers):
@@ -22,6 +22,11 @@ class LpmOptimizers(Optimizers):
         self.model = model
         self.flag = torch.zeros(())
         """[]: 1 where the last step was left out, else 0."""
+
+    def load_optimizers(self, loaded_state: dict[str, Any]) -> None:
+        """nerfstudio's, but for the rate of harmonics, which is that of this run's length."""
+        with own_rate_of_harmonics(self.optimizers):
+            super().load_optimizers(loaded_state)
 
     def optimizer_scaler_step_some(self, grad_scaler: Any, param_groups: list[str]) -> None:
         """A step of all of `param_groups`, or of none; by the mean gradient of all processes."""

@@ -183,9 +183,9 @@ class LpmTrainer(Trainer):
             scheduler = group["scheduler"]
             if isinstance(scheduler, ExponentialDecaySchedulerConfig):
                 scheduler.max_steps = self.model.schedule.steps
-            by = rate_scale(self.model, name)
+            by = rate_scale(self.model, name, group["optimizer"].lr)
             group["optimizer"].lr *= by
-            if scheduler is not None and scheduler.lr_final is not None:
+            if getattr(scheduler, "lr_final", None) is not None:
                 scheduler.lr_final *= by
         return LpmOptimizers(config, self.model, self.pipeline.get_param_groups())
 

@@ -47,7 +47,9 @@ def seen_through(event: Event, clock: Tensor, static: Sequence[Tensor]) -> list[
         x, y = torch.where(inside[:, None], pixels, 0.0).unbind(-1)
         row, column = (y / zone.tile).long(), (x / zone.tile).long()
         y, x = (y * drawn_height / height).long(), (x * drawn_width / width).long()
-        tells = (owner != i) & (any_time | (times[owner] == times[i])) & (error[row, column] <= event.threshold)
+        error = error[row, column]
+        right = (error > 0) & (error <= event.threshold)  # it is 0 where a mask hides the whole tile
+        tells = (owner != i) & (any_time | (times[owner] == times[i])) & right
         behind = (seen.alpha[y, x] > OPAQUE) & (z < NEARER * seen.depth[y, x])
         found |= inside & tells & behind
     return [part.reshape(zone.depth.shape) for part, zone in zip(found.split(cells), zones, strict=True)]

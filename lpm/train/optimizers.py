@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from lpm.train.model import GaussianModel
 EPS = 1e-15
 LENGTHS = ("means", "motion")
 """Groups whose rates are lengths: times the extent of the cameras, as in 3DGS."""
+HARMONICS = "features_rest"
+"""The group whose rate may depend on the length of the run, and with it on how many steps a resumed one is to have."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,24 @@ def with_rates(rates: Rates, changed: dict[str, float]) -> Rates:
     return result
 
 
-def rate_scale(model: GaussianModel, name: str) -> float:
-    """What the rate of a group is multiplied by in this run."""
+def rate_scale(model: GaussianModel, name: str, rate: float) -> float:
+    """What the first `rate` of a group is multiplied by in this run; one of harmonics that a person asked for by 1."""
     if name in LENGTHS:
         return float(model.scene_extent)
-    return model.strategy.harmonics_rate(model.schedule.steps) if name == "features_rest" else 1.0
+    if name == HARMONICS and rate == STILL[name].first:
+        return model.strategy.harmonics_rate(model.schedule.steps)
+    return 1.0
+
+
+@contextmanager
+def own_rate_of_harmonics(optimizers: dict[str, torch.optim.Optimizer]) -> Iterator[None]:
+    """Keeps it while a checkpoint is loaded, whose run may have been meant to be shorter or longer than this one."""
+    groups = optimizers[HARMONICS].param_groups if HARMONICS in optimizers else []
+    rates = [group["lr"] for group in groups]
+    yield
+    if rates:
+        for group, rate in zip(optimizers[HARMONICS].param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 class Falling(LambdaLR):
@@ -104,7 +121,7 @@ class Optimizers:
         self.schedulers: dict[str, LRScheduler] = {}
         steps = model.schedule.steps
         for name, parameters in model.param_groups().items():
-            rate, by = rates[name], rate_scale(model, name)
+            rate, by = rates[name], rate_scale(model, name, rates[name].first)
             rate = Rate(rate.first * by, None if rate.last is None else rate.last * by)
             optimizer = self.optimizers[name] = Adam(parameters, lr=rate.first, eps=EPS)
             if rate.last is not None:
@@ -139,8 +156,9 @@ class Optimizers:
 
     def put_back(self, state: dict[str, Any]) -> None:
         """Puts back what state() gave."""
-        for name, saved in state["optimizers"].items():
-            self.optimizers[name].load_state_dict(saved)
+        with own_rate_of_harmonics(self.optimizers):
+            for name, saved in state["optimizers"].items():
+                self.optimizers[name].load_state_dict(saved)
         for name, saved in state["schedulers"].items():
             self.schedulers[name].load_state_dict(saved)
 

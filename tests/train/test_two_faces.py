@@ -57,6 +57,25 @@ def test_the_rate_of_harmonics_fits_the_length_of_the_run(make_trainer, tmp_path
         assert rates["means"] == pytest.approx(1.6e-4 * trainer.model.scene_extent)
 
 
+def test_a_longer_run_goes_on_with_its_own_rate_of_harmonics(make_trainer, tmp_path, tiny):
+    short = core_trainer(tmp_path / "short", STEPS, None, tiny, None, False, **BUSY)
+    short.settings.save_every = 30
+    short.train()
+    checkpoint = short.checkpoint_dir / "step-000000030.ckpt"
+    ours = core_trainer(tmp_path / "core", 30000, checkpoint, tiny, None, False, **BUSY)
+    for trainer in (ours, make_trainer("theirs", 30000, load=checkpoint, **BUSY)):
+        (group,) = trainer.optimizers.optimizers["features_rest"].param_groups
+        assert group["lr"] == pytest.approx(0.2 * 1.25e-4)
+        assert trainer.optimizers.optimizers["features_rest"].state  # its moments came along
+
+
+def test_a_rate_that_was_asked_for_stays(make_trainer, tmp_path, tiny):
+    rates = {"features_rest": 1e-4}
+    ours = core_trainer(tmp_path / "core", 30000, None, tiny, None, False, rates=rates)
+    (group,) = ours.optimizers.optimizers["features_rest"].param_groups
+    assert group["lr"] == 1e-4
+
+
 def test_the_same_bits_of_a_scene_that_moves(make_trainer, tmp_path, clip):
     ours = core_trainer(tmp_path / "core", STEPS, None, clip, None, True, **BUSY | {"max_points": 1500})
     ours.train()

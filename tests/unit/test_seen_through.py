@@ -55,6 +55,7 @@ def test_a_place_before_what_another_photo_shows_rightly():
         looked_at(drawn=1.0),  # hidden from it
         looked_at(error=0.9),  # what it draws is wrong there
         looked_at(alpha=0.2),  # it draws nothing there
+        looked_at(error=0.0),  # a mask hides what it should draw
     ],
 )
 def test_what_does_not_contradict(event):
