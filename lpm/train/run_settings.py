@@ -80,7 +80,7 @@ class RunSettings:
     model: ModelOptions = field(default_factory=ModelOptions)
     """The model, and how its points are managed."""
     rates: dict[str, float] = field(default_factory=dict)
-    """First learning rates, by group, where they are to be others. One of features_rest holds for runs of any length."""
+    """First learning rates, by group, where they are to be others; of features_rest for runs of any length."""
     viewer: PageSettings = field(default_factory=PageSettings)
     """The page."""
 
