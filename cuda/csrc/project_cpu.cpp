@@ -131,8 +131,8 @@ template <typename S>
 void backward(int threads, int64_t n, int cameras, const S* means, const S* quats, const S* scales, const S* opacities,
               const S* viewmats, const S* Ks, int width, int height, double eps2d, bool antialiased, Harmonics<const S> sh,
               const int32_t* radii, const S* colors, const S* grad_means2d, const S* grad_depths, const S* grad_conics,
-              const S* grad_splat_opacities, const S* grad_colors, bool log_scales, bool logit_opacities, S* grad_means, S* grad_quats,
-              S* grad_scales, S* grad_opacities, Harmonics<S> grad_sh, S* grad_viewmats) {
+              const S* grad_splat_opacities, const S* grad_colors, bool log_scales, bool logit_opacities, S* grad_means,
+              S* grad_quats, S* grad_scales, S* grad_opacities, Harmonics<S> grad_sh, S* grad_viewmats) {
     const std::vector<Camera<S>> views = make_cameras(cameras, viewmats, Ks, width, height);
     if (colors && n > 0) {
         advise_huge_pages(grad_sh.first, sizeof(S) * grad_sh.first_stride * n);
@@ -216,7 +216,8 @@ void backward(int threads, int64_t n, int cameras, const S* means, const S* quat
         backward<S>(threads, n, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased,      \
                     {sh_degree, sh0, shN, sh0_stride, shN_stride, shN_count}, radii, colors, grad_means2d, grad_depths,         \
                     grad_conics, grad_splat_opacities, grad_colors, log_scales, logit_opacities, grad_means, grad_quats,        \
-                    grad_scales, grad_opacities, {sh_degree, grad_sh0, grad_shN, sh0_stride, shN_stride, shN_count}, grad_viewmats);         \
+                    grad_scales, grad_opacities, {sh_degree, grad_sh0, grad_shN, sh0_stride, shN_stride, shN_count},            \
+                    grad_viewmats);                                                                                             \
     }
 LPM_PROJECT_API(float, f32)
 LPM_PROJECT_API(double, f64)
