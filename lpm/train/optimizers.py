@@ -93,12 +93,9 @@ def rate_scale(model: GaussianModel, name: str, rate: float) -> float:
 @contextmanager
 def own_rate_of_harmonics(optimizers: dict[str, torch.optim.Optimizer]) -> Iterator[None]:
     """Keeps it while a checkpoint is loaded, whose run may have been meant to be shorter or longer than this one."""
-    groups = optimizers[HARMONICS].param_groups if HARMONICS in optimizers else []
-    rates = [group["lr"] for group in groups]
+    rate = optimizers[HARMONICS].param_groups[0]["lr"]
     yield
-    if rates:
-        for group, rate in zip(optimizers[HARMONICS].param_groups, rates, strict=True):
-            group["lr"] = rate
+    optimizers[HARMONICS].param_groups[0]["lr"] = rate
 
 
 class Falling(LambdaLR):

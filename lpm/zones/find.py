@@ -18,8 +18,7 @@ Hull = Callable[[int, float, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tens
 AGREE = 1.1
 """Features of one tile whose depths are within this ratio lie on one surface."""
 PAIRS = 2
-"""Other photos that must confirm a depth: one that is sure of itself is wrong in three places of ten (on two clips that
-were drawn for development), two in one of fifty."""
+"""Other photos that must confirm a depth: by one alone two to three of ten are wrong, whatever its score."""
 
 
 def feature_depths(cell: Tensor, depth: Tensor, cells: int) -> tuple[Tensor, Tensor]:
