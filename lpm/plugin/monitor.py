@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lpm import records
 from lpm.multiview.views import world_to_camera
 from lpm.plugin.model import LpmModel
 from lpm.train.event_log import EventLog
+from lpm.train.turns import Turns
 from lpm.viewer.training.outputs import NAMES, Outputs
 from lpm.viewer.training.panels import Panels
 from lpm.viewer.training.playback import Clip
@@ -38,7 +38,7 @@ class Monitor:
         self.log.on_record.append(self._on_record)
         self.held_out = self.log.held_out
 
-    def show(self, viewer: Viewer, lock: threading.Lock) -> None:
+    def show(self, viewer: Viewer, lock: Turns) -> None:
         """Adds our pictures and panels to nerfstudio's viewer, for a strategy that takes requests."""
         live = self.strategy.live()
         if live is None:

@@ -41,6 +41,7 @@ from lpm.train.out_of_memory import keep_freed_memory, out_of_memory
 from lpm.train.run_settings import FILE, MAX_POINTS, STEPS, write_settings
 from lpm.train.run_state import changed_options, own_state, put_back
 from lpm.train.signals import Signals, resume_command
+from lpm.train.turns import Turns
 from lpm.viewer import compat
 
 
@@ -108,6 +109,7 @@ class LpmTrainer(Trainer):
             fail("strategy", f"{model.strategy} on {distributed.size()} devices", "lpm", "train others on one device")
         mend()
         super().__init__(config, local_rank, world_size)
+        self.train_lock = Turns()
         self.left_out = bad_steps.LeftOut(self._image, CONSOLE.print)
 
     def setup(self, test_mode: Any = "val") -> None:

@@ -37,6 +37,7 @@ from lpm.train.run_settings import FILE, RunSettings, write_settings
 from lpm.train.run_state import changed_options, own_state, put_back
 from lpm.train.signals import Signals
 from lpm.train.terminal import Terminal, curve
+from lpm.train.turns import Turns
 
 MEASURED = 8
 """Held-out photos by which quality is followed while it trains; at the end all are measured."""
@@ -58,7 +59,7 @@ class Trainer:
         settings.resolve(device)
         strategy_class(settings.strategy, settings.moving)  # a wrong name is found before any photo is read
         self.settings, self.folder, self.device = settings, folder, torch.device(device)
-        self.lock = threading.Lock()
+        self.lock = Turns()
         """Held while the parameters change; who draws in another thread holds it, too."""
         self.paused = threading.Event()
         """While it is set no step is made."""

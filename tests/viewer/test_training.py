@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from browser import Browser
+from browser import Browser, Page
 
 from lpm.records import read
 from lpm.runs import checkpoint
@@ -116,6 +117,14 @@ def part(picture: np.ndarray) -> np.ndarray:
     return picture[y0:y1, x0:x1].astype(int)
 
 
+def until_drawn(page: Page, condition: Callable[[np.ndarray], bool], seconds: float = 30) -> None:
+    """Waits for a picture of which `condition` holds."""
+    end = time.monotonic() + seconds
+    while not condition(page.shoot()):
+        assert time.monotonic() < end, f"no such picture in {seconds} s"
+        page.wait(0.5)
+
+
 def near(picture: np.ndarray, color: tuple[int, int, int], within: int = 60) -> int:
     """Pixels of the scene that are nearly `color`."""
     return int((np.abs(part(picture) - color).max(-1) < within).sum())
@@ -132,9 +141,9 @@ def test_a_person_looks_at_a_run(training):
         first = page.shoot()
         assert part(first).std() > 10  # something is drawn
         training.until(lambda: training.events() >= 6)
-        page.wait(3)
-        later = page.shoot(keep("viewer_zones.png"))
-        assert np.abs(part(later) - part(first)).mean() > 1  # it has trained on
+        # It has trained on. A picture is due when training has had TRAIN_SHARE of the time since the last one.
+        until_drawn(page, lambda picture: np.abs(part(picture) - part(first)).mean() > 1)
+        page.shoot(keep("viewer_zones.png"))
 
         text = page.text()
         assert re.search(r"Step: [1-9]", text)
@@ -186,8 +195,7 @@ def test_a_person_looks_at_a_run(training):
         back = browser.open(f"http://127.0.0.1:{training.port}", 1280, 800)
         back.until("document.body.innerText.includes('Pause Training')")
         back.front()
-        back.wait(4)
-        assert part(back.shoot()).std() > 10
+        until_drawn(back, lambda picture: part(picture).std() > 10)
         assert back.errors() == []
         training.process.send_signal(signal.SIGINT)
         training.process.wait(30)
