@@ -70,16 +70,18 @@ def covisible(
     few = count <= MANY or depths is not None or points is None or not bool(points.isfinite().all(-1).any())
     scene = (Visibility if few else NearbyVisibility)(views, points, tracks, depths)
     centres, everyone = centres_of(views.viewmats), torch.arange(count, device=device)
-    candidates = scene.candidates()
+    now = _of_one_time(views.capture_times)
+    # Of many views most are of another time: those that share the most points would be the camera's own.
+    candidates = None if now is not None and max(map(len, now)) <= MANY else scene.candidates()
     for v in range(count if count > 1 else 0):
         own = scene.seen_by(v)
         if len(own) < FEWEST:
             continue
-        among = everyone if candidates is None else candidates[v]
-        seen = scene.sees(own, None if candidates is None else among)
+        among = candidates[v] if candidates is not None else everyone if now is None else now[v]
+        seen = scene.sees(own, None if among is everyone else among)
         seen[among == v] = False
-        if views.capture_times is not None:
-            seen[views.capture_times[among] != views.capture_times[v]] = False
+        if now is not None and candidates is not None:
+            seen[~torch.isin(among, now[v])] = False
         parallax = angle(centres[v] - own, centres[among, None] - own)
         middle = torch.where(seen, parallax, torch.nan).nanmedian(1).values
         overlap = seen.float().mean(1)
@@ -93,3 +95,12 @@ def covisible(
         result.parallax[v, :n] = torch.where(keep, middle[order], 0.0)
         result.overlap[v, :n] = torch.where(keep, overlap[order], 0.0)
     return result
+
+
+def _of_one_time(times: Tensor | None) -> list[Tensor] | None:
+    """Of each view those of its time, itself among them: int64, ascending. None: what they show stands still."""
+    if times is None:
+        return None
+    moment = times.unique(return_inverse=True)[1]
+    groups = moment.argsort(stable=True).split(moment.bincount().tolist())
+    return [groups[m] for m in moment.tolist()]

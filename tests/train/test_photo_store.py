@@ -18,6 +18,7 @@ from lpm.checks import LpmError
 from lpm.multiview import covisibility, visibility
 from lpm.multiview.covisibility import covisible
 from lpm.multiview.photo_graph import PhotoGraph
+from lpm.multiview.views import Views
 from lpm.scenes.read import read_scene
 from lpm.scenes.samples.make import make
 from lpm.train import photo_store
@@ -228,6 +229,24 @@ def test_views_that_are_many_find_the_same_neighbours(yard, monkeypatch):
     fewer = covisible(of, points).neighbours
     assert ((fewer[:, :, None] == everyone.neighbours[:, None]).any(2) | (fewer < 0)).float().mean() > 0.7
     assert (fewer >= 0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("many", [10, 3])  # at a time: each is compared with all of its time, or with some of them
+def test_in_a_long_clip_neighbours_are_those_of_the_same_time(yard, monkeypatch, many):
+    """Of all others the own camera's share the most points, and would leave no room for them."""
+    of, points = views(yard, False)
+    count, times = 6, 40
+    first = covisible(Views(of.images[:count], of.Ks[:count], of.viewmats[:count]), points).neighbours
+    assert (first >= 0).any(1).all()
+    Ks, viewmats = (t[:count].repeat(times, 1, 1) for t in (of.Ks, of.viewmats))
+    clip = Views(of.images[:count] * times, Ks, viewmats, capture_times=torch.arange(times).repeat_interleave(count))
+    monkeypatch.setattr(covisibility, "MANY", many)
+    monkeypatch.setattr(visibility, "PER_VIEW", 10**6)
+    monkeypatch.setattr(visibility, "NEARBY", 10**6)
+    monkeypatch.setattr(visibility, "CANDIDATES", 10 if many == 10 else 10**6)
+    found = covisible(clip, points).neighbours.reshape(times, count, -1)
+    start = count * torch.arange(times)[:, None, None]
+    assert torch.equal(found, torch.where(first >= 0, first + start, -1))
 
 
 def test_many_views_and_no_evidence(yard, monkeypatch):
