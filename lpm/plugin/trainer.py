@@ -109,7 +109,7 @@ class LpmTrainer(Trainer):
             fail("strategy", f"{model.strategy} on {distributed.size()} devices", "lpm", "train others on one device")
         mend()
         super().__init__(config, local_rank, world_size)
-        self.train_lock = Turns()
+        self.train_lock = Turns()  # type: ignore[assignment]
         self.left_out = bad_steps.LeftOut(self._image, CONSOLE.print)
 
     def setup(self, test_mode: Any = "val") -> None:

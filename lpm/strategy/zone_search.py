@@ -44,7 +44,7 @@ class PhotoZones:
     def find(self, event: Event) -> list[ViewZones]:
         """See ZoneSearch; none, and why is said once, where the photos can tell no depth."""
         settings = self.settings
-        neighbours = self.photo_graph.neighbours(self.evidence.depths(event))
+        event.neighbours = neighbours = self.photo_graph.neighbours(self.evidence.depths(event))
         reason = self.photo_graph.why_no_zones()
         if reason is not None and self.hull is None:
             self.messages.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
