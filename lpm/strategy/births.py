@@ -106,8 +106,8 @@ class BirthsInTime(Births):
         return [tiles & ~open_air for tiles, open_air in zip(found, air, strict=True)]
 
     def depths(self, event: Event, places: Places) -> Tensor:
-        """As Births', where nothing moves."""
-        return torch.where(self.static.hold(event, places), super().depths(event, places), places.depth)
+        """Those of the tiles: where something moves they may come from errors, and elsewhere their own bring nothing."""
+        return places.depth
 
     def completed(self, event: Event, rows: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
         """With a time, a life and a velocity for those found in dynamic zones."""
