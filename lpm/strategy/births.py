@@ -106,7 +106,7 @@ class BirthsInTime(Births):
         return [tiles & ~open_air for tiles, open_air in zip(found, air, strict=True)]
 
     def depths(self, event: Event, places: Places) -> Tensor:
-        """Those of the tiles: where something moves they may come from errors, and elsewhere their own bring nothing."""
+        """The tiles': in dynamic zones they may come from errors alone, and in static ones their own bring nothing."""
         return places.depth
 
     def completed(self, event: Event, rows: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
