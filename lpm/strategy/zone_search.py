@@ -18,7 +18,7 @@ from lpm.strategy.messages import Messages
 from lpm.strategy.static_zones import StaticZones
 from lpm.zones.error_hull import error_hull
 from lpm.zones.error_maps import TILE, ErrorMaps, coarse
-from lpm.zones.find import find_zones
+from lpm.zones.find import PAIRS, find_zones
 from lpm.zones.zone import ViewZones
 
 
@@ -49,6 +49,8 @@ class PhotoZones:
         if reason is not None and self.hull is None:
             self.messages.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
             return []
+        if self.photo_graph.events == 1 and int((neighbours >= 0).sum(1).max()) < PAIRS:
+            self.messages.once("pairs", f"lpm: no photo can be compared with {PAIRS} others: only matches tell depths.")
         first, last = settings.bad_share
         length = settings.refine_stop_iter - settings.refine_start_iter
         done = (event.step - settings.refine_start_iter) / max(1, length)

@@ -16,9 +16,9 @@ from lpm.zones.point_errors import look
 from lpm.zones.zone import FALSE_FRONT
 
 
-def prepared(params, noise=0.0, kind=LpmStrategy, **options):
-    """A strategy whose error maps are filled, on the true wall's photos."""
-    K, viewmats = cameras()
+def prepared(params, noise=0.0, kind=LpmStrategy, photos=None, **options):
+    """A strategy whose error maps are filled, on the true wall's photos: all, or so many."""
+    K, viewmats = (values[:photos] for values in cameras())
     truth = [draw(wall(), v, k)[0].clamp(0, 1) for v, k in zip(viewmats, K, strict=True)]
     options = {"max_points": 10**6, "refine_start_iter": 1, "refine_every": 100, "views_per_event": 8, **options}
     strategy, records = kind(**options), []
@@ -83,6 +83,13 @@ def test_one_view_alone_resets_nothing_however_often():
     _, _, _, records, steps = prepared(params, **options)
     steps(93, 101)
     assert records[0].reset >= 90
+
+
+@pytest.mark.parametrize("photos", [2, 3])
+def test_it_says_so_where_no_photo_has_two_others(photos):
+    strategy, _, _, _, steps = prepared(wall(), photos=photos)
+    steps(93, 201)
+    assert ("pairs" in strategy.messages.said) == (photos == 2)
 
 
 def test_points_just_reset_are_not_split():
