@@ -71,17 +71,17 @@ def covisible(
     scene = (Visibility if few else NearbyVisibility)(views, points, tracks, depths)
     centres, everyone = centres_of(views.viewmats), torch.arange(count, device=device)
     now = _of_one_time(views.capture_times)
-    # Of many views most are of another time: those that share the most points would be the camera's own.
-    candidates = None if now is not None and max(map(len, now)) <= MANY else scene.candidates()
+    # Candidates are chosen by what they see. Nearly all of those would be of another time, where there are times.
+    candidates = scene.candidates() if now is None or max(map(len, now), default=0) > MANY else None
     for v in range(count if count > 1 else 0):
         own = scene.seen_by(v)
         if len(own) < FEWEST:
             continue
-        among = candidates[v] if candidates is not None else everyone if now is None else now[v]
+        among = everyone if candidates is None else candidates[v]
+        if now is not None:
+            among = now[v] if len(now[v]) <= MANY else among[torch.isin(among, now[v])]
         seen = scene.sees(own, None if among is everyone else among)
         seen[among == v] = False
-        if now is not None and candidates is not None:
-            seen[~torch.isin(among, now[v])] = False
         parallax = angle(centres[v] - own, centres[among, None] - own)
         middle = torch.where(seen, parallax, torch.nan).nanmedian(1).values
         overlap = seen.float().mean(1)

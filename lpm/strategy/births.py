@@ -18,14 +18,12 @@ from lpm.strategy.capture_times import CaptureTimes
 from lpm.strategy.event import Event
 from lpm.strategy.lpm4d_fields import Lpm4dFields
 from lpm.strategy.lpm_fields import LpmFields
-from lpm.strategy.own_depths import own_depths
 from lpm.strategy.requests import inside_any
 from lpm.strategy.seen_through import seen_through
-from lpm.strategy.selection import PER_TILE, Places, lowest, places_of, sparse_tiles, surface_points
+from lpm.strategy.selection import PER_TILE, lowest, sparse_tiles, surface_points
 from lpm.strategy.static_cameras import Cameras
 from lpm.strategy.static_zones import StaticZones
 from lpm.strategy.view_choice import ViewChoiceInTime
-from lpm.zones.error_maps import TILE
 
 EDITED = ("means", "scales", "quats", "opacities", "features_dc")
 """What edits read and change. All other parameters follow the map of rows, and are copied once."""
@@ -45,14 +43,11 @@ class Births:
     def rows(self, event: Event, most: int) -> dict[str, Tensor]:
         """At most so many new points [M, ...] of all names(), on the surfaces that the event's zones lack."""
         harmonics = event.params["features_rest"].shape[1] > 0
-        places = places_of(event.zones, event.errors, self.lacking(event), most)
-        places = places._replace(depth=self.depths(event, places))
-        places = places.where(torch.isfinite(places.depth))
-        rows = surface_points(self.views, places, TILE, harmonics)
+        rows, seen = surface_points(self.views, event.zones, event.errors, self.lacking(event), most, harmonics)
         if event.frozen:
             outside = ~inside_any(event.frozen, rows["means"], self.views.viewmats, self.views.Ks)
-            rows, places = {name: value[outside] for name, value in rows.items()}, places.where(outside)
-        return self.completed(event, rows, places)
+            rows, seen = {name: value[outside] for name, value in rows.items()}, seen[outside]
+        return self.completed(event, rows, seen)
 
     def lacking(self, event: Event) -> list[Tensor]:
         """Per view of event.zones [rows, columns] bool: tiles whose surface the photos know, and hardly any point."""
@@ -60,14 +55,8 @@ class Births:
         counts = zip(event.zones, event.votes.counts, strict=True)
         return [sparse_tiles(zone, inside, self.settings.sparse) for zone, inside in counts]
 
-    def depths(self, event: Event, places: Places) -> Tensor:
-        """[M] of new points at `places`; NaN: not there."""
-        if event.neighbours is None:
-            return places.depth
-        return own_depths(self.views, event.neighbours, places)
-
-    def completed(self, event: Event, rows: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
-        """`rows` of EDITED with all names(); `places` [M]: where each was found."""
+    def completed(self, event: Event, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
+        """`rows` of EDITED with all names(); `seen` [M]: the view that each was found in."""
         return rows
 
     def give_way(self, event: Event, worth: Tensor, may_go: Tensor, room: int) -> Tensor:
@@ -105,22 +94,18 @@ class BirthsInTime(Births):
         air = seen_through(event, self.capture.by_view, static)
         return [tiles & ~open_air for tiles, open_air in zip(found, air, strict=True)]
 
-    def depths(self, event: Event, places: Places) -> Tensor:
-        """The tiles': in dynamic zones they may come from errors alone, and in static ones their own bring nothing."""
-        return places.depth
-
-    def completed(self, event: Event, rows: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
+    def completed(self, event: Event, rows: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
         """With a time, a life and a velocity for those found in dynamic zones."""
         params, capture = event.params, self.capture
-        n, degree, device = len(places.views), params["motion"].shape[1], params["means"].device
+        n, degree, device = len(seen), params["motion"].shape[1], params["means"].device
         rows = rows | {name: sent(value, device) for name, value in motion.still(n, degree).items()}
         if motion.SPINS in params:
             rows[motion.SPINS] = torch.zeros(n, 4, device=device)
         if self.settings.zones_in_time == "time-blind":
             return rows
-        moving = ~self.static.hold(event, places)
-        for v in places.views.unique().tolist():
-            mine = (moving & (places.views == v)).nonzero().flatten()
+        for v in seen.unique().tolist():
+            mine = (seen == v).nonzero().flatten()
+            mine = mine[~self.static.contain(event, rows["means"][mine], v)]
             t = capture.by_view[v]
             rows["times"][mine] = t
             rows["durations"][mine] = math.log(self.settings.life * capture.frame)

@@ -40,8 +40,6 @@ class Event:
     """Training views that are looked at."""
     evidence: list[Evidence] = field(default_factory=list)
     """What each of them says."""
-    neighbours: Tensor | None = None
-    """[V, k] int64, the photos that each photo can be compared with; -1: none. None: zones are not by photos."""
     threshold: float = torch.inf
     """Error above which a tile is bad."""
     zones: list[ViewZones] = field(default_factory=list)

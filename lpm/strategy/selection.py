@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -98,67 +96,49 @@ def new_points(
     }
 
 
-class Places(NamedTuple):
-    """Where new points are seen."""
-
-    views: Tensor
-    """[M] int64, the photo that each was found in."""
-    pixels: Tensor
-    """[M, 2], x and y in it."""
-    depth: Tensor
-    """[M], z-depth, world units."""
-
-    def where(self, keep: Tensor) -> Places:
-        """Those of them that `keep` [M] holds."""
-        return Places(*(of_all[keep] for of_all in self))
-
-
-def places_of(zones: list[ViewZones], errors: list[Tensor], lacking: list[Tensor], most: int) -> Places:
-    """PER_TILE places in each tile that lacks points, the middles of its quarters, at the tile's depth.
+def surface_points(
+    views: Views,
+    zones: list[ViewZones],
+    errors: list[Tensor],
+    lacking: list[Tensor],
+    most: int,
+    harmonics: bool = True,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Rows of new points on the surface of tiles that lack some: PER_TILE a tile, as large as a quarter of it.
 
     Args:
         errors, lacking: per view [rows, columns], residual of each tile, and (bool) whether it gets new points.
-        most: at most so many places; tiles of the largest error come first, and those of one view together.
-    """
-    found = [torch.zeros(0, 4)]  # which view, row, column, error
-    here = brought(lacking + errors)
-    for i, (lacks, error) in enumerate(zip(here[: len(zones)], here[len(zones) :], strict=True)):
-        at = lacks.nonzero()
-        place = torch.cat([torch.full_like(at[:, :1], i), at], 1)
-        found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
-    tiles = torch.cat(found)
-    tiles = tiles[tiles[:, 3].argsort(descending=True, stable=True)[: -(-most // PER_TILE)]]
-    device = zones[0].depth.device if zones else torch.device("cpu")
-    nowhere = torch.zeros(0, device=device)
-    places = [Places(nowhere.long(), nowhere.reshape(0, 2), nowhere)]
-    for i in tiles[:, 0].long().unique().tolist():
-        view, at = zones[i], tiles[tiles[:, 0] == i, 1:3].long()
-        corner = at.new_tensor([(0, 0), (0, 1), (1, 0), (1, 1)])
-        pixels = (at[:, None] + 0.25 + 0.5 * corner).flip(-1).reshape(-1, 2) * view.tile
-        pixels = torch.minimum(pixels, pixels.new_tensor([view.size[0] - 0.5, view.size[1] - 0.5]))
-        at, pixels = sent(at, device), sent(pixels, device)
-        depth = view.depth[at[:, 0], at[:, 1]].repeat_interleave(PER_TILE)
-        places.append(Places(torch.full_like(depth, view.view, dtype=torch.int64), pixels, depth))
-    return Places(*(torch.cat(parts)[:most] for parts in zip(*places, strict=True)))
-
-
-def surface_points(views: Views, places: Places, side: int, harmonics: bool = True) -> dict[str, Tensor]:
-    """Rows of new points at `places`, as large as a quarter of a tile of `side` pixels, coloured by the photos.
-
-    Args:
+        most: at most so many rows; tiles of the largest error come first.
         harmonics: whether the model has any, see lpm.gaussians.start_colors.
 
     Returns:
-        means (world), scales (log), quats, features_dc, opacities (logit), each [M, ...].
+        means (world), scales (log), quats, features_dc, opacities (logit), each [M, ...]; colours from the photo. And
+        [M] the view that each was found in.
     """
-    view, pixels, depth = places
-    Ks = views.Ks[view]
-    colors = views.viewmats.new_zeros(len(depth), 3)
-    for v in view.unique().tolist():
-        mine = (view == v).nonzero().flatten()
-        column, row = pixels[mine].long().unbind(1)
-        image = views.images[v]
-        rgb = image[row.to(image.device), column.to(image.device), :3]
-        colors[mine] = (rgb if rgb.is_floating_point() else rgb / 255).to(colors)
-    size = (0.25 * side * depth / Ks[:, 0, 0])[:, None].expand(-1, 3)
-    return new_points(unproject(pixels, depth, views.viewmats[view], Ks), colors, size, harmonics)
+    found = [torch.zeros(0, 4)]  # view, row, column, error
+    here = brought(lacking + errors)
+    for view, lacks, error in zip(zones, here[: len(zones)], here[len(zones) :], strict=True):
+        at = lacks.nonzero()
+        place = torch.cat([torch.full_like(at[:, :1], view.view), at], 1)
+        found.append(torch.cat([place.to(error), error[at[:, 0], at[:, 1], None]], 1))
+    tiles = torch.cat(found)
+    tiles = tiles[tiles[:, 3].argsort(descending=True, stable=True)[: -(-most // PER_TILE)]]
+    by_view = {view.view: view for view in zones}
+    means, colors, sizes, seen = [], [], [], []
+    for v in tiles[:, 0].long().unique().tolist():
+        view, image = by_view[v], views.images[v]
+        at = tiles[tiles[:, 0] == v, 1:3].long()
+        corner = at.new_tensor([(0, 0), (0, 1), (1, 0), (1, 1)])
+        pixels = (at[:, None] + 0.25 + 0.5 * corner).flip(-1).reshape(-1, 2) * view.tile
+        pixels = torch.minimum(pixels, pixels.new_tensor([view.size[0] - 0.5, view.size[1] - 0.5]))
+        at, pixels = sent(at, views.device), sent(pixels, views.device)
+        depth = view.depth[at[:, 0], at[:, 1]].repeat_interleave(PER_TILE)
+        means.append(unproject(pixels, depth, view.viewmat, view.K))
+        rgb = image[pixels[:, 1].long().to(image.device), pixels[:, 0].long().to(image.device), :3]
+        colors.append((rgb if rgb.is_floating_point() else rgb / 255).to(depth))
+        seen.append(torch.full_like(depth, v, dtype=torch.int64))
+        sizes.append(0.25 * view.tile * depth / view.K[0, 0])
+    none = views.viewmats.new_zeros(0, 3)
+    xyz, rgb, size = (torch.cat([none, *m])[:most] for m in (means, colors, [s[:, None].expand(-1, 3) for s in sizes]))
+    rows = new_points(xyz, rgb, size, harmonics)
+    return rows, torch.cat([none.new_zeros(0, dtype=torch.int64), *seen])[:most]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lpm.multiview.views import project
 from lpm.strategy.event import Event
 from lpm.strategy.lpm4d_fields import Lpm4dFields
-from lpm.strategy.selection import Places
 from lpm.strategy.static_cameras import Cameras
 from lpm.zones.error_maps import TILE, ErrorMaps, coarse
 
@@ -29,14 +29,12 @@ class StaticZones:
             self._found[camera] = self._find(view, event.threshold)
         return self._found[camera]
 
-    def hold(self, event: Event, places: Places) -> Tensor:
-        """[M] bool: which of `places` are in a static zone."""
-        held = torch.zeros_like(places.views, dtype=torch.bool)
-        for v in places.views.unique().tolist():
-            mine = (places.views == v).nonzero().flatten()
-            column, row = (places.pixels[mine] / TILE).long().unbind(-1)
-            held[mine] = self.tiles(event, v)[row, column]
-        return held
+    def contain(self, event: Event, means: Tensor, view: int) -> Tensor:
+        """[M] bool: whether the tile that `view` sees each of `means` [M, 3] (world) in is a static zone."""
+        views, static = self.cameras.views, self.tiles(event, view)
+        pixels, _ = project(means, views.viewmats[view], views.Ks[view])
+        column, row = (pixels / TILE).long().unbind(-1)
+        return static[row.clamp(0, static.shape[0] - 1), column.clamp(0, static.shape[1] - 1)]
 
     def _find(self, view: int, threshold: float) -> Tensor:
         images = self.cameras.views.images

@@ -44,12 +44,12 @@ class PhotoZones:
     def find(self, event: Event) -> list[ViewZones]:
         """See ZoneSearch; none, and why is said once, where the photos can tell no depth."""
         settings = self.settings
-        event.neighbours = neighbours = self.photo_graph.neighbours(self.evidence.depths(event))
+        neighbours = self.photo_graph.neighbours(self.evidence.depths(event))
         reason = self.photo_graph.why_no_zones()
         if reason is not None and self.hull is None:
             self.messages.once("zones", f"lpm: no zones, since {reason}: points are added by error alone.")
             return []
-        if self.photo_graph.events == 1 and int((neighbours >= 0).sum(1).max()) < PAIRS:
+        if self.hull is None and self.photo_graph.events == 1 and int((neighbours >= 0).sum(1).max()) < PAIRS:
             self.messages.once("pairs", f"lpm: no photo can be compared with {PAIRS} others: only matches tell depths.")
         first, last = settings.bad_share
         length = settings.refine_stop_iter - settings.refine_start_iter

@@ -21,7 +21,3 @@ class Turns:
 
     def __exit__(self, *_: object) -> None:
         self._held.release()
-
-    def waited_for(self) -> bool:
-        """Whether somebody waits for it."""
-        return self._next.locked()

@@ -233,7 +233,7 @@ def test_views_that_are_many_find_the_same_neighbours(yard, monkeypatch):
 
 @pytest.mark.parametrize("many", [10, 3])  # at a time: each is compared with all of its time, or with some of them
 def test_in_a_long_clip_neighbours_are_those_of_the_same_time(yard, monkeypatch, many):
-    """Of all others the own camera's share the most points, and would leave no room for them."""
+    """Those of all other times see as much, and would leave no room for them."""
     of, points = views(yard, False)
     count, times = 6, 40
     first = covisible(Views(of.images[:count], of.Ks[:count], of.viewmats[:count]), points).neighbours

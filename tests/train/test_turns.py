@@ -16,7 +16,7 @@ def test_who_waits_comes_before_who_has_just_let_go():
     with lock:
         order.append("step 1")
         page.start()
-        while not lock.waited_for():
+        while not lock._next.locked():
             pass
     with lock:
         order.append("step 2")

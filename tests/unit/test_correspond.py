@@ -28,8 +28,6 @@ from lpm.multiview.plane_sweep import Sweep, plane_sweep
 from lpm.multiview.views import Views, project, triangulate, unproject
 from lpm.scenes.read import read_scene
 from lpm.scenes.samples import make
-from lpm.strategy.own_depths import own_depths
-from lpm.strategy.selection import Places
 
 WIDTH, HEIGHT, FOCAL = 160, 120, 150.0
 
@@ -424,25 +422,6 @@ def test_occlusion_in_half_of_the_neighbours():
     good = chosen & swept.confident
     assert good.sum() >= 0.3 * chosen.sum()
     assert ((swept.depth / true - 1).abs()[good] < 0.02).float().mean() >= 0.9
-
-
-def test_new_points_at_the_edge_of_a_thing_get_their_own_depths():
-    """Places at one depth, the near wall's, of which half are on the far one; a photo without neighbours keeps it."""
-    scene = shots([wall(3.0, half=0.5, seed=2), wall(6.0, half=8.0, seed=3)], ROW)
-    y, x = (t.flatten() for t in torch.meshgrid(torch.arange(40, 81, 4), torch.arange(38, 123, 4), indexing="ij"))
-    pixels = torch.stack([x, y], -1) + 0.5
-    truth = truth_at(scene.depths[0], pixels)
-    assert set(truth.tolist()) == {3.0, 6.0}
-    places = Places(torch.zeros(len(pixels), dtype=torch.int64), pixels, torch.full_like(truth, 3.0))
-    own = own_depths(scene.views, ALL_FOUR, places)
-    known = torch.isfinite(own)
-    assert known.float().mean() > 0.8
-    right = (own / truth - 1).abs() < 0.03
-    assert right[known].float().mean() > 0.9
-    assert right[truth == 6].float().mean() > 0.7
-    assert 0.4 < (truth == 3).float().mean() < 0.6  # so many are right without
-    others = own_depths(scene.views, torch.full((5, 1), -1), places)
-    assert torch.equal(others, places.depth)
 
 
 def test_masked_and_nan_pixels_are_not_used():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lpm.multiview.views import Views
-from lpm.strategy.selection import around_cameras, lowest, places_of, sparse_tiles, surface_points, weighted_sample
+from lpm.strategy.selection import around_cameras, lowest, sparse_tiles, surface_points, weighted_sample
 from lpm.zones.find import feature_depths
 from lpm.zones.zone import FALSE_FRONT, MISSING, NO_EVIDENCE, UNDER_RESOLVED, ViewZones
 
@@ -56,9 +56,8 @@ def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
     zones = view_zones(kinds)
     views = Views([photo], zones.K[None], zones.viewmat[None])
     lacking = [sparse_tiles(zones, inside, 1)]
-    places = places_of([zones], [errors], lacking, 100)
-    rows = surface_points(views, places, zones.tile)
-    assert places.views.tolist() == [zones.view] * len(rows["means"])
+    rows, seen = surface_points(views, [zones], [errors], lacking, 100)
+    assert seen.tolist() == [zones.view] * len(rows["means"])
     assert len(rows["means"]) == 12  # three tiles, four each
     assert (rows["means"][:, 2] == 4).all()
     pixels = rows["means"][:, :2] / 4 * 50 + torch.tensor([24.0, 16])
@@ -68,13 +67,9 @@ def test_points_are_put_where_the_photo_knows_a_depth_and_nothing_is():
     assert white[4:].abs().max() < 1e-6
     torch.testing.assert_close(rows["scales"].exp(), torch.full((12, 3), 4.0 * 4 / 50))
     assert torch.sigmoid(rows["opacities"]).mean() == pytest.approx(0.1, abs=1e-6)
-    for zone_list, lacks, most, found in (
-        ([zones], lacking, 5, 5),
-        ([zones], [sparse_tiles(zones, inside + 1, 1)], 5, 0),
-        ([], [], 5, 0),
-    ):
-        places = places_of(zone_list, [errors] * len(zone_list), lacks, most)
-        assert len(places.depth) == len(surface_points(views, places, 16)["means"]) == found
+    assert len(surface_points(views, [zones], [errors], lacking, 5)[1]) == 5
+    assert len(surface_points(views, [zones], [errors], [sparse_tiles(zones, inside + 1, 1)], 5)[1]) == 0
+    assert len(surface_points(views, [], [], [], 5)[1]) == 0
 
 
 def test_depth_by_features_takes_two_on_one_surface():
