@@ -50,10 +50,9 @@ class Trainer:
         """`settings` are resolved here for the device that is there; `folder` is the run's."""
         self.terminal = terminal or Terminal()
         self.say = self.terminal.say
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
+        there = torch.cuda.is_available()
+        device = ("cuda" if there else "cpu") if settings.device == "auto" else settings.device
+        if device == "cuda" and not there:
             device = "cpu"
             self.say("No CUDA device here: training on the CPU.")
         settings.resolve(device)

@@ -78,12 +78,11 @@ def test_the_picture_is_the_models(tmp_path, tiny):
     fov = 2 * np.arctan(height / 2 / float(run.data.train_cameras.intrinsics[0, 1]))
     seen = shown.draw(RenderRequest(camera_at(c2w, fov, width / height)), width, height)
     assert np.abs(seen.astype(float) / 255 - wanted.numpy()).mean() < 0.02  # the principal point is a pixel off
-    run.lock.acquire()  # a step is being made: the picture waits for it
     done = threading.Event()
     thread = threading.Thread(target=lambda: (shown.draw(request(run), 32, 24), done.set()))
-    thread.start()
-    assert not done.wait(0.3)
-    run.lock.release()
+    with run.lock:  # a step is being made: the picture waits for it
+        thread.start()
+        assert not done.wait(0.3)
     assert done.wait(10)
     thread.join()
 
