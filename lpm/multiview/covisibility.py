@@ -71,7 +71,7 @@ def covisible(
     scene = (Visibility if few else NearbyVisibility)(views, points, tracks, depths)
     centres, everyone = centres_of(views.viewmats), torch.arange(count, device=device)
     now = _of_one_time(views.capture_times)
-    # Candidates are chosen by what they see. Nearly all of those would be of another time, where there are times.
+    # Candidates are chosen by what they see, whenever they were taken: in a long clip hardly one is of the right time.
     candidates = scene.candidates() if now is None or max(map(len, now), default=0) > MANY else None
     for v in range(count if count > 1 else 0):
         own = scene.seen_by(v)

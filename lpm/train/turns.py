@@ -8,8 +8,8 @@ import threading
 class Turns:
     """A lock that whoever waits for it gets before whoever has just let go of it.
 
-    A `threading.Lock` goes to who asks first once it is free. That is the training loop, which asks again within
-    microseconds, so that a page waited for its picture as long as training went on.
+    A `threading.Lock` goes to who asks first once it is free. That is often the training loop, which asks again within
+    microseconds, so that a page waited through several steps for its picture.
     """
 
     def __init__(self) -> None:

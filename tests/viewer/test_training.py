@@ -195,7 +195,8 @@ def test_a_person_looks_at_a_run(training):
         back = browser.open(f"http://127.0.0.1:{training.port}", 1280, 800)
         back.until("document.body.innerText.includes('Pause Training')")
         back.front()
-        until_drawn(back, lambda picture: part(picture).std() > 10)
+        back.wait(4)
+        assert part(back.shoot()).std() > 10
         assert back.errors() == []
         training.process.send_signal(signal.SIGINT)
         training.process.wait(30)
