@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,12 @@ class Adam(torch.optim.Adam):
         self._step_supports_amp_scaling = False  # a GradScaler then scales the gradients back itself
         self.found_inf: Tensor | None = None
         """[] on a GPU: where it is 1, step() changes nothing (lpm.train.bad_steps.not_finite). The CPU ignores it."""
+
+    # Without the wrapper around them, which at its first call imports torch's compiler (1.7 s, much of a start) to say
+    # that they are not for it.
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -68,3 +70,19 @@ def test_a_scheduler_changes_the_rate():
         scheduler.step()
         assert before - parameter.item() == pytest.approx(rate, rel=1e-5)
         before = parameter.item()
+
+
+def test_torchs_compiler_is_not_imported():
+    """It takes longer to import than all else that a run needs before its first step."""
+    code = """
+import sys, torch
+from lpm.train.adam import Adam
+from lpm.train.optimizers import Falling
+parameter = torch.nn.Parameter(torch.ones(3))
+optimizer = Adam([parameter])
+schedule = Falling(optimizer, lambda step: 0.5)
+parameter.grad = torch.ones(3)
+optimizer.step(), schedule.step(), optimizer.zero_grad(), optimizer.state_dict()
+assert 'torch._dynamo' not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
