@@ -1,6 +1,7 @@
 // How alike patches of one photo look in another one, at many depths: see Warp in lpm/multiview/patch_warp.py, the torch twin.
 //
 // A pair of a patch and a neighbour belongs to one thread, so that the bits depend on no number of threads.
+#include <cstring>
 #include <vector>
 
 #include "patches.h"
@@ -59,6 +60,8 @@ static void zncc(int threads, int64_t count, const int64_t* pairs, const int64_t
 #pragma omp parallel num_threads(threads)
     {
         Projected<S> patch(side);
+        std::vector<int> corner(n);
+        std::vector<S> u(n), v(n), high(2 * n), low(2 * n);
 #pragma omp for schedule(dynamic)
         for (int64_t q = 0; q < count; q++) {
             const int64_t row = pairs[q] / k, seen_by = rows[row] * k + pairs[q] % k;
@@ -68,12 +71,22 @@ static void zncc(int threads, int64_t count, const int64_t* pairs, const int64_t
                 const int64_t at = row * depths + h;
                 const S slope_x = slope ? slope[2 * at] : 0, slope_y = slope ? slope[2 * at + 1] : 0, depth = w[at];
                 if (!patch.corners_inside(depth, slope_x, slope_y, limit_x, limit_y)) continue;
-                S sum = 0, square = 0, cross = 0;
-#pragma omp simd reduction(+ : sum, square, cross)
                 for (int i = 0; i < n; i++) {
                     S x, y, z;
                     patch.at(i, depth, slope_x, slope_y, &x, &y, &z);
-                    const S value = photo.at(x, y);
+                    corner[i] = photo.corner(x, y, &u[i], &v[i]);
+                }
+                for (int i = 0; i < n; i++) {
+                    const S* pixels = photo.gray + corner[i];
+                    std::memcpy(&high[2 * i], pixels, 2 * sizeof(S));
+                    std::memcpy(&low[2 * i], pixels + photo.width, 2 * sizeof(S));
+                    // No vectors here: fetched by vectors of addresses, pixels take as long as all else together.
+                    asm volatile("");
+                }
+                S sum = 0, square = 0, cross = 0;
+#pragma omp simd reduction(+ : sum, square, cross)
+                for (int i = 0; i < n; i++) {
+                    const S value = photo.between(&high[2 * i], &low[2 * i], u[i], v[i]);
                     sum += value;
                     square += value * value;
                     cross += value * own[i];

@@ -9,16 +9,20 @@ struct Photo {
     const S* gray;  // [height, width], NaN where there is no data
     int height, width;
 
-    // Bilinear, at -1..1 from edge to edge (as torch's grid_sample with align_corners=False); beyond is as the border.
-    LPM_HD S at(S x, S y) const {
+    // Where a value at -1..1 from edge to edge (as torch's grid_sample with align_corners=False; beyond is as the border) lies:
+    // the upper left of its four pixels, and how far it is from there to the right, u, and down, v. Two pixels each way at least.
+    LPM_HD int corner(S x, S y, S* u, S* v) const {
         const S column = min_of(max_of(S(0), ((x + 1) * S(width) - 1) / 2), S(width - 1));
         const S row = min_of(max_of(S(0), ((y + 1) * S(height) - 1) / 2), S(height - 1));
-        const int left = int(column), top = int(row);
-        const int above = top * width, below = min_of(top + 1, height - 1) * width, right = min_of(left + 1, width - 1);
-        const S u = column - S(left), v = row - S(top);
-        const S high = gray[above + left] + u * (gray[above + right] - gray[above + left]);
-        const S low = gray[below + left] + u * (gray[below + right] - gray[below + left]);
-        return high + v * (low - high);
+        const int left = min_of(int(column), width - 2), top = min_of(int(row), height - 2);
+        *u = column - S(left);
+        *v = row - S(top);
+        return top * width + left;
+    }
+    // Bilinear, between pairs of pixels that are neighbours in a row.
+    LPM_HD static S between(const S* high, const S* low, S u, S v) {
+        const S above = high[0] + u * (high[1] - high[0]), below = low[0] + u * (low[1] - low[0]);
+        return above + v * (below - above);
     }
 };
 
@@ -58,7 +62,9 @@ struct Zncc {
         S sum = 0, square = 0, cross = 0;
         for (int pixel = 0; pixel < n; pixel++) {
             place(from, toward, pixel, depth, slope_x, slope_y, &x, &y);
-            const S value = photo.at(x, y);
+            S u, v;
+            const S* pixels = photo.gray + photo.corner(x, y, &u, &v);
+            const S value = photo.between(pixels, pixels + photo.width, u, v);
             sum += value;
             square += value * value;
             cross += value * own[pixel];

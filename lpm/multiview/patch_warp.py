@@ -68,9 +68,9 @@ class Warp:
         out = (to_grid @ Ks)[other]
         matrix = out @ rotation @ torch.linalg.inv_ex(Ks)[0][view][:, None]
         self.offsets = _offsets(patch, pixels)
-        at = (pixels[:, None] + self.offsets).double()
-        ones = torch.cat([at, torch.ones_like(at[..., :1])], -1)
-        self.a = (matrix[:, :, None] * ones[:, None, :, None]).sum(-1).float()  # [P, k, patch^2, 3]
+        x, y = (pixels[:, None] + self.offsets).double()[:, None, :, None].unbind(-1)
+        by_x, by_y, constant = matrix[:, :, None].unbind(-1)
+        self.a = (by_x * x + by_y * y + constant).float()  # [P, k, patch^2, 3]
         self.b = (out @ shift)[..., 0].float()  # [P, k, 3]
         self.focal = Ks[view, 0, 0].float()
         # Half a pixel inside, so that no sample is made up from beyond the border.
@@ -120,6 +120,8 @@ class Warp:
         kernels = native() if w.device.type == "cpu" else device_kernels(w.device)
         for v, pairs in groups(self.neighbour[rows].reshape(-1), len(self.views)):
             image = self.views.gray(v).to(w.dtype)
+            if min(image.shape) < 2:
+                continue  # nothing to interpolate between
             if kernels is None:
                 self._zncc_torch(image, pairs, rows, w, slope, out)
             else:
