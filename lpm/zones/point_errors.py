@@ -89,7 +89,8 @@ def look(
         )  # fmt: skip
         error = error[::shrink, ::shrink][:height, :width]
         cotangent = torch.stack([error, torch.ones_like(error)], -1)
-        (gathered,) = torch.autograd.grad(image[0, ..., :2], zero, cotangent)
+        # As a sum: given as `grad_outputs`, a cotangent makes torch import sympy to compare its shape (half a second).
+        (gathered,) = torch.autograd.grad((image[0, ..., :2] * cotangent).sum(), zero)
     visible = (meta["radii"][0] > 0).all(-1)
     gathered *= shrink**2  # pixels of the full image
     depth, alpha = image[0, ..., 2].detach(), alpha[0, ..., 0].detach()
