@@ -18,6 +18,7 @@ from lpm.editing.missed import missed
 from lpm.editing.opened import Params, chosen_device, mode_of, opened, taken, written
 from lpm.editing.pulled import Photos
 from lpm.editing.seen_light import drawn_by_fewer
+from lpm.editing.settled import settled
 from lpm.files import bar
 from lpm.formats.rows import sound_rows
 from lpm.multiview.views import centres_of
@@ -30,11 +31,15 @@ Found = dict[str, Tensor]
 """What a person is told of a rule, and the rows [N] bool that it met."""
 
 
-def clean(source: Path, out: Path, floaters: Floaters, scene: Path | None, device: str, common: Common) -> None:
-    """Takes what the rules of `floaters` meet."""
+def clean(
+    source: Path, out: Path, floaters: Floaters, scene: Path | None, refit_steps: int, device: str, common: Common
+) -> None:
+    """Takes what the rules of `floaters` meet; with a scene, opacities of the rest are then fitted to its photos."""
     for name, value in vars(floaters).items():
         if not 0 <= value < math.inf:
             fail(f"--{name}", str(value), "0 (off) or more")
+    if refit_steps < 0:
+        fail("--refit-steps", str(refit_steps), "0 (off) or more")
     where = chosen_device(device)
     loaded = opened(source, out, common)
     sound = sound_rows(loaded.params)
@@ -59,6 +64,13 @@ def clean(source: Path, out: Path, floaters: Floaters, scene: Path | None, devic
         fail("clean", f"none of {len(gone):,} Gaussians left", "at least one", "0 switches a rule off")
     print(f"clean: {taken(params, gone.numpy())}; {int((~gone).sum()):,} stay")
     kept = {name: value[~gone] for name, value in params.items()}
+    if scene is not None and refit_steps:
+        if loaded.sky is not None:
+            print("The model has a sky, which is not drawn here: opacities stay as they are.")
+        else:
+            assert cameras.photo is not None
+            photos = Photos(kept, on_device(cameras, where), cameras.photo, mode_of(loaded), bar)
+            kept["opacities"] = settled(photos, refit_steps)
     written(out, loaded, loaded, kept, loaded.offset, common, seen=kept)
 
 

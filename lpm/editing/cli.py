@@ -149,9 +149,9 @@ def simplify(
 
 def clean(
     source: Positional[Source], out: Positional[Out], floaters: Floaters, common: Common, scene: Path | None = None,
-    device: Device = "auto",
+    refit_steps: int = 100, device: Device = "auto",
 ) -> None:  # fmt: skip
-    """Take floaters away: by statistics alone, and with a scene by what its cameras and points know.
+    """Take floaters away: by statistics alone, and with a scene by what its cameras, points and photos know.
 
     Args:
         source: A run's folder, its config.yml, a checkpoint, or a file of Gaussians of any kind.
@@ -159,11 +159,12 @@ def clean(
         floaters: What is taken.
         common: What every edit takes.
         scene: The scene's folder, or a run of it.
+        refit_steps: With a scene: steps in which opacities of what stays are fitted to its photos; 0: none, all stays.
         device: What draws; auto takes a CUDA GPU where there is one.
     """
     from lpm.editing import cleaning
 
-    cleaning.clean(source, out, floaters, scene, device, common)
+    cleaning.clean(source, out, floaters, scene, refit_steps, device, common)
 
 
 def merge(first: Positional[Source], second: Positional[Source], out: Positional[Out], common: Common) -> None:

@@ -18,6 +18,7 @@ from lpm.editing.missed import _change, _loss_maps, missed
 from lpm.editing.pulled import Photos
 from lpm.editing.refit import drawn
 from lpm.editing.seen_light import drawn_by_fewer, stopped_light
+from lpm.editing.settled import settled
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
 from lpm.render.losses import l1_dssim
@@ -175,6 +176,19 @@ def test_before_surfaces_goes_what_photos_do_not_show(hung):
     assert gone[:1500].sum() < 15  # what the wall's others hide
 
 
+def test_opacities_settle_to_the_photos(hung):
+    """Those of a wall that is too faint, whose photos show it opaque."""
+    planted, seen = hung
+    own = {name: value[:1501] for name, value in planted.items()}
+    faint = {**own, "opacities": own["opacities"] - 0.5}
+    photos = Photos(faint, seen, seen.photo, "classic")
+    after = settled(photos, 40)
+    assert loss_of({**faint, "opacities": after}, seen) < 0.6 * loss_of(faint, seen)
+    assert (after > faint["opacities"]).float().mean() > 0.8
+    assert torch.equal(after, settled(photos, 40))
+    assert torch.equal(settled(photos, 0), faint["opacities"])
+
+
 def test_command(tmp_path, capsys):
     params = with_row(with_row(wall(), opacities=[-8.0]), means=[0.0, 0, 3.0])
     write_ply(tmp_path / "a.ply", params)
@@ -204,7 +218,14 @@ def test_command_with_a_scene(tmp_path, capsys):
     assert call(main, "clean", tmp_path / "a.ply", tmp_path / "b.ply", "--scene", folder, *off) == 0
     said = capsys.readouterr().out
     assert [int(line.split()[-1]) for line in said.splitlines() if "around cameras" in line] == [1]
-    assert torch.equal(load(tmp_path / "b.ply").params["means"], params["means"])
+    fitted = load(tmp_path / "b.ply").params
+    changed = [name for name, value in params.items() if not torch.equal(fitted[name], value)]
+    assert changed == ["opacities"]
+    off += ["--refit-steps", 0]
+    assert call(main, "clean", tmp_path / "a.ply", tmp_path / "d.ply", "--scene", folder, *off) == 0
+    left = load(tmp_path / "d.ply").params
+    assert all(torch.equal(left[name], value) for name, value in params.items())
+    capsys.readouterr()
     assert call(main, "clean", tmp_path / "a.ply", tmp_path / "c.ply", "--scene", folder, "--no-picture") in (0, 2)
     said = capsys.readouterr().out
     for rule in ("in fewer than 2 photos", "before surfaces", "around cameras", "against 2 photos"):
@@ -219,6 +240,7 @@ def test_command_with_a_scene(tmp_path, capsys):
         (["--faint", "0", "--needle", "0", "--giant", "0", "--lonely", "0"], "all rules are off"),
         (["--faint", "2"], "none of 1,500 Gaussians left"),
         (["--scene", "gone"], "gone"),
+        (["--refit-steps", "-1"], "--refit-steps"),
     ],
 )
 def test_errors(tmp_path, monkeypatch, capsys, arguments, said):
