@@ -69,6 +69,12 @@ def apply(
             state[key] = follow(value, made)
 
 
+def rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate of a step of `optimizer`, which has one group (lpm.train.adam has a share beside it)."""
+    rate: float = optimizer.param_groups[0]["lr"] * getattr(optimizer, "share", 1.0)
+    return rate
+
+
 def follow_rows(kernels: DeviceLibrary, old: Tensor, source: Tensor, zero: Tensor) -> Tensor:
     """Row i of the result [M, ...] is `old`[source[i]], or 0 where `source` [M] is below 0 or `zero` [M] is set.
 

@@ -64,6 +64,8 @@ class PointStrategy:
     """Share of the run, a fraction, after which nothing is edited unless the run says another step."""
     num_downscales: ClassVar[int] = 0
     """Training starts at 1/2^this of the resolution, unless the run says another number."""
+    settles: ClassVar[bool] = False
+    """A run of a still scene ends by settling (lpm.train.optimizers); one of a moving scene always does."""
     several_processes: ClassVar[bool] = False
     """Whether several processes can train one model with it (lpm.distributed)."""
     summed: ClassVar[tuple[str, ...]] = ()

@@ -20,6 +20,7 @@ from torch import Tensor
 from lpm import distributed
 from lpm.checks import fail
 from lpm.gaussians import motion
+from lpm.gaussians.optim_state import rate_of
 from lpm.gaussians.parameters import Optimizers, TrainedParameters
 from lpm.multiview.photo_graph import PhotoGraph
 from lpm.multiview.views import Views
@@ -96,7 +97,7 @@ class Lpm4dStrategy(Lpm4dFields, LpmStrategy):
             state["present"] += there
             distributed.average([there])  # each process sees another time, and all are to stay the same
             share = torch.where(state["calm"], self.calm_hold, self.hold) * there
-            rates = {name: optimizers[name].param_groups[0]["lr"] for name in ("motion", "gates")}
+            rates = {name: rate_of(optimizers[name]) for name in ("motion", "gates")}
             hold_still(params, rates["motion"] * share, rates["gates"] * share * state["calm"])
         super().step_post_backward(params, optimizers, state, step, info, packed, lr)
         if self.has_event(step):

@@ -46,6 +46,7 @@ class LpmFields(LpmOptions, PointStrategy):
     Options: ClassVar[type] = LpmOptions
     group: ClassVar[str] = "lpm"
     num_downscales: ClassVar[int] = 1
+    settles: ClassVar[bool] = True
     several_processes: ClassVar[bool] = True
     summed: ClassVar[tuple[str, ...]] = ("gradient",)
 

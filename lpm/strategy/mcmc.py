@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lpm.gaussians import edits
-from lpm.gaussians.optim_state import apply
+from lpm.gaussians.optim_state import apply, rate_of
 from lpm.gaussians.parameters import Optimizers, TrainedParameters, rotations
 from lpm.strategy.base import PointStrategy
 from lpm.strategy.growth import points_allowed
@@ -91,7 +91,7 @@ class McmcStrategy(McmcOptions, PointStrategy):
         lr: float | None = None,
     ) -> None:
         """Moves the dead, adds points, then noise. `lr`: that of the means; None takes it from their optimizer."""
-        lr = optimizers["means"].param_groups[0]["lr"] if lr is None else lr
+        lr = rate_of(optimizers["means"]) if lr is None else lr
         if self.refine_start_iter < step < self.refine_stop_iter and step % self.refine_every == 0:
             dead = torch.sigmoid(params["opacities"].flatten()) <= self.min_opacity
             gone, alive = dead.nonzero().flatten(), (~dead).nonzero().flatten()

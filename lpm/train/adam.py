@@ -20,6 +20,8 @@ class Adam(torch.optim.Adam):
     def __init__(self, params: Any, lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0):
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a GradScaler then scales the gradients back itself
+        self.share = 1.0
+        """What rates are multiplied by (lpm.train.optimizers.settling)."""
         self.found_inf: Tensor | None = None
         """[] on a GPU: where it is 1, step() changes nothing (lpm.train.bad_steps.not_finite). The CPU ignores it."""
 
@@ -53,8 +55,8 @@ class Adam(torch.optim.Adam):
             beta1, beta2 = group["betas"]
             torch._fused_adam_(
                 parameters, gradients, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], steps,
-                lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
-                amsgrad=False, maximize=False, found_inf=self.found_inf,
+                lr=self.share * group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"],
+                eps=group["eps"], amsgrad=False, maximize=False, found_inf=self.found_inf,
             )  # fmt: skip
             if self.found_inf is not None:
                 torch._foreach_sub_(steps, [self.found_inf] * len(steps))

@@ -125,6 +125,11 @@ class GaussianModel(nn.Module):
         return params
 
     @property
+    def settles(self) -> bool:
+        """Whether rates fall at the end of the run (lpm.train.optimizers.settling)."""
+        return self.strategy.settles
+
+    @property
     def steps_per_sh_degree(self) -> int:
         """Steps between turning on SH degrees."""
         return self.config.sh_degree_interval or max(1, min(1000, self.schedule.steps // 12))

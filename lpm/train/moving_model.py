@@ -24,6 +24,11 @@ class MovingGaussianModel(GaussianModel):
     time: float = 0.0
     """What a camera without a time of its own shows, 0..1."""
 
+    @property
+    def settles(self) -> bool:
+        """With every strategy, as all rates of scenes that move are the same for all."""
+        return True
+
     def build(self, start: Start, say: Callable[[str], Any]) -> None:
         """As GaussianModel's, with motion."""
         if self.config.preset == "stg-lite":

@@ -36,6 +36,8 @@ class Rate:
 
 
 Rates = dict[str, Rate]
+SETTLING, SETTLED = 0.05, 0.1
+"""In the last share of a run the rates of all groups fall to this share of what they would be."""
 # As in 3DGS (Kerbl 2023).
 STILL: Rates = {
     "means": Rate(1.6e-4, 1.6e-6),
@@ -66,6 +68,15 @@ def share_of_rate(rate: Rate, steps: int, step: int) -> float:
         return 1.0
     t = min(max(step / steps, 0.0), 1.0)
     return float(np.exp(np.log(rate.first) * (1 - t) + np.log(rate.last) * t) / rate.first)
+
+
+def settling(step: int, steps: int) -> float:
+    """What all rates are multiplied by at `step` where a run ends by settling.
+
+    Rates that stay leave every parameter as its last few photos wanted it; Adam's steps on opacities are the longest.
+    """
+    late = (step / steps - 1 + SETTLING) / SETTLING
+    return float(SETTLED ** min(max(late, 0.0), 1.0))
 
 
 def with_rates(rates: Rates, changed: dict[str, float]) -> Rates:
@@ -168,6 +179,9 @@ def checked_step(model: GaussianModel, optimizers: list[torch.optim.Optimizer]) 
     Returns:
         [] 1 where the step must change nothing, else 0; and whether the optimizers are to be called.
     """
+    share = settling(model.step, model.schedule.steps) if model.settles else 1.0
+    for optimizer in optimizers:
+        optimizer.share = share  # type: ignore[attr-defined]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     if distributed.size() > 1:
         for parameter in (p for group in groups for p in group["params"] if p.grad is None):
