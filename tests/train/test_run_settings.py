@@ -9,7 +9,7 @@ import pytest
 
 from lpm.checks import LpmError
 from lpm.train import cli
-from lpm.train.optimizers import STILL, share_of_rate, with_rates
+from lpm.train.optimizers import STILL, settling, share_of_rate, with_rates
 from lpm.train.run_settings import MovingRunSettings, RunSettings, read_settings, write_settings
 
 
@@ -75,6 +75,12 @@ def test_rates():
     for name, value in (("nothing", 1.0), ("means", -1.0), ("means", math.nan)):
         with pytest.raises(LpmError, match="rates"):
             with_rates(STILL, {name: value})
+
+
+def test_a_run_settles_in_its_last_twentieth():
+    assert [settling(step, 1000) for step in (0, 500, 950)] == [1, 1, 1]
+    assert settling(975, 1000) == pytest.approx(0.1**0.5)
+    assert settling(1000, 1000) == settling(2000, 1000) == pytest.approx(0.1)  # beyond: a run that was made longer
 
 
 def test_a_whole_run_and_what_it_leaves(tiny, tmp_path, capsys, monkeypatch):

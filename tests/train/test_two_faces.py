@@ -8,6 +8,7 @@ from plugin.test_resume import BUSY
 from lpm.gaussians import motion
 from lpm.scenes.samples.moving import make_clip
 from lpm.train.cli import parse
+from lpm.train.optimizers import settling
 from lpm.train.run_settings import FILE
 
 STEPS = 60
@@ -43,6 +44,10 @@ def test_the_same_bits(make_trainer, tmp_path, tiny, strategy, options):
     theirs.train()
     assert ours.model.num_points != 60
     assert_same_bits(parameters(theirs.model), parameters(ours.model))
+    # Rivals' rates are their authors'.
+    share = settling(STEPS - 1, STEPS) if strategy == "lpm" else 1.0
+    assert {optimizer.share for optimizer in ours.optimizers.optimizers.values()} == {share}
+    assert (share < 0.3) == (strategy == "lpm")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,7 @@ def test_the_same_bits_of_a_scene_that_moves(make_trainer, tmp_path, clip):
     theirs = make_trainer("theirs", STEPS, data=clip, moving=True, **BUSY | {"max_points": 1500})
     theirs.train()
     assert set(motion.NAMES) < set(ours.model.gauss_params.keys())
+    assert {optimizer.share for optimizer in ours.optimizers.optimizers.values()} == {settling(STEPS - 1, STEPS)}
     assert_same_bits(parameters(theirs.model), parameters(ours.model))
 
 

@@ -72,6 +72,17 @@ def test_a_scheduler_changes_the_rate():
         before = parameter.item()
 
 
+def test_a_share_of_the_rate():
+    both = [torch.nn.Parameter(torch.ones(5)) for _ in range(2)]
+    whole, part = Adam([both[0]], lr=1e-3), Adam([both[1]], lr=1e-2)
+    part.share = 0.1
+    for parameter, optimizer in zip(both, (whole, part), strict=True):
+        parameter.grad = torch.arange(5.0) - 2
+        optimizer.step()
+    torch.testing.assert_close(*both)
+    assert not torch.equal(both[0], torch.ones(5))
+
+
 def test_torchs_compiler_is_not_imported():
     """It takes longer to import than all else that a run needs before its first step."""
     code = """
