@@ -91,7 +91,7 @@ def scene_cameras(source: Path, loaded: Loaded, device: str) -> Cameras:
     longest = int(placed.train.cameras.sizes.max())
     scale = settings.scale or fitting_scale(longest, device)
     splits = [placed.train] if settings.eval_every == 0 else [placed.train, placed.test]
-    readers = [PhotoReader(split, scale) for split in splits]
+    readers = [PhotoReader(split, scale, placed.alpha_color) for split in splits]
     parts = [_moved(reader.cameras, by) for reader in readers]
     held = torch.cat([torch.full((len(split),), i == 1) for i, split in enumerate(splits)])
     viewmats, Ks, sizes = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -103,8 +103,13 @@ def scene_cameras(source: Path, loaded: Loaded, device: str) -> Cameras:
 
 def run_settings(source: Path) -> RunSettings:
     """The settings of the run `source`, or those that a run of the scene `source` would have."""
-    folder = source.parent if source.name in CONFIGS else source
-    return read_settings(folder / FILE) if (folder / FILE).is_file() else RunSettings(scene=source)
+    file = settings_file(source)
+    return read_settings(file) if file.is_file() else RunSettings(scene=source)
+
+
+def settings_file(source: Path) -> Path:
+    """Where the settings of `source` are if it is a run."""
+    return (source.parent if source.name in CONFIGS else source) / FILE
 
 
 def own_scene(loaded: Loaded) -> Path | None:

@@ -18,8 +18,9 @@ from lpm.editing.missed import missed
 from lpm.editing.opened import Params, chosen_device, mode_of, opened, taken, written
 from lpm.editing.pulled import Photos
 from lpm.editing.seen_light import drawn_by_fewer
-from lpm.editing.settled import settled
+from lpm.editing.settled import settled, why_not
 from lpm.files import bar
+from lpm.formats.read import Loaded
 from lpm.formats.rows import sound_rows
 from lpm.multiview.views import centres_of
 from lpm.render.rasterize import RasterizeMode
@@ -65,13 +66,21 @@ def clean(
     print(f"clean: {taken(params, gone.numpy())}; {int((~gone).sum()):,} stay")
     kept = {name: value[~gone] for name, value in params.items()}
     if scene is not None and refit_steps:
-        if loaded.sky is not None:
-            print("The model has a sky, which is not drawn here: opacities stay as they are.")
-        else:
-            assert cameras.photo is not None
-            photos = Photos(kept, on_device(cameras, where), cameras.photo, mode_of(loaded), bar)
-            kept["opacities"] = settled(photos, refit_steps)
+        kept["opacities"] = refitted(kept, cameras, scene, loaded, refit_steps, where)
     written(out, loaded, loaded, kept, loaded.offset, common, seen=kept)
+
+
+def refitted(params: Params, cameras: Cameras, scene: Path, loaded: Loaded, steps: int, device: str) -> Tensor:
+    """Opacities [N, 1] of `params`, fitted to the photos where that can be done; a person is told which."""
+    reason = why_not(scene, loaded)
+    if reason is not None:
+        print(f"opacities stay as they are: {reason}")
+        return params["opacities"]
+    assert cameras.photo is not None
+    photos = Photos(params, on_device(cameras, device), cameras.photo, mode_of(loaded), bar)
+    opacities, before, after = settled(photos, steps)
+    print(f"opacities fitted to the photos in {steps} steps: training's loss {before:.4f}, then {after:.4f}")
+    return opacities
 
 
 def by_statistics(params: Params, floaters: Floaters) -> Found:

@@ -159,7 +159,7 @@ def clean(
         floaters: What is taken.
         common: What every edit takes.
         scene: The scene's folder, or a run of it.
-        refit_steps: With a scene: steps in which opacities of what stays are fitted to its photos; 0: none, all stays.
+        refit_steps: With --scene RUN: steps that fit opacities of what stays to the photos; 0: all stays as it is.
         device: What draws; auto takes a CUDA GPU where there is one.
     """
     from lpm.editing import cleaning

@@ -17,13 +17,14 @@ class Adam(torch.optim.Adam):
     left out: closures, AMSGrad, hooks of steps.
     """
 
+    share: float = 1.0
+    """What rates are multiplied by (lpm.train.optimizers.settling)."""
+    found_inf: Tensor | None = None
+    """[] on a GPU: where it is 1, step() changes nothing (lpm.train.bad_steps.not_finite). The CPU ignores it."""
+
     def __init__(self, params: Any, lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0):
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a GradScaler then scales the gradients back itself
-        self.share = 1.0
-        """What rates are multiplied by (lpm.train.optimizers.settling)."""
-        self.found_inf: Tensor | None = None
-        """[] on a GPU: where it is 1, step() changes nothing (lpm.train.bad_steps.not_finite). The CPU ignores it."""
 
     # Without the wrapper around them, which at its first call imports torch's compiler (1.7 s, much of a start) to say
     # that they are not for it.

@@ -18,11 +18,13 @@ from lpm.editing.missed import _change, _loss_maps, missed
 from lpm.editing.pulled import Photos
 from lpm.editing.refit import drawn
 from lpm.editing.seen_light import drawn_by_fewer, stopped_light
-from lpm.editing.settled import settled
+from lpm.editing.settled import settled, why_not
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
 from lpm.render.losses import l1_dssim
 from lpm.scenes.read import read_scene
+from lpm.train.model_settings import PoseRefinementSettings
+from lpm.train.run_settings import FILE, RunSettings, write_settings
 
 
 @pytest.mark.parametrize(
@@ -182,11 +184,46 @@ def test_opacities_settle_to_the_photos(hung):
     own = {name: value[:1501] for name, value in planted.items()}
     faint = {**own, "opacities": own["opacities"] - 0.5}
     photos = Photos(faint, seen, seen.photo, "classic")
-    after = settled(photos, 40)
+    after, first, last = settled(photos, 40)
     assert loss_of({**faint, "opacities": after}, seen) < 0.6 * loss_of(faint, seen)
+    assert last < 0.6 * first
     assert (after > faint["opacities"]).float().mean() > 0.8
-    assert torch.equal(after, settled(photos, 40))
-    assert torch.equal(settled(photos, 0), faint["opacities"])
+    assert torch.equal(after, settled(photos, 40)[0])
+    assert torch.equal(settled(photos, 0)[0], faint["opacities"])
+
+
+def test_opacities_that_photos_do_not_better_stay(hung):
+    """A step of noise cannot better what made the photos."""
+    planted, seen = hung
+    own = {name: value[:1501] for name, value in planted.items()}
+    after, first, last = settled(Photos(own, seen, seen.photo, "classic"), 3)
+    assert first == last
+    assert torch.equal(after, own["opacities"])
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (dict(), None),
+        (dict(background_color="white"), "over white"),
+        (dict(use_bilateral_grid=True), "colours"),
+        (dict(camera_optimizer=PoseRefinementSettings("SO3xR3")), "poses"),
+    ],
+)
+def test_when_opacities_can_be_fitted(tmp_path, model, said):
+    """Where the run is known, and its photos are what it trained on."""
+    folder = tiny_scene.make_transforms(tmp_path / "scene")
+    write_ply(tmp_path / "a.ply", wall())
+    loaded = load(tmp_path / "a.ply")
+    assert "not known" in why_not(folder, loaded)
+    settings = RunSettings(scene=folder)
+    for name, value in model.items():
+        setattr(settings.model, name, value)
+    (tmp_path / "run").mkdir()
+    write_settings(tmp_path / "run" / FILE, settings)
+    reason = why_not(tmp_path / "run", loaded)
+    assert reason is None if said is None else said in reason
+    assert "sky" in why_not(tmp_path / "run", replace(loaded, sky={})) or said is not None
 
 
 def test_command(tmp_path, capsys):
@@ -218,13 +255,14 @@ def test_command_with_a_scene(tmp_path, capsys):
     assert call(main, "clean", tmp_path / "a.ply", tmp_path / "b.ply", "--scene", folder, *off) == 0
     said = capsys.readouterr().out
     assert [int(line.split()[-1]) for line in said.splitlines() if "around cameras" in line] == [1]
-    fitted = load(tmp_path / "b.ply").params
-    changed = [name for name, value in params.items() if not torch.equal(fitted[name], value)]
-    assert changed == ["opacities"]
-    off += ["--refit-steps", 0]
-    assert call(main, "clean", tmp_path / "a.ply", tmp_path / "d.ply", "--scene", folder, *off) == 0
-    left = load(tmp_path / "d.ply").params
-    assert all(torch.equal(left[name], value) for name, value in params.items())
+    assert "opacities stay as they are: how it was trained is not known" in said
+    (tmp_path / "run").mkdir()
+    write_settings(tmp_path / "run" / FILE, RunSettings(scene=folder))
+    for more, changes in (([], {"opacities"}), (["--refit-steps", 0], set())):
+        arguments = ["--scene", tmp_path / "run", "--overwrite", *off, *more]
+        assert call(main, "clean", tmp_path / "a.ply", tmp_path / "d.ply", *arguments) == 0
+        left = load(tmp_path / "d.ply").params
+        assert {name for name, value in params.items() if not torch.equal(left[name], value)} == changes
     capsys.readouterr()
     assert call(main, "clean", tmp_path / "a.ply", tmp_path / "c.ply", "--scene", folder, "--no-picture") in (0, 2)
     said = capsys.readouterr().out

@@ -70,6 +70,8 @@ def spawn(world: int, data: Path, out: Path, port: int, dies: int | None = None,
 
 def one_process(data: Path, out: Path, world: int) -> tuple[dict, list]:
     """The same batch in one process: gradients of `world` views averaged, what strategies gather summed."""
+    from lpm.train.optimizers import checked_step
+
     trainer = make(data, out, 0, 1)
     model, strategy = trainer.model, trainer.model.strategy
     model.optimizers = trainer.optimizers.optimizers  # nerfstudio's callback does this
@@ -86,6 +88,7 @@ def one_process(data: Path, out: Path, world: int) -> tuple[dict, list]:
             if hasattr(means2d, "absgrad"):  # asked for while points are edited
                 means2d.absgrad = means2d.absgrad * world
             infos.append(model.info)
+        checked_step(model, list(trainer.optimizers.optimizers.values()))  # it says, too, how long steps are
         trainer.optimizers.optimizer_step_all()
         trainer.optimizers.scheduler_step_all(step)
         for info in infos[:-1] if step < OPTIONS["stop_split_at"] else []:
