@@ -161,6 +161,21 @@ def test_mcmc_moves_the_dead_and_grows_to_the_cap():
         assert len(optimizer.state[params[name]]["exp_avg"]) == 103
 
 
+def test_the_noise_of_mcmc_settles_with_the_rates():
+    """As a rate that is asked for: where steps get shorter, in a run of what moves, noise does."""
+    moved = []
+    for share, asked in ((1.0, None), (0.1, None), (1.0, 1e-4)):
+        torch.manual_seed(0)
+        params, optimizers = params_of(100, opacity=0.02)
+        before, optimizers["means"].share = params["means"].detach().clone(), share
+        strategy = strategy_of("mcmc", cap=100)
+        strategy.step_post_backward(params, optimizers, strategy.initialize_state(), 5, {}, lr=asked)
+        moved.append(params["means"].detach() - before)
+    assert moved[0].abs().max() > 0
+    assert torch.equal(moved[1], moved[2])
+    torch.testing.assert_close(moved[0], 10 * moved[1], rtol=1e-2, atol=1e-4)
+
+
 def test_mcmc_along_a_line_reaches_the_cap_in_a_short_run():
     """Where 5 % an event ends far below it."""
     counts = {}
