@@ -80,7 +80,7 @@ def test_rates():
 def test_a_run_settles_in_its_last_twentieth():
     assert [settling(step, 1000) for step in (0, 500, 950)] == [1, 1, 1]
     assert settling(975, 1000) == pytest.approx(0.1**0.5)
-    assert settling(1000, 1000) == settling(2000, 1000) == pytest.approx(0.1)  # beyond: a run that was made longer
+    assert settling(1000, 1000) == settling(2000, 1000) == pytest.approx(0.1)  # no less beyond its end
 
 
 def test_a_whole_run_and_what_it_leaves(tiny, tmp_path, capsys, monkeypatch):
