@@ -6,12 +6,13 @@
   const SOON = 150;      // ms from a message to its picture, at least: more messages come with it, images decode
   const REST = 2000;     // ms between pictures with no message
   const LONGEST = 8000;  // ms that anything waits
+  const FIRST = 250;     // ms that it waits first after a touch, then twice as long each time: an answer is still to come
   const TOUCHED = 1500;  // ms of full speed after the last touch: the camera swings on
   const PLAYING = 12;    // messages in a second: the server plays something
   const SCREEN = 17;     // ms that a picture takes on a screen of 60 Hz, at no cost
   const frame = window.requestAnimationFrame.bind(window), drop = window.cancelAnimationFrame.bind(window);
   const running = new Map(), resting = new Map();
-  let count = 0, until = performance.now() + 5000, timer = 0, due = Infinity, last = 0, cost = 0, told = [];
+  let count = 0, until = performance.now() + 5000, timer = 0, due = Infinity, last = 0, cost = 0, calm = 0, told = [];
 
   const run = (id, callback) => running.set(id, frame(time => {
     running.delete(id);
@@ -23,6 +24,7 @@
   const release = () => {
     clearTimeout(timer);
     due = Infinity;
+    ++calm;
     for (const [id, callback] of resting) run(id, callback);
     resting.clear();
   };
@@ -32,7 +34,7 @@
     due = time;
     timer = setTimeout(release, Math.max(0, due - performance.now()));
   };
-  const wait = least => Math.min(LONGEST, Math.max(least, SHARE * cost));
+  const wait = least => Math.min(LONGEST, FIRST * 2 ** calm, Math.max(least, SHARE * cost));
 
   window.requestAnimationFrame = callback => {
     const id = ++count;
@@ -51,7 +53,7 @@
     }
   };
   const wake = ms => {
-    until = performance.now() + ms;
+    until = Math.max(until, performance.now() + ms);  // a touch does not cut the beginning short
     if (resting.size) release();
   };
   const message = () => {
@@ -61,7 +63,7 @@
     else release_at(Math.max(now + SOON, last + wait(SOON)));
   };
   for (const name of ["pointerdown", "pointermove", "pointerup", "wheel", "keydown", "keyup", "resize", "focus"]) {
-    window.addEventListener(name, () => wake(TOUCHED), {capture: true, passive: true});
+    window.addEventListener(name, () => { calm = 0; wake(TOUCHED); }, {capture: true, passive: true});
   }
   const Plain = window.Worker;  // what the server says comes through one
   window.Worker = class extends Plain {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
 from lpm.viewer import compat
@@ -56,3 +57,29 @@ def test_the_page_rests(server):
     content = page.read_bytes()
     assert content.index(b"requestAnimationFrame") < content.index(b'type="module"')
     assert b"googletagmanager" not in content
+
+
+@pytest.mark.viewer
+def test_a_page_that_begins_is_not_put_to_rest(tmp_path):
+    """With pictures that cost .3 s: a touch leaves it the time to begin, and at rest it looks again soon, then later."""
+    from browser import Browser
+
+    loop = """<script>
+      const times = [], draw = time => {
+        times.push(performance.now());
+        while (performance.now() < times.at(-1) + 300);
+        requestAnimationFrame(draw);
+      };
+      requestAnimationFrame(draw);
+      setTimeout(() => dispatchEvent(new Event("focus")), 500);
+    </script>"""
+    file = tmp_path / "page.html"
+    file.write_text(f"<script>{compat.REST.read_text()}</script>{loop}")
+    with Browser(60) as browser:
+        page = browser.open(file.as_uri())
+        page.until("performance.now() > 12000", 30)
+        times = np.array(page.evaluate("times"))
+    assert ((times > 2500) & (times < 5000)).sum() >= 5
+    waits = np.diff(times[times > 5000])
+    assert 2 <= len(waits) <= 5
+    assert (waits[1:] > 1.5 * waits[:-1]).all()
