@@ -67,6 +67,10 @@ def clean(
     kept = {name: value[~gone] for name, value in params.items()}
     if scene is not None and refit_steps:
         kept["opacities"] = refitted(kept, cameras, scene, loaded, refit_steps, where)
+        faint = outliers.faint(kept, floaters.faint)
+        if 0 < int(faint.sum()) < len(faint):
+            print(f"{int(faint.sum()):,} that this left nearly transparent go, too")
+            kept = {name: value[~faint] for name, value in kept.items()}
     written(out, loaded, loaded, kept, loaded.offset, common, seen=kept)
 
 

@@ -245,7 +245,7 @@ def test_command(tmp_path, capsys):
     assert len(load(tmp_path / "b.ply").params["means"]) == 1501
 
 
-def test_command_with_a_scene(tmp_path, capsys):
+def test_command_with_a_scene(tmp_path, capsys, monkeypatch):
     """In the world's frame of a scene: what is around a camera goes, and every rule says its number."""
     folder = tiny_scene.make_transforms(tmp_path / "scene")
     params = wall()
@@ -263,7 +263,11 @@ def test_command_with_a_scene(tmp_path, capsys):
         assert call(main, "clean", tmp_path / "a.ply", tmp_path / "d.ply", *arguments) == 0
         left = load(tmp_path / "d.ply").params
         assert {name for name, value in params.items() if not torch.equal(left[name], value)} == changes
-    capsys.readouterr()
+    write_ply(tmp_path / "e.ply", with_row(params, opacities=[-5.29]))  # just above .005, in the midst of the others
+    monkeypatch.setattr(cleaning, "settled", lambda photos, steps: (photos.params["opacities"] - 0.01, 1.0, 0.9))
+    assert call(main, "clean", tmp_path / "e.ply", tmp_path / "f.ply", "--scene", tmp_path / "run", *off) == 0
+    assert "\n1 that this left nearly transparent go, too\n" in capsys.readouterr().out
+    assert torch.equal(load(tmp_path / "f.ply").params["means"], params["means"])
     assert call(main, "clean", tmp_path / "a.ply", tmp_path / "c.ply", "--scene", folder, "--no-picture") in (0, 2)
     said = capsys.readouterr().out
     for rule in ("in fewer than 2 photos", "before surfaces", "around cameras", "against 2 photos"):
