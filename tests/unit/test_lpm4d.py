@@ -289,3 +289,23 @@ def test_points_where_photos_never_change_are_held_still():
     for zones_in_time in ("none", "time-blind"):  # which are to know nothing of time
         _, _, state, _ = event(start, lambda i: wall(), zones_in_time=zones_in_time, insert=False)
         assert not bool(state["calm"].any())
+
+
+def test_the_hold_falls_with_the_rates():
+    """At the end of a run, where all rates fall to a tenth, so does the pull towards no motion."""
+    strategy, params, state, _ = event(wall(), lambda _: wall())
+    K, viewmats = cameras(6)
+    lost = []
+    for share in (1.0, 0.1):
+        params["motion"].data.fill_(1.0)
+        optimizers = {name: torch.optim.Adam([value], lr=0.01) for name, value in params.items()}
+        for optimizer in optimizers.values():
+            optimizer.share = share
+        image, info = draw(motion.frozen_at(params, 0.0) | {"means": params["means"]}, viewmats[0], K[0])
+        strategy.step_pre_backward(params, optimizers, state, 101, info)
+        image.sum().backward()
+        info.update(view=0, render=image, truth=image.detach())
+        strategy.step_post_backward(params, optimizers, state, 101, info)
+        lost.append(3**0.5 - params["motion"].detach().norm(dim=-1))
+    assert bool((lost[0] > 5e-4).all())
+    torch.testing.assert_close(lost[1], 0.1 * lost[0], rtol=0.01, atol=1e-6)
