@@ -6,6 +6,8 @@ wrong model can have the smaller one. Here all matches count that two-view geome
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ NARROW = np.cos(np.radians(80))
 SAMPLE = 100
 """Pairs that are asked whether cameras that only turn explain them."""
 AGREES = 0.7
-"""Share of an image's matches that must be explained for the image to fit."""
+"""Share of the matches of an image, or of two 360 degree photos, that must be explained for it, or them, to fit."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Agreement:
     share: float
     """Of all matches, those that the model explains; 0 where there are none."""
     fit: float
-    """The same of the matches between images that have a pose."""
+    """The same of the matches between images that have a pose. Where two photos agree by `AGREES` of which one is several
+    images (faces of a 360 degree photo), all of theirs count: the rest is of walls that look alike."""
     placed: float
     """Of the features in those matches, the share that has a point in the model. Next to none has where all photos were
     taken from one place: any model explains their matches, and none of them has a depth."""
@@ -49,8 +52,9 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
     poses = {key: image.cam_from_world() for key, image in posed.items()}
     focal = {key: float(model.cameras[image.camera_id].mean_focal_length()) for key, image in posed.items()}
     rays: dict[int, Floats] = {}
-    total = between = explained = 0
+    total = 0
     by_frame = {image.frame_id: [0, 0] for image in posed.values()}
+    by_frames: dict[tuple[int, int], list[int]] = {}
     matched: dict[int, set[int]] = {key: set() for key in posed}
     seen: list[tuple[Floats, Floats, float]] = []
     with pycolmap.Database.open(database) as db:
@@ -72,11 +76,14 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
             here, there = rays[one][found[:, 0]], rays[two][found[:, 1]]
             seen.append((here, there, focal[one]))
             fits = fitting(here, there, turned, moved, (focal[one], focal[two]))
-            between, explained = between + len(found), explained + int(fits.sum())
+            frames = posed[one].frame_id, posed[two].frame_id
+            for counts in (by_frames.setdefault((min(frames), max(frames)), [0, 0]), *(by_frame[f] for f in frames)):
+                counts[0] += int(fits.sum())
+                counts[1] += len(found)
             for image, column in zip(pair, found.T, strict=True):
                 matched[image].update(column.tolist())
-                by_frame[posed[image].frame_id][0] += int(fits.sum())
-                by_frame[posed[image].frame_id][1] += len(found)
+    between = sum(count for _, count in by_frames.values())
+    explained = explained_by(by_frames, Counter(image.frame_id for image in posed.values()))
     # Faces of a 360 degree photo have one pose: two walls that look alike are no fault of it.
     names = {image.frame_id: image.name for _, image in sorted(posed.items(), reverse=True)}
     shares = {names[key]: fit / count for key, (fit, count) in by_frame.items() if count}
@@ -85,6 +92,19 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
     features = sum(len(indices) for indices in matched.values())
     shares_of_all = explained / max(total, 1), explained / max(between, 1), points / max(features, 1)
     return Agreement(*shares_of_all, turning_share(seen), misfits)
+
+
+def explained_by(by_frames: dict[tuple[int, int], list[int]], images: Mapping[int, int]) -> int:
+    """How many matches a model explains; see Agreement.fit.
+
+    Args:
+        by_frames: of each two photos, how many matches between them fit, and how many there are.
+        images: how many each photo is.
+    """
+    return sum(
+        count if max(images[one], images[two]) > 1 and fit >= AGREES * count else fit
+        for (one, two), (fit, count) in by_frames.items()
+    )
 
 
 def fitting(

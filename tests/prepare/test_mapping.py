@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from lpm.checks import LpmError
 from lpm.prepare import live, mapping, pair_choice, refine, sfm, verdict
-from lpm.prepare.agreement import agreement, fitting, turning_share
+from lpm.prepare.agreement import agreement, explained_by, fitting, turning_share
 from lpm.prepare.match_graph import largest_group, well_joined
 from lpm.prepare.run import prepare
 from lpm.prepare.settings import Settings
@@ -323,6 +323,14 @@ def test_a_wrong_model_is_noticed(matched):
     assert judged().fit < 0.7
     assert judged().wrong
     assert "matches" in judged().faults
+
+
+def test_walls_that_look_alike_are_no_fault_of_photos_whose_other_faces_agree():
+    """Photos 1 to 3 have six faces each, 4 and 5 are single images."""
+    images = {1: 6, 2: 6, 3: 6, 4: 1, 5: 1}
+    fits = {(1, 2): [80, 100], (1, 3): [60, 100], (4, 5): [80, 100], (3, 5): [70, 100]}
+    assert explained_by(fits, images) == 100 + 60 + 80 + 100
+    assert explained_by({}, images) == 0
 
 
 def test_a_model_that_looks_wrong_is_not_made_a_scene_unasked(rendered, tmp_path, monkeypatch):
