@@ -34,8 +34,8 @@ class Agreement:
     share: float
     """Of all matches, those that the model explains; 0 where there are none."""
     fit: float
-    """The same of the matches between images that have a pose. Where two photos agree by `AGREES` of which one is several
-    images (faces of a 360 degree photo), all of theirs count: the rest is of walls that look alike."""
+    """The same of the matches between images that have a pose. Where two photos agree by `AGREES`, of which one is
+    several images (faces of a 360 degree photo), all of theirs count: the rest is of walls that look alike."""
     placed: float
     """Of the features in those matches, the share that has a point in the model. Next to none has where all photos were
     taken from one place: any model explains their matches, and none of them has a depth."""

@@ -61,7 +61,7 @@ def test_the_page_rests(server):
 
 @pytest.mark.viewer
 def test_a_page_that_begins_is_not_put_to_rest(tmp_path):
-    """With pictures that cost .3 s: a touch leaves it the time to begin, and at rest it looks again soon, then later."""
+    """With pictures that cost .3 s: a touch leaves it time to begin, and at rest it looks again soon, then later."""
     from browser import Browser
 
     loop = """<script>
