@@ -6,7 +6,7 @@
   const SOON = 150;      // ms from a message to its picture, at least: more messages come with it, images decode
   const REST = 2000;     // ms between pictures with no message
   const LONGEST = 8000;  // ms that anything waits
-  const FIRST = 250;     // ms that it waits first after a touch, then twice as long each time: an answer is still to come
+  const FIRST = 250;     // ms that anything waits first after a touch, then twice as long each time: answers still come
   const TOUCHED = 1500;  // ms of full speed after the last touch: the camera swings on
   const PLAYING = 12;    // messages in a second: the server plays something
   const SCREEN = 17;     // ms that a picture takes on a screen of 60 Hz, at no cost
@@ -63,7 +63,7 @@
     else release_at(Math.max(now + SOON, last + wait(SOON)));
   };
   for (const name of ["pointerdown", "pointermove", "pointerup", "wheel", "keydown", "keyup", "resize", "focus"]) {
-    window.addEventListener(name, () => { calm = 0; wake(TOUCHED); }, {capture: true, passive: true});
+    window.addEventListener(name, () => { wake(TOUCHED); calm = 0; }, {capture: true, passive: true});
   }
   const Plain = window.Worker;  // what the server says comes through one
   window.Worker = class extends Plain {

@@ -53,7 +53,6 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
     focal = {key: float(model.cameras[image.camera_id].mean_focal_length()) for key, image in posed.items()}
     rays: dict[int, Floats] = {}
     total = 0
-    by_frame = {image.frame_id: [0, 0] for image in posed.values()}
     by_frames: dict[tuple[int, int], list[int]] = {}
     matched: dict[int, set[int]] = {key: set() for key in posed}
     seen: list[tuple[Floats, Floats, float]] = []
@@ -77,16 +76,19 @@ def agreement(pycolmap: Any, database: Path, model: Any, least: int) -> Agreemen
             seen.append((here, there, focal[one]))
             fits = fitting(here, there, turned, moved, (focal[one], focal[two]))
             frames = posed[one].frame_id, posed[two].frame_id
-            for counts in (by_frames.setdefault((min(frames), max(frames)), [0, 0]), *(by_frame[f] for f in frames)):
-                counts[0] += int(fits.sum())
-                counts[1] += len(found)
+            counts = by_frames.setdefault((min(frames), max(frames)), [0, 0])
+            counts[:] = counts[0] + int(fits.sum()), counts[1] + len(found)
             for image, column in zip(pair, found.T, strict=True):
                 matched[image].update(column.tolist())
     between = sum(count for _, count in by_frames.values())
     explained = explained_by(by_frames, Counter(image.frame_id for image in posed.values()))
     # Faces of a 360 degree photo have one pose: two walls that look alike are no fault of it.
     names = {image.frame_id: image.name for _, image in sorted(posed.items(), reverse=True)}
-    shares = {names[key]: fit / count for key, (fit, count) in by_frame.items() if count}
+    of_frame = {image.frame_id: np.zeros(2, np.int64) for image in posed.values()}
+    for frames, counts in by_frames.items():
+        for frame in frames:
+            of_frame[frame] += counts
+    shares = {names[frame]: fit / count for frame, (fit, count) in of_frame.items() if count}
     misfits = sorted((name for name, share in shares.items() if share < AGREES), key=shares.__getitem__)
     points = sum(image.num_points3D for image in posed.values())
     features = sum(len(indices) for indices in matched.values())
