@@ -20,6 +20,8 @@ from lpm.train.trainer import Trainer
 
 pytestmark = [pytest.mark.viewer, pytest.mark.timeout(900)]
 
+PAUSE = "[...document.querySelectorAll('button')].find(e => e.innerText === 'Pause training').getBoundingClientRect().top"
+
 
 def test_the_page_of_a_run(tmp_path):
     scene = make("room", tmp_path / "room", 12, (160, 120), 0)
@@ -42,7 +44,9 @@ def test_the_page_of_a_run(tmp_path):
             address = f"http://127.0.0.1:{run_page.view.port}"
             page = browser.open(address, 1200, 800)
             page.until("document.body.innerText.includes('Pause training')", seconds=60)
+            place = page.evaluate(PAUSE)
             page.until("document.body.innerText.includes('Held-out PSNR')", seconds=120)
+            assert page.evaluate(PAUSE) == place, "what is told of the run moves the button from under the pointer"
             for _ in range(20):
                 page.wait(2)
                 picture = page.shoot()
