@@ -117,12 +117,18 @@ def part(picture: np.ndarray) -> np.ndarray:
     return picture[y0:y1, x0:x1].astype(int)
 
 
-def until_drawn(page: Page, condition: Callable[[np.ndarray], bool], seconds: float = 30) -> None:
-    """Waits for a picture of which `condition` holds."""
+def something(picture: np.ndarray) -> bool:
+    """Whether the scene is not of one colour."""
+    return bool(part(picture).std() > 10)
+
+
+def until_drawn(page: Page, condition: Callable[[np.ndarray], bool] = something, seconds: float = 30) -> np.ndarray:
+    """Waits for a picture of which `condition` holds, and returns it."""
     end = time.monotonic() + seconds
-    while not condition(page.shoot()):
+    while not condition(picture := page.shoot()):
         assert time.monotonic() < end, f"no such picture in {seconds} s"
         page.wait(0.5)
+    return picture
 
 
 def near(picture: np.ndarray, color: tuple[int, int, int], within: int = 60) -> int:
@@ -137,9 +143,7 @@ def test_a_person_looks_at_a_run(training):
         page = browser.open(f"http://127.0.0.1:{training.port}", 1280, 800)
         page.until("document.body.innerText.includes('Pause Training')")
         training.until(lambda: training.events() >= 1)
-        page.wait(3)
-        first = page.shoot()
-        assert part(first).std() > 10  # something is drawn
+        first = until_drawn(page)
         training.until(lambda: training.events() >= 6)
         # It has trained on. A picture is due when training has had TRAIN_SHARE of the time since the last one.
         until_drawn(page, lambda picture: np.abs(part(picture) - part(first)).mean() > 1)
@@ -185,8 +189,7 @@ def test_a_person_looks_at_a_run(training):
 
         other = browser.open(f"http://127.0.0.1:{training.port}", 900, 700)  # two at once
         other.until("document.body.innerText.includes('Pause Training')")
-        other.wait(3)
-        assert part(other.shoot()).std() > 10
+        until_drawn(other)
         assert page.errors() == other.errors() == []
         other.close()
         page.close()
@@ -195,8 +198,7 @@ def test_a_person_looks_at_a_run(training):
         back = browser.open(f"http://127.0.0.1:{training.port}", 1280, 800)
         back.until("document.body.innerText.includes('Pause Training')")
         back.front()
-        back.wait(4)
-        assert part(back.shoot()).std() > 10
+        until_drawn(back)
         assert back.errors() == []
         training.process.send_signal(signal.SIGINT)
         training.process.wait(30)

@@ -56,11 +56,11 @@ class Page:
     def _build(self) -> None:
         gui, last = self.server.gui, len(self.replay.events) - 1
         self.server.gui.configure_theme(control_layout="fixed", control_width="large", show_logo=False)
-        self.text = gui.add_markdown("")
         # A slider needs two ends; with one event it stays where it is.
         self.event = gui.add_slider("Event", 1, max(2, last + 1), 1, 1, disabled=last < 1)
         self.play = gui.add_button("Play", disabled=last < 1)
         self.pause = gui.add_button("Pause", visible=False)  # a button of viser 0.2.7 keeps its label
+        self.text = gui.add_markdown("")  # below the buttons: while it plays its lines wrap now here, now there
         self.speed = gui.add_slider("Events a second", 0.5, 10.0, 0.5, 2.0)
         self.last = gui.add_slider("Edits of last", 1, 20, 1, 1, hint="Edits of so many events are shown")
         with gui.add_folder("Show"):

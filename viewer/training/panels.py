@@ -101,10 +101,11 @@ class Panels:
         self.show_zones = gui.add_checkbox("Show zones", True, hint="Pieces of space that the last event looked at")
         self.kinds = {kind: gui.add_checkbox(kind, kind != "no-evidence") for kind in ZONE_COLORS}
         self.zone = gui.add_dropdown("Zone", (NO_ZONE,), hint="Or click a box in the scene")
-        self.zone_text = gui.add_markdown("No event yet.")
         self.freeze = gui.add_button("Freeze", hint="No point in this zone is touched from the next event on")
         self.thaw = gui.add_button("Thaw", visible=False)
         self.force = gui.add_button("Force an edit", hint="Points in this zone are split first at the next event")
+        # Below the buttons: what grows must not push them from under the pointer.
+        self.zone_text = gui.add_markdown("No event yet.")
         for box in (self.show_zones, *self.kinds.values()):
             box.on_update(lambda _: self._news.set())
         self.zone.on_update(lambda _: self._choose(self.zone.value))
