@@ -155,7 +155,7 @@ class RunPage:
     def _pause(self) -> None:
         gui, paused = self.view.server.gui, self.trainer.paused
         on, off = gui.add_button("Pause training"), gui.add_button("Go on", visible=False)
-        self.status = gui.add_markdown(self.about())  # below: its lines grow in number, and must not push the button away
+        self.status = gui.add_markdown(self.about())  # below the buttons: it grows
 
         def switch(stop: bool) -> None:
             (paused.set if stop else paused.clear)()

@@ -20,7 +20,8 @@ from lpm.train.trainer import Trainer
 
 pytestmark = [pytest.mark.viewer, pytest.mark.timeout(900)]
 
-PAUSE = "[...document.querySelectorAll('button')].find(e => e.innerText === 'Pause training').getBoundingClientRect().top"
+BUTTON = "[...document.querySelectorAll('button')].find(e => e.innerText === 'Pause training')"
+PAUSE = BUTTON + ".getBoundingClientRect().top"
 
 
 def test_the_page_of_a_run(tmp_path):
