@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lpm.editing.cameras import Cameras
+from lpm.editing.draw import drawn
 from lpm.editing.opened import Params
-from lpm.editing.refit import drawn
 from lpm.files import Progress, quiet
 from lpm.gaussians.spherical_harmonics import SH_C0
 from lpm.render.rasterize import RasterizeMode

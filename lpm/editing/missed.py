@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lpm.editing.contradicted import GREY, truth_of
+from lpm.editing.draw import drawn
+from lpm.editing.fitting import SSIM_LAMBDA
 from lpm.editing.pulled import Photos
-from lpm.editing.refit import SSIM_LAMBDA, drawn
 from lpm.render.losses import ssim_map, window_means
 from lpm.render.rasterize import rasterize
 

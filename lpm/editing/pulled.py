@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lpm.editing.cameras import Cameras
 from lpm.editing.contradicted import GREY, truth_of
+from lpm.editing.draw import drawn
+from lpm.editing.fitting import SSIM_LAMBDA
 from lpm.editing.opened import Params
-from lpm.editing.refit import SSIM_LAMBDA, drawn
 from lpm.files import Progress, quiet
 from lpm.render.losses import l1_dssim
 from lpm.render.rasterize import RasterizeMode

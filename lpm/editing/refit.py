@@ -16,24 +16,20 @@ from torch import Tensor
 
 from lpm.checks import fail
 from lpm.editing.cameras import Cameras
+from lpm.editing.draw import drawn
+from lpm.editing.fitting import FALL, SSIM_LAMBDA, fit
 from lpm.files import Progress, quiet
 from lpm.gaussians.parameters import NAMES
 from lpm.render.losses import l1_dssim
-from lpm.render.rasterize import RasterizeMode, rasterize
-from lpm.train.adam import Adam
-from lpm.train.optimizers import EPS, LENGTHS, STILL, Rate, share_of_rate, with_rates
-from lpm.train.photos import PhotoOrder
+from lpm.render.rasterize import RasterizeMode
+from lpm.train.optimizers import LENGTHS, STILL, Rate, with_rates
 
 Params = dict[str, Tensor]
-SSIM_LAMBDA = 0.2
-"""As in training (Kerbl 2023)."""
 RATES = with_rates(
     STILL,
     {"means": 3.2e-4, "features_dc": 5e-3, "features_rest": 2.5e-3 / 8, "scales": 1e-2, "quats": 3e-3},
 )
 """Training's, twice as high and more: steps are few, and what they go to does not contradict itself as photos do."""
-FALL = 0.1
-"""Rates that stay in training fall to this share here: so few steps must also settle."""
 KEPT_BYTES = 2**30
 """Pictures of the full model that are kept for their next turn."""
 
@@ -72,36 +68,13 @@ class _Pictures:
         return (color + (1 - alpha) * background).clamp(0, 1)
 
 
-def drawn(
-    params: Mapping[str, Tensor], cameras: Cameras, v: int, background: Tensor, mode: RasterizeMode
-) -> tuple[Tensor, Tensor]:
-    """Colours [H, W, 3] over `background` [3] (not clamped) and alpha [H, W, 1] of camera `v`; differentiable."""
-    width, height = cameras.sizes[v].tolist()
-    color, alpha, _ = rasterize(
-        params["means"],
-        params["quats"],
-        params["scales"].exp(),
-        torch.sigmoid(params["opacities"]).reshape(-1),
-        (params["features_dc"][:, None], params["features_rest"]),
-        cameras.viewmats[v, None],
-        cameras.Ks[v, None],
-        width,
-        height,
-        sh_degree=math.isqrt(params["features_rest"].shape[1] + 1) - 1,
-        backgrounds=background[None],
-        rasterize_mode=mode,
-    )
-    return color.squeeze(0), alpha.squeeze(0)
-
-
 def refit(
     small: Mapping[str, Tensor], full: Mapping[str, Tensor], cameras: Cameras, steps: int, mode: RasterizeMode,
     seed: int = 0, progress: Progress = quiet,
 ) -> Refitted:  # fmt: skip
     """`small` after `steps` steps of Adam towards what `full` shows (both lpm.gaussians, finite).
 
-    Backgrounds are random, as in training: else what is seen through would be learnt as a colour. The same seed gives
-    the same bits on a CPU.
+    The same seed gives the same bits on a CPU.
 
     Args:
         cameras: on the device where the work is done.
@@ -119,21 +92,15 @@ def refit(
     before = _psnr(learnt, pictures, measuring)
     own = (~cameras.held_out).nonzero().flatten().tolist()
     rates = {name: _rate(name, cameras.extent if name in LENGTHS else 1.0) for name in NAMES}
-    optimizers = {name: Adam([learnt[name]], lr=rates[name].first, eps=EPS) for name in NAMES}
-    order, generator = PhotoOrder(len(own), seed), torch.Generator().manual_seed(seed)
     seen = False
-    for step in progress(range(steps), "re-fitting"):
-        v, background = own[order.next()], torch.rand(3, generator=generator).to(device)
-        color, alpha = drawn(learnt, cameras, v, background, mode)
-        loss = l1_dssim(color, pictures.over(v, background), SSIM_LAMBDA)
+
+    def loss_of(k: int, background: Tensor) -> Tensor:
+        nonlocal seen
+        color, alpha = drawn(learnt, cameras, own[k], background, mode)
         seen = seen or bool(alpha.detach().amax() > 0)
-        if not loss.requires_grad or not bool(torch.isfinite(loss)):
-            continue  # nothing of it is seen here, or a picture that no step can be taken from
-        loss.backward()
-        for name, optimizer in optimizers.items():
-            optimizer.param_groups[0]["lr"] = rates[name].first * share_of_rate(rates[name], steps, step)
-            optimizer.step()
-            optimizer.zero_grad()
+        return l1_dssim(color, pictures.over(own[k], background), SSIM_LAMBDA)
+
+    fit(learnt, rates, len(own), steps, loss_of, seed, progress, "re-fitting")
     if steps and not seen:
         fail("--scene", f"{cameras.whose} see nothing of the Gaussians", "cameras that look at them",
              "is it the scene that they were trained on?")  # fmt: skip

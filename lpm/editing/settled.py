@@ -9,13 +9,12 @@ from torch import Tensor
 
 from lpm.editing.cameras import run_settings, settings_file
 from lpm.editing.contradicted import GREY, truth_of
+from lpm.editing.draw import drawn
+from lpm.editing.fitting import FALL, SSIM_LAMBDA, fit
 from lpm.editing.pulled import Photos
-from lpm.editing.refit import FALL, SSIM_LAMBDA, drawn
 from lpm.formats.read import Loaded
 from lpm.render.losses import l1_dssim
-from lpm.train.adam import Adam
-from lpm.train.optimizers import EPS, Rate, share_of_rate
-from lpm.train.photos import PhotoOrder
+from lpm.train.optimizers import Rate
 
 RATE = Rate(1.5e-2, FALL * 1.5e-2)
 """A third of training's, falling: these steps end what training left in motion, and begin nothing new."""
@@ -31,14 +30,13 @@ def settled(photos: Photos, steps: int) -> tuple[Tensor, float, float]:
     cameras, device = photos.cameras, photos.cameras.viewmats.device
     these = {name: value.detach().float().to(device) for name, value in photos.params.items()}
     opacities = torch.nn.Parameter(these["opacities"].clone())
-    optimizer = Adam([opacities], lr=RATE.first, eps=EPS)
     grey = torch.full((3,), GREY, device=device)
     own = (~cameras.held_out).nonzero().flatten().tolist()
 
     def loss_of(k: int, background: Tensor | None = None) -> Tensor:
         photo = photos.photo(k)
         truth, known = truth_of(photo, device)
-        over = grey if background is None or photo["image"].shape[2] == 4 else background.to(device)
+        over = grey if background is None or photo["image"].shape[2] == 4 else background
         color, _ = drawn({**these, "opacities": opacities}, cameras, own[k], over, photos.mode)
         return l1_dssim(color * known, truth * known, SSIM_LAMBDA)
 
@@ -47,16 +45,8 @@ def settled(photos: Photos, steps: int) -> tuple[Tensor, float, float]:
             return float(torch.stack([loss_of(k) for k in range(len(own))]).nanmean())
 
     before = mean_loss()
-    order, generator = PhotoOrder(len(own), 0), torch.Generator().manual_seed(0)
-    for step in photos.progress(range(steps), "fitting opacities to photos"):
-        # As in training: over one colour, that which is seen through would be learnt as it.
-        loss = loss_of(order.next(), torch.rand(3, generator=generator))
-        if loss.requires_grad and bool(torch.isfinite(loss)):
-            loss.backward()
-            optimizer.param_groups[0]["lr"] = RATE.first * share_of_rate(RATE, steps, step)
-            if bool(torch.isfinite(opacities.grad).all()):  # type: ignore[arg-type]
-                optimizer.step()
-            optimizer.zero_grad()
+    rates = {"opacities": RATE}
+    fit({"opacities": opacities}, rates, len(own), steps, loss_of, 0, photos.progress, "fitting opacities to photos")
     after = mean_loss()
     if not after < before:
         return these["opacities"].cpu(), before, before

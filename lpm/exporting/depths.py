@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lpm.editing.cameras import Cameras
-from lpm.editing.refit import drawn
+from lpm.editing.draw import drawn
 from lpm.exporting.tsdf import DepthMap
 from lpm.render.rasterize import MAX_CHANNELS, RasterizeMode, rasterize
 

@@ -43,15 +43,17 @@ class Flows:
         """`cache_bytes`: of fields that are kept; the least recently used go first."""
         self.views, self.cache_bytes = views, cache_bytes
         self._fields: OrderedDict[tuple[int, int], NDArray[np.float32]] = OrderedDict()
+        self._bytes = 0
 
     def between(self, view: int, other: int) -> NDArray[np.float32]:
         """[H, W, 2] pixels from photo `view` to photo `other`."""
         found = self._fields.pop((view, other), None)
         if found is None:
             found = _flow(_gray(self.views, view), _gray(self.views, other))
+            self._bytes += found.nbytes
         self._fields[view, other] = found
-        while len(self._fields) > 1 and sum(field.nbytes for field in self._fields.values()) > self.cache_bytes:
-            self._fields.popitem(last=False)
+        while len(self._fields) > 1 and self._bytes > self.cache_bytes:
+            self._bytes -= self._fields.popitem(last=False)[1].nbytes
         return found
 
     def velocities(self, view: int, other: int, duration: float, places: Tensor) -> tuple[Tensor, Tensor]:

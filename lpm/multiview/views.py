@@ -247,6 +247,8 @@ def nearest_centre(means: Tensor, centres: Tensor) -> Tensor:
     kernels = device_kernels(means.device)
     if kernels is not None:
         return nearest_centre_native(kernels, means, centres)
+    if not means.is_cuda:
+        centres = centres.unique(dim=0)  # cameras of a clip stand where they stood
     if len(centres) > MANY_CENTRES and not means.is_cuda:
         finite = means.isfinite().all(1)
         distance = cKDTree(centres.numpy()).query(means.nan_to_num(0, 0, 0).numpy(), workers=-1)[0]

@@ -13,10 +13,10 @@ from export.some import call
 from lpm.editing import cleaning, outliers
 from lpm.editing.cli import Floaters, main
 from lpm.editing.contradicted import contradicted
+from lpm.editing.draw import drawn
 from lpm.editing.free_space import before_surfaces, votes
 from lpm.editing.missed import _change, _loss_maps, missed
 from lpm.editing.pulled import Photos
-from lpm.editing.refit import drawn
 from lpm.editing.seen_light import drawn_by_fewer, stopped_light
 from lpm.editing.settled import settled, why_not
 from lpm.formats.ply import write_ply
