@@ -8,6 +8,9 @@ is shared out among those that are seen there, or near enough to change the loss
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,10 +22,19 @@ from lpm.editing.pulled import Photos
 from lpm.render.losses import ssim_map, window_means
 from lpm.render.rasterize import rasterize
 
+Maps = tuple[Tensor, Tensor]
 PARTS = 4
 """So many at a time draw what is asked for, dealt out at random: beside few others each is judged by its own."""
 TIMES = 6
 """What has come back changes what else is missed: two or three times mostly bring all of it."""
+AGAIN = 4
+"""Those that are asked again are one in so many of all, those that do least harm."""
+FEW = 100
+"""So many are asked again whatever they do: they cost few rounds."""
+NEARLY = 0.95
+"""Once of those that are left so many are wanted, no further round asks them: it would turn out one or two."""
+KEPT_BYTES = 2**30
+"""Of maps of the loss, which are kept for the next round."""
 LEAST = 1e-3
 """Weight in a pixel (0..1) below which nothing of it is shared out."""
 
@@ -30,54 +42,89 @@ LEAST = 1e-3
 def missed(photos: Photos, gone: Tensor, asked: Tensor) -> Tensor:
     """[N] bool: those of `asked` [N] bool, all `gone` [N] bool, with which training's loss is less than without.
 
-    They are asked anew, TIMES at most, until none is missed: what has come back changes what else is.
+    They are asked anew, TIMES at most, until none is missed: what has come back changes what else is. Of those that are
+    not missed at first, the ones that did least harm are.
     """
     generator, back = torch.Generator().manual_seed(0), torch.zeros_like(gone)
+    again = max(FEW, int(asked.sum()) // AGAIN)
     for _ in range(TIMES):
-        more = _wanted(photos, gone & ~back, asked & ~back, generator)
+        more, near = _wanted(photos, gone & ~back, asked & ~back, again, generator)
         back |= more
+        asked = asked & near
         if not bool(more.any()):
             break
     return back
 
 
-def _wanted(photos: Photos, gone: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
-    """[N] bool of `asked`. Round by round the worse half goes, and all that do harm once they are the smaller part:
-    true floaters spoil the pictures in which the others are judged. What stays in the end is wanted, every one.
+def _wanted(
+    photos: Photos, gone: Tensor, asked: Tensor, again: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """[N] bool of `asked` those that are wanted, and [N] bool those that were among the last `again`, or as few.
+
+    Round by round the worse half goes, and all that do harm once they are the smaller part: true floaters spoil the
+    pictures in which the others are judged. What stays in the end is wanted, every one or nearly.
     """
-    left = asked.clone()
+    left, near, without = asked.clone(), asked, _Without()
     while bool(left.any()):
-        change = _change(photos, gone, left, torch.randint(PARTS, (len(left),), generator=generator))
+        change = _change(photos, gone, left, torch.randint(PARTS, (len(left),), generator=generator), without)
         stays = left & (change < change[left].median().clamp_min(0.0))
-        if bool((stays == left).all()):
-            break
+        done = int(stays.sum()) >= NEARLY * int(left.sum())
         left = stays
-    return left
+        if int(near.sum()) > again:
+            near = left
+        if done:
+            break
+    return left, near
 
 
-def _change(photos: Photos, gone: Tensor, asked: Tensor, part: Tensor) -> Tensor:
+@dataclass
+class _Without:
+    """What the loss is where none of those that are asked is drawn: for all rounds the same."""
+
+    kept: dict[int, Maps] = field(default_factory=dict)
+    bytes: int = 0
+
+    def of(self, k: int, measure: Callable[[], Maps]) -> Maps:
+        """The maps of photo `k`, by `measure` if they are not kept."""
+        maps = self.kept.get(k)
+        if maps is None:
+            maps = measure()
+            self.bytes += sum(one.nbytes for one in maps)
+            if self.bytes <= KEPT_BYTES:
+                self.kept[k] = maps
+        return maps
+
+
+def _change(photos: Photos, gone: Tensor, asked: Tensor, part: Tensor, without: _Without) -> Tensor:
     """[N] what the loss, summed over photos and pixels, changes by with each of `asked`; `part` [N] draws it."""
     cameras, device = photos.cameras, photos.cameras.viewmats.device
     these = {name: value.detach().float().to(device) for name, value in photos.params.items()}
-    shown = [~gone | asked & (part == k) for k in range(-1, PARTS)]  # the first one: none of them
-    logits = [torch.where(rows[:, None].to(device), these["opacities"], -math.inf) for rows in shown]
     background, new = torch.full((3,), GREY, device=device), asked.to(device).float()[:, None]
     found = torch.zeros(len(gone), device=device)
     own = (~cameras.held_out).nonzero().flatten().tolist()
+
+    def with_rows(rows: Tensor) -> dict[str, Tensor]:
+        return {**these, "opacities": torch.where(rows[:, None].to(device), these["opacities"], -math.inf)}
+
+    none, parts = with_rows(~gone), [with_rows(~gone | asked & (part == k)) for k in range(PARTS)]
     for k in photos.progress(range(len(own)), "asking photos what they miss"):
         truth, known = truth_of(photos.photo(k), device)
-        maps = []
-        for logit in logits:
+
+        def losses(params: dict[str, Tensor], k: int = k, truth: Tensor = truth, known: Tensor = known) -> Maps:
             with torch.no_grad():
-                color, _ = drawn({**these, "opacities": logit}, cameras, own[k], background, photos.mode)
-            maps.append(_loss_maps(color * known, truth * known))
-        for logit, (l1, dssim) in zip(logits[1:], maps[1:], strict=True):
+                color, _ = drawn(params, cameras, own[k], background, photos.mode)
+            return _loss_maps(color * known, truth * known)
+
+        l1_before, dssim_before = without.of(k, partial(losses, none))
+        for params in parts:
             value = new.clone().requires_grad_()
-            weight = _weight({**these, "opacities": logit}, value, photos, own[k])
-            if weight.requires_grad:  # else nothing is seen
-                seen = weight.detach()
-                shares = _share(l1 - maps[0][0], seen) + _blurred(_share(dssim - maps[0][1], _blurred(seen)))
-                found += (torch.autograd.grad((weight * shares).sum(), value)[0] * new)[:, 0]
+            weight = _weight(params, value, photos, own[k])
+            seen = weight.detach()
+            if not weight.requires_grad or not bool((seen > LEAST).any()):
+                continue
+            l1, dssim = losses(params)
+            shares = _share(l1 - l1_before, seen) + _blurred(_share(dssim - dssim_before, _blurred(seen)))
+            found += (torch.autograd.grad((weight * shares).sum(), value)[0] * new)[:, 0]
     return found.cpu()
 
 
@@ -98,7 +145,7 @@ def _share(change: Tensor, weight: Tensor) -> Tensor:
     return torch.where(weight > LEAST, change / weight.clamp_min(LEAST), 0.0)
 
 
-def _loss_maps(render: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def _loss_maps(render: Tensor, truth: Tensor) -> Maps:
     """Training's loss pixel by pixel, its two parts [H, W] (lpm.render.losses; here the window meets zeros beside)."""
     dssim = 1 - ssim_map(render, truth, pad=True).mean(0)
     return (1 - SSIM_LAMBDA) * (render - truth).abs().mean(2), SSIM_LAMBDA * dssim
