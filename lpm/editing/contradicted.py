@@ -21,6 +21,9 @@ from lpm.train.load_photos import Photo
 
 AGREE = 0.7
 """Share of the photos that see it by which it must be pulled down."""
+CERTAIN = 0.95
+"""Or the share of the light that it stops which must be that of photos that pull it down: close before a camera one
+photo sees nearly all of it, and the corner that three others see says nothing."""
 STRONG = (0.3, 0.15, 0.07, 0.035)
 """How strongly, pass by pass: fall of the squared error (0..1, three channels) for each pixel of light that it stops,
 on average. The worst go first: they spoil the pictures by which what is behind and beside them is judged."""
@@ -33,7 +36,7 @@ def contradicted(
     params: Params, cameras: Cameras, photo: Callable[[int], Photo], photos: int, strong: float,
     mode: RasterizeMode, progress: Progress = quiet,
 ) -> Tensor:  # fmt: skip
-    """[N] bool: at least `photos` photos see it, and it is against AGREE of them.
+    """[N] bool: at least `photos` photos see it, and it is against AGREE of them, or CERTAIN of what they see.
 
     What its removal would change is told by the gradient of the squared error with respect to its opacity, and how much
     it is seen by that of the sum of a further channel with respect to its value there.
@@ -47,7 +50,7 @@ def contradicted(
     moved = {name: value.detach().float().to(device) for name, value in params.items()}
     alpha = torch.sigmoid(moved["opacities"]).reshape(-1)
     seen, against = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(2))
-    light, gain = torch.zeros(n, device=device), torch.zeros(n, device=device)
+    light, gain, wrong = (torch.zeros(n, device=device) for _ in range(3))
     background = torch.full((3,), GREY, device=device)
     own = (~cameras.held_out).nonzero().flatten().tolist()
     for k in progress(range(len(own)), "comparing with photos"):
@@ -67,7 +70,9 @@ def contradicted(
         against += sees & (without > 0)
         light += stopped * sees
         gain += without * sees
-    found = (seen >= photos) & (against >= AGREE * seen) & (gain > strong * light)
+        wrong += stopped * (sees & (without > 0))
+    agreed = (against >= AGREE * seen) | (wrong >= CERTAIN * light)
+    found = (seen >= photos) & agreed & (gain > strong * light)
     return found.cpu()
 
 

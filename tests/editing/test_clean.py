@@ -21,6 +21,7 @@ from lpm.editing.seen_light import drawn_by_fewer, stopped_light
 from lpm.editing.settled import settled, why_not
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
+from lpm.multiview.views import centres_of
 from lpm.render.losses import l1_dssim
 from lpm.scenes.read import read_scene
 from lpm.train.model_settings import PoseRefinementSettings
@@ -101,6 +102,27 @@ def test_photos_contradict():
     assert found.nonzero().flatten().tolist() == [1501]
     assert not contradicted(own, seen, photo, 2, 0.05, "classic").any()
     assert not contradicted(planted, seen, photo, 8, 0.05, "classic").any()  # seven see it
+
+
+def test_one_photo_contradicts_what_others_hardly_see():
+    """It stands close before one camera; the others see a few pixels of it, and would have more."""
+    params = wall()
+    seen = cameras(params)
+    view = seen.viewmats[0]
+    place = (centres_of(view) + 0.6 * view[2, :3]).tolist()
+    planted = with_row(params, means=place, scales=[-3.5, -3.5, -3.5], features_dc=[-1.7, -1.7, -1.7])
+    more = {**planted, "opacities": planted["opacities"].clone()}
+    more["opacities"][1500] += 1
+    without, with_more = photos_of(params, seen), photos_of(more, seen)
+    light = [float(of_view[1500]) for of_view in stopped_light(planted, seen.views(), "classic")]
+    assert light[0] > 20 * sum(light[1:]) > 20 * 0.1
+
+    def photo(k):
+        return (without if k == 0 else with_more)(k)
+
+    assert contradicted(planted, seen, photo, 2, 0.05, "classic").nonzero().flatten().tolist() == [1500]
+    assert not contradicted(planted, seen, with_more, 2, 0.05, "classic").any()
+    assert not contradicted(planted, seen, photo, 8, 0.05, "classic").any()
 
 
 @pytest.fixture
