@@ -62,6 +62,16 @@ class Cameras:
         return Views(_NoPhotos(self.sizes[own]), self.Ks[own], self.viewmats[own])
 
 
+def in_four_photos(cameras: Cameras, side: int) -> tuple[Tensor, Tensor]:
+    """Cameras [4, 4, 4] and [4, 3, 3], on the CPU, of pictures of `side` x `side` pixels: four photos' middles."""
+    chosen = torch.linspace(0, len(cameras.viewmats) - 1, 4).round().long()
+    viewmats, Ks, sizes = (each.cpu()[chosen] for each in (cameras.viewmats, cameras.Ks, cameras.sizes.to(cameras.Ks)))
+    scale = side / sizes.amin(1, keepdim=True)
+    Ks = torch.cat([Ks[:, :2] * scale[..., None], Ks[:, 2:]], 1)
+    Ks[:, :2, 2] += (side - scale * sizes) / 2
+    return viewmats, Ks
+
+
 class _NoPhotos(LazyImages):
     def read(self, i: int) -> Tensor:
         raise AssertionError("edits look at cameras only")

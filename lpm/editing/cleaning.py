@@ -47,7 +47,7 @@ def clean(
     params = {name: value.detach()[sound] for name, value in loaded.params.items()}
     if len(params["means"]) == 0:
         fail(loaded.path, "nothing finite in it", "finite Gaussians")
-    found = by_statistics(params, floaters)
+    found, cameras = by_statistics(params, floaters), None
     if scene is not None:
         cameras = scene_cameras(scene, loaded, where)
         found |= by_scene(params, cameras, floaters, mode_of(loaded), where)
@@ -65,13 +65,13 @@ def clean(
         fail("clean", f"none of {len(gone):,} Gaussians left", "at least one", "0 switches a rule off")
     print(f"clean: {taken(params, gone.numpy())}; {int((~gone).sum()):,} stay")
     kept = {name: value[~gone] for name, value in params.items()}
-    if scene is not None and refit_steps:
+    if scene is not None and cameras is not None and refit_steps:
         kept["opacities"] = refitted(kept, cameras, scene, loaded, refit_steps, where)
         faint = outliers.faint(kept, floaters.faint)
         if 0 < int(faint.sum()) < len(faint):
             print(f"{int(faint.sum()):,} that this left nearly transparent go, too")
             kept = {name: value[~faint] for name, value in kept.items()}
-    written(out, loaded, loaded, kept, loaded.offset, common, seen=kept)
+    written(out, loaded, loaded, kept, loaded.offset, common, kept, cameras)
 
 
 def refitted(params: Params, cameras: Cameras, scene: Path, loaded: Loaded, steps: int, device: str) -> Tensor:

@@ -28,7 +28,7 @@ class Common:
     overwrite: bool = False
     """Replace OUT if it is there."""
     picture: bool = True
-    """Write OUT.edit.jpg: four sides before (above) and after (below)."""
+    """Write OUT.edit.jpg: four sides, or what four photos of the scene show, before (above) and after (below)."""
 
 
 @dataclass

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from lpm.checks import fail
+from lpm.editing.cameras import Cameras, in_four_photos
 from lpm.editing.cli import Common
 from lpm.editing.regions import Rows
 from lpm.files import bar
 from lpm.formats.cli import Options
 from lpm.formats.export import Chosen, finish, placement, up_direction
 from lpm.formats.moving import moves
-from lpm.formats.picture import four_pictures, save_picture
+from lpm.formats.picture import beside, four_pictures, save_picture
 from lpm.formats.placement import USUAL_UP
 from lpm.formats.read import Loaded, load
 from lpm.formats.write import check_writable, write
@@ -61,20 +62,27 @@ def up_of(loaded: Loaded) -> Floats:
 
 
 def written(
-    out: Path, before: Loaded, after: Loaded, params: Params, offset: Floats, common: Common, seen: Params | None = None
-) -> None:
-    """Writes `params` and the picture; `seen`: what the cameras of both pictures are placed by, else each its own."""
+    out: Path, before: Loaded, after: Loaded, params: Params, offset: Floats, common: Common,
+    seen: Params | None = None, cameras: Cameras | None = None,
+) -> None:  # fmt: skip
+    """Writes `params` and the picture, in four photos of `cameras` if it is given, else from four sides.
+
+    `seen`: what the sides of both pictures are placed by, else each its own.
+    """
     if before.sky is not None:
         print("The model's sky is left out; lpm-export writes it.", file=sys.stderr)
     chosen = Chosen(params, after.frame, 0, offset)
     dropped = write(out, params, placement(after, chosen), bar)
     finish(out, after, chosen, dropped, Options(), program="lpm-edit")
     if common.picture:
-        views = [
-            (each, each if seen is None else seen, torch.tensor(up_of(loaded), dtype=torch.float32))
-            for each, loaded in ((before.params, before), (params, after))
-        ]
-        save_picture(picture_path(out), torch.cat([four_pictures(*view, PICTURE) for view in views]))
+        rows = []
+        for each, loaded in ((before.params, before), (params, after)):
+            up = torch.tensor(up_of(loaded), dtype=torch.float32)
+            if cameras is not None:
+                rows.append(beside(each, *in_four_photos(cameras, PICTURE), PICTURE, mode_of(loaded)))
+            else:
+                rows.append(four_pictures(each, each if seen is None else seen, up, PICTURE, mode_of(loaded)))
+        save_picture(picture_path(out), torch.cat(rows))
         print(f"{picture_path(out)}: before above, after below")
 
 

@@ -48,7 +48,8 @@ def simplify(
             f"re-fitted in {refit_steps:,} steps from {cameras.whose}: {done.before:.2f} dB against all Gaussians "
             f"before, {done.after:.2f} dB after"
         )
-    written(out, loaded, loaded, params, loaded.offset, common, seen=loaded.params)
+    photos = None if cameras is None or cameras.photo is None else cameras
+    written(out, loaded, loaded, params, loaded.offset, common, loaded.params, photos)
 
 
 def cameras_for(loaded: Loaded, full: Mapping[str, Tensor], scene: Path | None, device: str) -> Cameras:

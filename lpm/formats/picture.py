@@ -92,8 +92,15 @@ def four_pictures(
     params: Mapping[str, Tensor], seen: Mapping[str, Tensor], up: Tensor, side: int, mode: RasterizeMode = "classic"
 ) -> Tensor:
     """[side, 4 side, 3] `params` from four sides of `seen`, beside each other; without rows that are not finite."""
-    params, seen = ({name: value[sound_rows(each)] for name, value in each.items()} for each in (params, seen))
-    viewmats, Ks = four_sides(seen, up, side)
+    seen = {name: value[sound_rows(seen)] for name, value in seen.items()}
+    return beside(params, *four_sides(seen, up, side), side, mode)
+
+
+def beside(
+    params: Mapping[str, Tensor], viewmats: Tensor, Ks: Tensor, side: int, mode: RasterizeMode = "classic"
+) -> Tensor:
+    """[side, C side, 3] the finite rows of `params` in cameras [C, 4, 4], [C, 3, 3], beside each other."""
+    params = {name: value.detach()[sound_rows(params)] for name, value in params.items()}
     return torch.cat(list(draw(params, viewmats, Ks, side, side, rasterize_mode=mode)), 1)
 
 

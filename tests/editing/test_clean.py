@@ -11,6 +11,7 @@ from editing.walls import cameras, wall, with_row
 from export.some import call
 
 from lpm.editing import cleaning, outliers
+from lpm.editing.cameras import in_four_photos
 from lpm.editing.cli import Floaters, main
 from lpm.editing.contradicted import contradicted
 from lpm.editing.draw import drawn
@@ -21,7 +22,7 @@ from lpm.editing.seen_light import drawn_by_fewer, stopped_light
 from lpm.editing.settled import settled, why_not
 from lpm.formats.ply import write_ply
 from lpm.formats.read import load
-from lpm.multiview.views import centres_of
+from lpm.multiview.views import centres_of, project
 from lpm.render.losses import l1_dssim
 from lpm.scenes.read import read_scene
 from lpm.train.model_settings import PoseRefinementSettings
@@ -123,6 +124,19 @@ def test_one_photo_contradicts_what_others_hardly_see():
     assert contradicted(planted, seen, photo, 2, 0.05, "classic").nonzero().flatten().tolist() == [1500]
     assert not contradicted(planted, seen, with_more, 2, 0.05, "classic").any()
     assert not contradicted(planted, seen, photo, 8, 0.05, "classic").any()
+
+
+def test_pictures_are_the_middles_of_four_photos():
+    params = wall()
+    seen = cameras(params)  # 64 x 64
+    wide = replace(seen, sizes=seen.sizes * torch.tensor([2, 1]), Ks=seen.Ks.clone())
+    wide.Ks[:, 0, 2] += 32
+    viewmats, Ks = in_four_photos(wide, 320)
+    assert torch.equal(viewmats, seen.viewmats[[0, 2, 5, 7]])
+    for view, K, v in zip(viewmats, Ks, (0, 2, 5, 7), strict=True):
+        there, _ = project(params["means"], view, wide.Ks[v])
+        here, _ = project(params["means"], view, K)
+        torch.testing.assert_close(here, (there - torch.tensor([64.0, 32.0])) * 5 + 160, rtol=1e-4, atol=1e-2)
 
 
 @pytest.fixture
