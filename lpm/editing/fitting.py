@@ -39,7 +39,8 @@ def fit(
         if not loss.requires_grad or not bool(torch.isfinite(loss)):
             continue
         loss.backward()
-        finite = all(value.grad is None or bool(torch.isfinite(value.grad).all()) for value in learnt.values())
+        gradients = [value.grad.isfinite().all() for value in learnt.values() if value.grad is not None]
+        finite = bool(torch.stack(gradients).all())  # one wait for the device
         for name, optimizer in optimizers.items():
             optimizer.param_groups[0]["lr"] = rates[name].first * share_of_rate(rates[name], steps, step)
             if finite:

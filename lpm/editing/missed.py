@@ -8,8 +8,6 @@ is shared out among those that are seen there, or near enough to change the loss
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -18,11 +16,11 @@ from torch import Tensor
 from lpm.editing.contradicted import GREY, truth_of
 from lpm.editing.draw import drawn
 from lpm.editing.fitting import SSIM_LAMBDA
+from lpm.editing.kept import Kept, Pair
 from lpm.editing.pulled import Photos
 from lpm.render.losses import ssim_map, window_means
 from lpm.render.rasterize import rasterize
 
-Maps = tuple[Tensor, Tensor]
 PARTS = 4
 """So many at a time draw what is asked for, dealt out at random: beside few others each is judged by its own."""
 TIMES = 6
@@ -33,8 +31,6 @@ FEW = 100
 """So many are asked again whatever they do: they cost few rounds."""
 NEARLY = 0.95
 """Once of those that are left so many are wanted, no further round asks them: it would turn out one or two."""
-KEPT_BYTES = 2**30
-"""Of maps of the loss, which are kept for the next round."""
 LEAST = 1e-3
 """Weight in a pixel (0..1) below which nothing of it is shared out."""
 
@@ -48,9 +44,8 @@ def missed(photos: Photos, gone: Tensor, asked: Tensor) -> Tensor:
     generator, back = torch.Generator().manual_seed(0), torch.zeros_like(gone)
     again = max(FEW, int(asked.sum()) // AGAIN)
     for _ in range(TIMES):
-        more, near = _wanted(photos, gone & ~back, asked & ~back, again, generator)
+        more, asked = _wanted(photos, gone & ~back, asked & ~back, again, generator)
         back |= more
-        asked = asked & near
         if not bool(more.any()):
             break
     return back
@@ -64,7 +59,7 @@ def _wanted(
     Round by round the worse half goes, and all that do harm once they are the smaller part: true floaters spoil the
     pictures in which the others are judged. What stays in the end is wanted, every one or nearly.
     """
-    left, near, without = asked.clone(), asked, _Without()
+    left, near, without = asked.clone(), asked, Kept()
     while bool(left.any()):
         change = _change(photos, gone, left, torch.randint(PARTS, (len(left),), generator=generator), without)
         stays = left & (change < change[left].median().clamp_min(0.0))
@@ -77,30 +72,14 @@ def _wanted(
     return left, near
 
 
-@dataclass
-class _Without:
-    """What the loss is where none of those that are asked is drawn: for all rounds the same."""
+def _change(photos: Photos, gone: Tensor, asked: Tensor, part: Tensor, without: Kept) -> Tensor:
+    """[N] what the loss, summed over photos and pixels, changes by with each of `asked`; `part` [N] draws it.
 
-    kept: dict[int, Maps] = field(default_factory=dict)
-    bytes: int = 0
-
-    def of(self, k: int, measure: Callable[[], Maps]) -> Maps:
-        """The maps of photo `k`, by `measure` if they are not kept."""
-        maps = self.kept.get(k)
-        if maps is None:
-            maps = measure()
-            self.bytes += sum(one.nbytes for one in maps)
-            if self.bytes <= KEPT_BYTES:
-                self.kept[k] = maps
-        return maps
-
-
-def _change(photos: Photos, gone: Tensor, asked: Tensor, part: Tensor, without: _Without) -> Tensor:
-    """[N] what the loss, summed over photos and pixels, changes by with each of `asked`; `part` [N] draws it."""
+    `without`: the loss with none of them, for all rounds the same.
+    """
     cameras, device = photos.cameras, photos.cameras.viewmats.device
     these = {name: value.detach().float().to(device) for name, value in photos.params.items()}
-    background, new = torch.full((3,), GREY, device=device), asked.to(device).float()[:, None]
-    found = torch.zeros(len(gone), device=device)
+    new, found = asked.to(device).float()[:, None], torch.zeros(len(gone), device=device)
     own = (~cameras.held_out).nonzero().flatten().tolist()
 
     def with_rows(rows: Tensor) -> dict[str, Tensor]:
@@ -108,24 +87,26 @@ def _change(photos: Photos, gone: Tensor, asked: Tensor, part: Tensor, without: 
 
     none, parts = with_rows(~gone), [with_rows(~gone | asked & (part == k)) for k in range(PARTS)]
     for k in photos.progress(range(len(own)), "asking photos what they miss"):
-        truth, known = truth_of(photos.photo(k), device)
-
-        def losses(params: dict[str, Tensor], k: int = k, truth: Tensor = truth, known: Tensor = known) -> Maps:
-            with torch.no_grad():
-                color, _ = drawn(params, cameras, own[k], background, photos.mode)
-            return _loss_maps(color * known, truth * known)
-
-        l1_before, dssim_before = without.of(k, partial(losses, none))
+        seen_here = photos, own[k], *truth_of(photos.photo(k), device)
+        l1_before, dssim_before = without.of(k, partial(_loss_maps_of, none, *seen_here))
         for params in parts:
             value = new.clone().requires_grad_()
             weight = _weight(params, value, photos, own[k])
             seen = weight.detach()
             if not weight.requires_grad or not bool((seen > LEAST).any()):
                 continue
-            l1, dssim = losses(params)
+            l1, dssim = _loss_maps_of(params, *seen_here)
             shares = _share(l1 - l1_before, seen) + _blurred(_share(dssim - dssim_before, _blurred(seen)))
             found += (torch.autograd.grad((weight * shares).sum(), value)[0] * new)[:, 0]
     return found.cpu()
+
+
+@torch.no_grad()
+def _loss_maps_of(these: dict[str, Tensor], photos: Photos, v: int, truth: Tensor, known: Tensor) -> Pair:
+    """_loss_maps of what camera `v` shows against its photo, of what contradicted.truth_of gave."""
+    background = truth.new_full((3,), GREY)
+    color, _ = drawn(these, photos.cameras, v, background, photos.mode)
+    return _loss_maps(color * known, truth * known)
 
 
 def _weight(these: dict[str, Tensor], value: Tensor, photos: Photos, v: int) -> Tensor:
@@ -145,7 +126,7 @@ def _share(change: Tensor, weight: Tensor) -> Tensor:
     return torch.where(weight > LEAST, change / weight.clamp_min(LEAST), 0.0)
 
 
-def _loss_maps(render: Tensor, truth: Tensor) -> Maps:
+def _loss_maps(render: Tensor, truth: Tensor) -> Pair:
     """Training's loss pixel by pixel, its two parts [H, W] (lpm.render.losses; here the window meets zeros beside)."""
     dssim = 1 - ssim_map(render, truth, pad=True).mean(0)
     return (1 - SSIM_LAMBDA) * (render - truth).abs().mean(2), SSIM_LAMBDA * dssim

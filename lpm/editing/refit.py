@@ -18,6 +18,7 @@ from lpm.checks import fail
 from lpm.editing.cameras import Cameras
 from lpm.editing.draw import drawn
 from lpm.editing.fitting import FALL, SSIM_LAMBDA, fit
+from lpm.editing.kept import Kept, Pair
 from lpm.files import Progress, quiet
 from lpm.gaussians.parameters import NAMES
 from lpm.render.losses import l1_dssim
@@ -30,8 +31,6 @@ RATES = with_rates(
     {"means": 3.2e-4, "features_dc": 5e-3, "features_rest": 2.5e-3 / 8, "scales": 1e-2, "quats": 3e-3},
 )
 """Training's, twice as high and more: steps are few, and what they go to does not contradict itself as photos do."""
-KEPT_BYTES = 2**30
-"""Pictures of the full model that are kept for their next turn."""
 
 
 @dataclass
@@ -52,20 +51,16 @@ class _Pictures:
     full: Params
     cameras: Cameras
     mode: RasterizeMode
-    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    bytes: int = 0
+    kept: Kept = field(default_factory=Kept)
 
     def over(self, v: int, background: Tensor) -> Tensor:
         """[H, W, 3], 0..1, camera `v` over `background` [3]."""
-        found = self.kept.get(v)
-        if found is None:
-            with torch.no_grad():
-                found = drawn(self.full, self.cameras, v, torch.zeros_like(background), self.mode)
-            self.bytes += 4 * (found[0].numel() + found[1].numel())
-            if self.bytes <= KEPT_BYTES:
-                self.kept[v] = found
-        color, alpha = found
+        color, alpha = self.kept.of(v, lambda: self._over_black(v, torch.zeros_like(background)))
         return (color + (1 - alpha) * background).clamp(0, 1)
+
+    @torch.no_grad()
+    def _over_black(self, v: int, black: Tensor) -> Pair:
+        return drawn(self.full, self.cameras, v, black, self.mode)
 
 
 def refit(

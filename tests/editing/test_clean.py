@@ -16,7 +16,8 @@ from lpm.editing.cli import Floaters, main
 from lpm.editing.contradicted import contradicted
 from lpm.editing.draw import drawn
 from lpm.editing.free_space import before_surfaces, votes
-from lpm.editing.missed import _change, _loss_maps, _Without, missed
+from lpm.editing.kept import Kept
+from lpm.editing.missed import _change, _loss_maps, missed
 from lpm.editing.pulled import Photos
 from lpm.editing.seen_light import drawn_by_fewer, stopped_light
 from lpm.editing.settled import settled, why_not
@@ -188,13 +189,9 @@ def test_what_a_gaussian_changes_is_measured(hung):
     """Far from each other, each gets what the loss changes by with it alone."""
     params, seen = hung
     gone = torch.arange(1502) >= 1500
-    photos, part, without = (
-        Photos(params, seen, seen.photo, "classic"),
-        torch.zeros(1502, dtype=torch.int64),
-        _Without(),
-    )
-    change = _change(photos, gone, gone, part, without)
-    assert torch.equal(_change(photos, gone, gone, part, without), change)  # by what was kept
+    asking = Photos(params, seen, seen.photo, "classic"), gone, gone, torch.zeros(1502, dtype=torch.int64), Kept()
+    change = _change(*asking)
+    assert torch.equal(_change(*asking), change)  # by what was kept
 
     def total(rows):
         return loss_of(
